@@ -1,0 +1,38 @@
+#include <pybind11/stl.h>
+
+#include "bindings/register.h"
+#include "isa/dispatch.h"
+#include "kernels/kernels.h"
+#include "plan/coefficients.h"
+
+namespace py = pybind11;
+
+namespace cosmic {
+
+namespace {
+
+py::dict build_info() {
+  py::dict info;
+  info["version"] = COSMIC_VERSION;
+  info["compiler"] = COSMIC_COMPILER;
+  info["flags"] = COSMIC_FLAGS;
+#if defined(_OPENMP)
+  info["openmp"] = _OPENMP;
+#else
+  info["openmp"] = 0;
+#endif
+  info["isa"] = chosen_kernels().isa;
+  info["isa_available"] = available_isas();
+  return info;
+}
+
+} // namespace
+
+void register_info(py::module_ &m) {
+  m.attr("__version__") = COSMIC_VERSION;
+  m.attr("BLOCK") = kBlock;
+  m.def("build_info", &build_info);
+  m.def("sign_scale", &sign_scale, py::arg("beta1"));
+}
+
+} // namespace cosmic

@@ -1,0 +1,276 @@
+#include "bindings/plan_binding.h"
+
+#include <pybind11/stl.h>
+
+#include <utility>
+
+#include "bindings/register.h"
+#include "bindings/tensor_reader.h"
+#include "core/error.h"
+#include "core/overlap.h"
+#include "gates/snr.h"
+#include "rules/scalar_magnitude.h"
+
+namespace py = pybind11;
+
+namespace cosmic {
+
+namespace {
+
+Rule rule_of(const std::string &name) {
+  if (name == "sign") return Rule::sign;
+  if (name == "scalar_sign") return Rule::scalar_sign;
+  if (name == "adam") return Rule::adam;
+  throw Error(ErrorKind::value,
+              "unknown rule '" + name + "'; expected sign, scalar_sign or adam");
+}
+
+std::string sizes_text(const TensorView &view) {
+  std::string text = "(";
+  for (int d = 0; d < view.ndim; ++d) text += (d ? ", " : "") + std::to_string(view.sizes[d]);
+  return text + ")";
+}
+
+const char *dtype_name(DType dtype) {
+  constexpr const char *kNames[] = {"float32", "bfloat16", "float16", "float64"};
+  return kNames[static_cast<int>(dtype)];
+}
+
+DType codec_dtype(const std::string &codec) {
+  return codec == "bf16" ? DType::bf16 : codec == "fp64" ? DType::f64 : DType::f32;
+}
+
+// Scalars of a rung: one contiguous tensor of 8-byte elements.
+void *scalars_at(const py::dict &state, const char *key, int code, int64_t count,
+                 const std::string &owner) {
+  if (!state.contains(key)) return nullptr;
+  const std::string what = std::string("state '") + key + "' of " + owner;
+  const RawTensor raw = read_raw(py::object(state[key]).ptr(), what);
+  if (raw.code != code || raw.bits != 64 || raw.numel != count || !raw.contiguous)
+    throw Error(ErrorKind::value, what + " has another dtype or size than its rung needs");
+  return raw.data;
+}
+
+constexpr int kInt = 0, kFloat = 2; // DLPack's type codes
+
+} // namespace
+
+void PlanBinding::add_idle(const py::object &param) {
+  Entry entry;
+  entry.param = param;
+  entries_.push_back(std::move(entry));
+}
+
+void PlanBinding::add_row(const py::object &param, const std::string &name, int group,
+                          uint32_t index, const std::string &rule, const std::string &m,
+                          const std::string &m_slow, const std::string &v,
+                          const py::dict &state) {
+  Entry entry;
+  Row row;
+  entry.param = param;
+  entry.state = state;
+  row.name = name;
+  row.group = group;
+  row.index = index;
+  row.rule = rule_of(rule);
+  entry.param_view = read_tensor(param.ptr(), name);
+  entry.order = walk_order(entry.param_view);
+  if (entry.order.overlaps)
+    throw Error(ErrorKind::value, name + " overlaps itself (an expanded or overlapping view); "
+                                         "COSMIC steps parameters whose elements are distinct");
+  row.numel = entry.param_view.numel();
+  row.param = {entry.param_view.data, entry.param_view.dtype,
+               walk_along(entry.param_view, entry.order)};
+  row.combination = find_combination(row.is_f64(), rule == "adam" ? "adam" : "sign", m, m_slow, v);
+  bind_state(entry, row, m, m_slow, v);
+  entry.row = static_cast<int>(plan_.rows.size());
+  plan_.rows.push_back(std::move(row));
+  entries_.push_back(std::move(entry));
+}
+
+void PlanBinding::bind_state(Entry &entry, Row &row, const std::string &m,
+                             const std::string &m_slow, const std::string &v) {
+  const py::dict state = entry.state;
+  const auto slot = [&](const char *key, const std::string &codec, Planes &planes) {
+    if (codec == "none") return;
+    const std::string what = std::string("state '") + key + "' of " + row.name;
+    if (!state.contains(key)) throw Error(ErrorKind::value, what + " is missing");
+    const py::object tensor = state[key];
+    const TensorView view = read_tensor(tensor.ptr(), what);
+    if (view.dtype != codec_dtype(codec) || !view.same_sizes(entry.param_view) ||
+        !walk_along(view, entry.order).contiguous())
+      throw Error(ErrorKind::value, what + " is " + dtype_name(view.dtype) + " of shape " +
+                                        sizes_text(view) + "; its parameter's rung needs codec " +
+                                        codec + " of shape " + sizes_text(entry.param_view));
+    planes.data[0] = view.data;
+  };
+  slot("exp_avg", m, row.m);
+  slot("exp_avg_slow", m_slow, row.m_slow);
+  slot("exp_avg_sq", v, row.v);
+  row.step = static_cast<int64_t *>(scalars_at(state, "step", kInt, 1, row.name));
+  row.magnitude = static_cast<double *>(
+      scalars_at(state, "magnitude", kFloat, scalar_magnitude::kStateSize, row.name));
+  row.gate =
+      static_cast<double *>(scalars_at(state, "gate", kFloat, snr::kStateSize, row.name));
+  row.signal = static_cast<double *>(scalars_at(state, "signal", kFloat, 1, row.name));
+  if (row.rule != Rule::sign && !row.step)
+    throw Error(ErrorKind::value, "state 'step' of " + row.name + " is missing");
+  if (row.rule == Rule::scalar_sign && !row.magnitude)
+    throw Error(ErrorKind::value, "state 'magnitude' of " + row.name + " is missing");
+  for (const auto &item : state)
+    if (PyObject_HasAttrString(item.second.ptr(), "__dlpack__"))
+      entry.slots.emplace_back(py::reinterpret_borrow<py::object>(item.first),
+                               py::reinterpret_borrow<py::object>(item.second));
+}
+
+bool PlanBinding::refresh_groups(const py::list &groups) {
+  readers_.resize(groups.size());
+  plan_.groups.resize(groups.size());
+  for (size_t k = 0; k < groups.size(); ++k)
+    readers_[k].read(py::reinterpret_borrow<py::dict>(groups[k]), static_cast<int>(k),
+                     plan_.groups[k]);
+  static PyObject *params_key = PyUnicode_InternFromString("params");
+  size_t e = 0;
+  for (const py::handle group : groups) {
+    PyObject *params = PyDict_GetItemWithError(group.ptr(), params_key);
+    if (!params || !PyList_Check(params)) return false;
+    for (Py_ssize_t k = 0; k < PyList_GET_SIZE(params); ++k, ++e)
+      if (e >= entries_.size() || entries_[e].param.ptr() != PyList_GET_ITEM(params, k))
+        return false;
+  }
+  return e == entries_.size();
+}
+
+bool PlanBinding::refresh_param(Entry &entry, Row &row) {
+  const TensorView view = read_tensor(entry.param.ptr(), row.name);
+  if (!view.same_geometry(entry.param_view)) return false;
+  if (view.data != row.param.data) {
+    row.param.data = entry.param_view.data = view.data;
+    pointers_changed_ = true;
+  }
+  return true;
+}
+
+bool PlanBinding::refresh_state(const Entry &entry) const {
+  for (const auto &[key, tensor] : entry.slots)
+    if (PyDict_GetItemWithError(entry.state.ptr(), key.ptr()) != tensor.ptr()) return false;
+  return true;
+}
+
+void PlanBinding::refresh_gradient(Entry &entry, Row &row, PyObject *gradient) {
+  const std::string &name = row.name; // composing a message costs: only where one is needed
+  TensorView view;
+  try {
+    view = read_tensor(gradient, "gradient");
+  } catch (const Error &error) {
+    throw Error(error.kind, name + ": " + error.what());
+  }
+  row.grad.data = view.data;
+  if (entry.grad_view.data && view.same_geometry(entry.grad_view)) return;
+  if (!view.same_sizes(entry.param_view))
+    throw Error(ErrorKind::value, "gradient of " + name + " has shape " + sizes_text(view) +
+                                      ", its parameter " + sizes_text(entry.param_view));
+  if ((view.dtype == DType::f64) != row.is_f64())
+    throw Error(ErrorKind::type, "gradient of " + name + " is " + dtype_name(view.dtype) +
+                                     " and its parameter " +
+                                     dtype_name(entry.param_view.dtype) +
+                                     "; float64 goes with float64 only: cast one of them");
+  row.grad.dtype = view.dtype;
+  row.grad.walk = walk_along(view, entry.order);
+  entry.grad_view = view;
+}
+
+bool PlanBinding::refresh(const py::list &groups, std::vector<py::object> &gradients) {
+  if (!refresh_groups(groups)) return false;
+  static PyObject *grad_key = PyUnicode_InternFromString("grad");
+  for (Entry &entry : entries_) {
+    py::object gradient =
+        py::reinterpret_steal<py::object>(PyObject_GetAttr(entry.param.ptr(), grad_key));
+    if (!gradient) throw py::error_already_set();
+    if (entry.row >= 0) plan_.rows[static_cast<size_t>(entry.row)].active = !gradient.is_none();
+    if (gradient.is_none()) continue;
+    if (entry.row < 0) return false;
+    Row &row = plan_.rows[static_cast<size_t>(entry.row)];
+    if (!refresh_param(entry, row) || !refresh_state(entry)) return false;
+    refresh_gradient(entry, row, gradient.ptr());
+    gradients.push_back(std::move(gradient));
+  }
+  if (pointers_changed_) check_overlaps();
+  pointers_changed_ = false;
+  return true;
+}
+
+void PlanBinding::check_overlaps() const {
+  std::vector<NamedSpan> spans;
+  for (const Entry &entry : entries_)
+    if (entry.row >= 0)
+      spans.push_back({&plan_.rows[static_cast<size_t>(entry.row)].name, &entry.param_view,
+                       entry.order.dense});
+  check_distinct(spans);
+}
+
+py::object PlanBinding::step(const py::list &groups, int threads) {
+  std::vector<py::object> gradients; // held while the GIL is away
+  if (!refresh(groups, gradients)) return py::none();
+  {
+    const py::gil_scoped_release released;
+    plan_.step(threads);
+  }
+  py::list stepped;
+  for (const Entry &entry : entries_)
+    if (entry.row >= 0 && plan_.rows[static_cast<size_t>(entry.row)].active)
+      stepped.append(entry.param);
+  return stepped;
+}
+
+py::object PlanBinding::inspect(const py::list &groups, int threads) {
+  std::vector<py::object> gradients;
+  if (!refresh(groups, gradients)) return py::none();
+  {
+    const py::gil_scoped_release released;
+    plan_.inspect(threads);
+  }
+  py::list found;
+  for (const Row &row : plan_.rows)
+    if (row.active)
+      found.append(py::make_tuple(row.index, row.last.mean_abs_gradient, row.last.nonfinite));
+  return found;
+}
+
+py::list PlanBinding::statistics() const {
+  py::list out;
+  for (const Row &row : plan_.rows)
+    if (row.active)
+      out.append(py::make_tuple(row.index, row.group, row.last.mean_abs_gradient,
+                                row.last.update_rms, row.gate ? snr::factor(row.gate) : 1.0));
+  return out;
+}
+
+int64_t PlanBinding::nonfinite() const {
+  int64_t total = 0;
+  for (const Row &row : plan_.rows) total += row.last.nonfinite;
+  return total;
+}
+
+void register_plan(py::module_ &m) {
+  py::class_<PlanBinding>(m, "Plan")
+      .def(py::init<uint64_t>(), py::arg("seed"))
+      .def("add_idle", &PlanBinding::add_idle, py::arg("param"))
+      .def("add_row", &PlanBinding::add_row, py::arg("param"), py::arg("name"), py::arg("group"),
+           py::arg("index"), py::arg("rule"), py::arg("m"), py::arg("m_slow"), py::arg("v"),
+           py::arg("state"))
+      .def("step", &PlanBinding::step, py::arg("groups"), py::arg("threads"))
+      .def("inspect", &PlanBinding::inspect, py::arg("groups"), py::arg("threads"))
+      .def("statistics", &PlanBinding::statistics)
+      .def_property_readonly("nonfinite", &PlanBinding::nonfinite);
+  m.def(
+      "check_group",
+      [](const py::dict &group, int index) {
+        Group parsed;
+        GroupReader().read(group, index, parsed);
+      },
+      py::arg("group"), py::arg("index"));
+  m.def("combinations", &combination_names);
+}
+
+} // namespace cosmic

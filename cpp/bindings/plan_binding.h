@@ -1,0 +1,64 @@
+// The plan as Python sees it: rows that hold a parameter and its state dict.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <string>
+#include <vector>
+
+#include "bindings/group_reader.h"
+#include "plan/plan.h"
+
+namespace cosmic {
+
+class PlanBinding {
+public:
+  explicit PlanBinding(uint64_t seed) { plan_.seed = seed; }
+
+  // A parameter without state: it is expected to have no gradient.
+  void add_idle(const pybind11::object &param);
+
+  // A parameter with the state of its rung, as tensors in `state`.
+  void add_row(const pybind11::object &param, const std::string &name, int group, uint32_t index,
+               const std::string &rule, const std::string &m, const std::string &m_slow,
+               const std::string &v, const pybind11::dict &state);
+
+  // Steps every parameter that has a gradient and returns these parameters; returns None, and has
+  // changed nothing, if the plan no longer describes the groups and must be built anew.
+  pybind11::object step(const pybind11::list &groups, int threads);
+
+  // As `step`, but only looks: (parameter's row, mean of |g|, non-finite elements) a gradient.
+  pybind11::object inspect(const pybind11::list &groups, int threads);
+
+  // What the last step saw, one tuple a row with a gradient:
+  // (index, group, mean of |g|, RMS of the update before the learning rate, gate factor).
+  pybind11::list statistics() const;
+
+  int64_t nonfinite() const; // elements of gradients at the last step
+
+private:
+  struct Entry {
+    pybind11::object param;
+    int row = -1; // in plan_.rows; -1: idle
+    pybind11::object state;
+    std::vector<std::pair<pybind11::object, pybind11::object>> slots; // key, tensor of `state`
+    TensorView param_view, grad_view;
+    WalkOrder order;
+  };
+
+  void bind_state(Entry &entry, Row &row, const std::string &m, const std::string &m_slow,
+                  const std::string &v);
+  bool refresh(const pybind11::list &groups, std::vector<pybind11::object> &gradients);
+  bool refresh_groups(const pybind11::list &groups);
+  bool refresh_param(Entry &entry, Row &row);
+  bool refresh_state(const Entry &entry) const;
+  void refresh_gradient(Entry &entry, Row &row, PyObject *gradient);
+  void check_overlaps() const;
+
+  Plan plan_;
+  std::vector<Entry> entries_; // in the order of the groups' parameters
+  std::vector<GroupReader> readers_;
+  bool pointers_changed_ = true;
+};
+
+} // namespace cosmic

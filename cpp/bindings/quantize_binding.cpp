@@ -1,0 +1,77 @@
+#include <string>
+
+#include "bindings/register.h"
+#include "bindings/tensor_reader.h"
+#include "core/error.h"
+#include "plan/quantize.h"
+
+namespace py = pybind11;
+
+namespace cosmic {
+
+namespace {
+
+constexpr int kUnsigned = 1, kFloat = 2; // DLPack's type codes
+
+Operand operand_of(const TensorView &view, const std::string &what) {
+  if (view.dtype == DType::f64)
+    throw Error(ErrorKind::type,
+                what + " is float64; expected float32, bfloat16 or float16: cast it first");
+  const WalkOrder order = walk_order(view);
+  // codes follow the indices, not the memory, so that they mean the same in any layout
+  WalkOrder by_index = order;
+  by_index.ndim = 0;
+  for (int d = 0; d < view.ndim; ++d)
+    if (view.sizes[d] != 1) by_index.dims[by_index.ndim++] = d;
+  return {view.data, view.dtype, walk_along(view, by_index)};
+}
+
+void *output(const py::object &tensor, int code, int bits, int64_t numel, const char *what) {
+  const RawTensor raw = read_raw(tensor.ptr(), what);
+  if (raw.code != code || raw.bits != bits || raw.numel != numel || !raw.contiguous)
+    throw Error(ErrorKind::value, std::string(what) + " must be a contiguous tensor of " +
+                                      std::to_string(numel) + " elements of " +
+                                      std::to_string(bits) + " bits");
+  return raw.data;
+}
+
+int64_t quantize_tensor(const py::object &from, int bits, int64_t block_size,
+                        const py::object &codes, const py::object &scales, int threads) {
+  check_quantization(bits, block_size);
+  const TensorView view = read_tensor(from.ptr(), "tensor");
+  const int64_t count = view.numel();
+  const Operand operand = operand_of(view, "tensor");
+  auto *code_data = static_cast<uint8_t *>(output(
+      codes, kUnsigned, 8, quantized_code_bytes(count, bits, block_size), "codes"));
+  auto *scale_data = static_cast<float *>(
+      output(scales, kFloat, 32, (count + block_size - 1) / block_size, "scales"));
+  const py::gil_scoped_release released;
+  return quantize(operand, count, bits, block_size, code_data, scale_data, threads);
+}
+
+void dequantize_tensor(const py::object &codes, const py::object &scales, int bits,
+                       int64_t block_size, const py::object &to, int threads) {
+  check_quantization(bits, block_size);
+  const TensorView view = read_tensor(to.ptr(), "out");
+  const int64_t count = view.numel();
+  const Operand operand = operand_of(view, "out");
+  const auto *code_data = static_cast<const uint8_t *>(output(
+      codes, kUnsigned, 8, quantized_code_bytes(count, bits, block_size), "codes"));
+  const auto *scale_data = static_cast<const float *>(
+      output(scales, kFloat, 32, (count + block_size - 1) / block_size, "scales"));
+  const py::gil_scoped_release released;
+  dequantize(code_data, scale_data, count, bits, block_size, operand, threads);
+}
+
+} // namespace
+
+void register_quantize(py::module_ &m) {
+  m.def("quantize", &quantize_tensor, py::arg("tensor"), py::arg("bits"), py::arg("block_size"),
+        py::arg("codes"), py::arg("scales"), py::arg("threads"));
+  m.def("dequantize", &dequantize_tensor, py::arg("codes"), py::arg("scales"), py::arg("bits"),
+        py::arg("block_size"), py::arg("out"), py::arg("threads"));
+  m.def("quantized_code_bytes", &quantized_code_bytes, py::arg("numel"), py::arg("bits"),
+        py::arg("block_size"));
+}
+
+} // namespace cosmic

@@ -1,0 +1,13 @@
+// One function a subject, called by module.cpp.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace cosmic {
+
+void register_errors();
+void register_info(pybind11::module_ &m);
+void register_plan(pybind11::module_ &m);
+void register_quantize(pybind11::module_ &m);
+
+} // namespace cosmic

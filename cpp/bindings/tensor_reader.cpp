@@ -1,0 +1,168 @@
+#include "bindings/tensor_reader.h"
+
+#include <ATen/dlpack.h> // DLPack's own header, which torch carries: plain C declarations
+
+#include "core/error.h"
+
+namespace py = pybind11;
+
+namespace cosmic {
+
+namespace {
+
+std::string attribute_text(PyObject *object, const char *name) {
+  const py::object value = py::reinterpret_steal<py::object>(PyObject_GetAttrString(object, name));
+  if (!value) {
+    PyErr_Clear();
+    return "?";
+  }
+  return py::str(value);
+}
+
+[[noreturn]] void throw_unreadable(PyObject *tensor, const std::string &what,
+                                   const std::string &why) {
+  std::string text = what + " cannot be used: ";
+  if (PyObject_HasAttrString(tensor, "layout"))
+    text += "dtype " + attribute_text(tensor, "dtype") + ", layout " +
+            attribute_text(tensor, "layout") + ", device " + attribute_text(tensor, "device");
+  else
+    text += std::string("type ") + Py_TYPE(tensor)->tp_name;
+  throw Error(ErrorKind::type, text + ". " + why);
+}
+
+constexpr const char *kWanted =
+    "Expected a dense (strided) CPU tensor of dtype float32, bfloat16, float16, float64, or "
+    "complex; make sparse gradients dense, and move accelerator or meta tensors to the CPU.";
+
+const DLPackExchangeAPI *exchange_api(PyTypeObject *type) {
+  static PyTypeObject *known_type = nullptr; // of the last call: nearly always the same
+  static const DLPackExchangeAPI *known_api = nullptr;
+  if (type == known_type) return known_api;
+  const py::object capsule = py::reinterpret_steal<py::object>(
+      PyObject_GetAttrString(reinterpret_cast<PyObject *>(type), "__dlpack_c_exchange_api__"));
+  const void *api = nullptr;
+  if (capsule) api = PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api");
+  PyErr_Clear();
+  const auto *found = static_cast<const DLPackExchangeAPI *>(api);
+  if (!found || found->header.version.major != DLPACK_MAJOR_VERSION) return nullptr;
+  Py_XINCREF(type); // a cached type must not be replaced by another at the same address
+  Py_XDECREF(known_type);
+  known_type = type;
+  known_api = found;
+  return found;
+}
+
+// Borrowed for as long as the tensor lives and is not resized.
+class DLTensorOf {
+public:
+  DLTensorOf(PyObject *tensor, const std::string &what) {
+    if (const DLPackExchangeAPI *api = exchange_api(Py_TYPE(tensor))) {
+      if (api->dltensor_from_py_object_no_sync(tensor, &value) != 0) {
+        PyErr_Clear();
+        throw_unreadable(tensor, what, kWanted);
+      }
+    } else {
+      from_capsule(tensor, what);
+    }
+    if (value.device.device_type != kDLCPU || value.ndim > kMaxDims - 1)
+      throw_unreadable(tensor, what, kWanted);
+  }
+
+  DLTensor value{};
+
+private:
+  void from_capsule(PyObject *tensor, const std::string &what) {
+    const py::object export_method =
+        py::reinterpret_steal<py::object>(PyObject_GetAttrString(tensor, "__dlpack__"));
+    if (export_method)
+      capsule_ = py::reinterpret_steal<py::object>(PyObject_CallNoArgs(export_method.ptr()));
+    if (!capsule_ || !PyCapsule_IsValid(capsule_.ptr(), "dltensor")) {
+      PyErr_Clear();
+      throw_unreadable(tensor, what, kWanted);
+    }
+    value = static_cast<DLManagedTensor *>(PyCapsule_GetPointer(capsule_.ptr(), "dltensor"))
+                ->dl_tensor;
+  }
+
+  py::object capsule_; // its destructor gives the export back
+};
+
+bool dtype_of(const DLDataType &type, DType &out) {
+  if (type.lanes != 1) return false;
+  const int bits = type.code == kDLComplex ? type.bits / 2 : type.bits;
+  if (type.code == kDLBfloat && bits == 16)
+    out = DType::bf16;
+  else if (type.code != kDLFloat && type.code != kDLComplex)
+    return false;
+  else if (bits == 16)
+    out = DType::f16;
+  else if (bits == 32)
+    out = DType::f32;
+  else if (bits == 64)
+    out = DType::f64;
+  else
+    return false;
+  return true;
+}
+
+// A tensor that carries its conjugation or sign as a flag has other values than its memory.
+void check_resolved(PyObject *tensor, const std::string &what) {
+  for (const char *flag : {"is_conj", "is_neg"}) {
+    const py::object set =
+        py::reinterpret_steal<py::object>(PyObject_CallMethod(tensor, flag, nullptr));
+    if (!set) {
+      PyErr_Clear(); // not a torch tensor: no such flag
+    } else if (PyObject_IsTrue(set.ptr()) == 1) {
+      throw_unreadable(tensor, what,
+                       "It is a lazily conjugated or negated view; assign its resolve_conj() or "
+                       "resolve_neg() instead.");
+    }
+  }
+}
+
+void *data_of(const DLTensor &tensor) {
+  return static_cast<char *>(tensor.data) + tensor.byte_offset;
+}
+
+} // namespace
+
+TensorView read_tensor(PyObject *tensor, const std::string &what) {
+  const DLTensorOf dl(tensor, what);
+  const DLTensor &t = dl.value;
+  TensorView view;
+  if (!dtype_of(t.dtype, view.dtype)) throw_unreadable(tensor, what, kWanted);
+  const bool complex = t.dtype.code == kDLComplex;
+  if (complex) check_resolved(tensor, what);
+  const int64_t width = complex ? 2 : 1;
+  view.data = data_of(t);
+  view.ndim = t.ndim;
+  int64_t contiguous = width;
+  for (int d = t.ndim - 1; d >= 0; --d) {
+    view.sizes[d] = t.shape[d];
+    view.strides[d] = t.strides ? t.strides[d] * width : contiguous;
+    contiguous *= t.shape[d];
+  }
+  if (complex) {
+    view.sizes[view.ndim] = 2;
+    view.strides[view.ndim++] = 1;
+  }
+  return view;
+}
+
+RawTensor read_raw(PyObject *tensor, const std::string &what) {
+  const DLTensorOf dl(tensor, what);
+  const DLTensor &t = dl.value;
+  RawTensor raw;
+  raw.data = data_of(t);
+  raw.code = t.dtype.code;
+  raw.bits = t.dtype.bits * t.dtype.lanes;
+  raw.numel = 1;
+  raw.contiguous = true;
+  for (int d = t.ndim - 1; d >= 0; --d) {
+    if (t.strides && t.shape[d] > 1 && t.strides[d] != raw.numel) raw.contiguous = false;
+    raw.numel *= t.shape[d];
+  }
+  return raw;
+}
+
+} // namespace cosmic

@@ -1,0 +1,29 @@
+// Python tensors as borrowed views, through DLPack's C exchange API (torch 2.10 and up) or, for
+// other libraries, through `__dlpack__`. Nothing of torch is linked.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <string>
+
+#include "core/strided.h"
+
+namespace cosmic {
+
+// A CPU tensor of another dtype than the four of the core, such as the int64 step counter.
+struct RawTensor {
+  void *data = nullptr;
+  int code = 0, bits = 0; // DLPack's type code, bits of one element
+  int64_t numel = 0;
+  bool contiguous = false;
+};
+
+// A complex tensor is read as its real view, with a last dimension of 2. `what` names the tensor
+// in errors ("gradient of parameter 'head.weight'"). Throws Error for tensors that are not dense
+// CPU tensors of a floating dtype.
+TensorView read_tensor(PyObject *tensor, const std::string &what);
+
+// As above for any dtype.
+RawTensor read_raw(PyObject *tensor, const std::string &what);
+
+} // namespace cosmic

@@ -1,0 +1,16 @@
+// The core's one exception; each door to the core turns it into its own.
+#pragma once
+
+#include <stdexcept>
+#include <string>
+
+namespace cosmic {
+
+enum class ErrorKind { value, type, runtime };
+
+struct Error : std::runtime_error {
+  ErrorKind kind;
+  Error(ErrorKind kind, const std::string &message) : std::runtime_error(message), kind(kind) {}
+};
+
+} // namespace cosmic

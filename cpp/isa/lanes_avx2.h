@@ -1,0 +1,95 @@
+// 16 lanes as two 256-bit registers.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+namespace cosmic::COSMIC_TARGET {
+
+struct F32 {
+  __m256 lo, hi;
+
+  COSMIC_METHOD static F32 load(const float *from) {
+    return {_mm256_loadu_ps(from), _mm256_loadu_ps(from + 8)};
+  }
+  COSMIC_METHOD static F32 splat(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
+  COSMIC_METHOD void store(float *to) const {
+    _mm256_storeu_ps(to, lo);
+    _mm256_storeu_ps(to + 8, hi);
+  }
+};
+
+struct I32 {
+  __m256i lo, hi;
+
+  COSMIC_METHOD static I32 load(const int32_t *from) {
+    return {_mm256_loadu_si256((const __m256i *)from),
+            _mm256_loadu_si256((const __m256i *)(from + 8))};
+  }
+  COSMIC_METHOD static I32 splat(int32_t x) {
+    return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)};
+  }
+};
+
+COSMIC_INLINE F32 operator+(F32 a, F32 b) {
+  return {_mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi)};
+}
+COSMIC_INLINE F32 operator-(F32 a, F32 b) {
+  return {_mm256_sub_ps(a.lo, b.lo), _mm256_sub_ps(a.hi, b.hi)};
+}
+COSMIC_INLINE F32 operator*(F32 a, F32 b) {
+  return {_mm256_mul_ps(a.lo, b.lo), _mm256_mul_ps(a.hi, b.hi)};
+}
+COSMIC_INLINE F32 operator/(F32 a, F32 b) {
+  return {_mm256_div_ps(a.lo, b.lo), _mm256_div_ps(a.hi, b.hi)};
+}
+COSMIC_INLINE F32 sqrt(F32 a) { return {_mm256_sqrt_ps(a.lo), _mm256_sqrt_ps(a.hi)}; }
+COSMIC_INLINE F32 where_greater(F32 a, F32 b, F32 x, F32 y) {
+  return {_mm256_blendv_ps(y.lo, x.lo, _mm256_cmp_ps(a.lo, b.lo, _CMP_GT_OQ)),
+          _mm256_blendv_ps(y.hi, x.hi, _mm256_cmp_ps(a.hi, b.hi, _CMP_GT_OQ))};
+}
+
+COSMIC_INLINE I32 operator+(I32 a, I32 b) {
+  return {_mm256_add_epi32(a.lo, b.lo), _mm256_add_epi32(a.hi, b.hi)};
+}
+COSMIC_INLINE I32 operator&(I32 a, I32 b) {
+  return {_mm256_and_si256(a.lo, b.lo), _mm256_and_si256(a.hi, b.hi)};
+}
+COSMIC_INLINE I32 operator|(I32 a, I32 b) {
+  return {_mm256_or_si256(a.lo, b.lo), _mm256_or_si256(a.hi, b.hi)};
+}
+template <int N> COSMIC_INLINE I32 shift_left(I32 a) {
+  return {_mm256_slli_epi32(a.lo, N), _mm256_slli_epi32(a.hi, N)};
+}
+template <int N> COSMIC_INLINE I32 shift_right(I32 a) { // logical
+  return {_mm256_srli_epi32(a.lo, N), _mm256_srli_epi32(a.hi, N)};
+}
+COSMIC_INLINE I32 where_greater(I32 a, I32 b, I32 x, I32 y) {
+  return {_mm256_blendv_epi8(y.lo, x.lo, _mm256_cmpgt_epi32(a.lo, b.lo)),
+          _mm256_blendv_epi8(y.hi, x.hi, _mm256_cmpgt_epi32(a.hi, b.hi))};
+}
+COSMIC_INLINE F32 as_float(I32 a) {
+  return {_mm256_castsi256_ps(a.lo), _mm256_castsi256_ps(a.hi)};
+}
+COSMIC_INLINE I32 as_int(F32 a) { return {_mm256_castps_si256(a.lo), _mm256_castps_si256(a.hi)}; }
+COSMIC_INLINE F32 abs(F32 a) { return as_float(as_int(a) & I32::splat(0x7fffffff)); }
+
+COSMIC_INLINE I32 load_u16(const uint16_t *from) {
+  return {_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)from)),
+          _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(from + 8)))};
+}
+COSMIC_INLINE void store_u16(uint16_t *to, I32 a) { // lanes hold 0..65535
+  const __m256i packed = _mm256_packus_epi32(a.lo, a.hi);
+  _mm256_storeu_si256((__m256i *)to, _mm256_permute4x64_epi64(packed, 0xd8));
+}
+COSMIC_INLINE F32 load_f16(const uint16_t *from) {
+  return {_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)from)),
+          _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(from + 8)))};
+}
+COSMIC_INLINE void store_f16(uint16_t *to, F32 a) {
+  _mm_storeu_si128((__m128i *)to, _mm256_cvtps_ph(a.lo, _MM_FROUND_TO_NEAREST_INT));
+  _mm_storeu_si128((__m128i *)(to + 8), _mm256_cvtps_ph(a.hi, _MM_FROUND_TO_NEAREST_INT));
+}
+
+} // namespace cosmic::COSMIC_TARGET

@@ -1,0 +1,61 @@
+// 16 lanes as one 512-bit register. AVX-512 F, BW, DQ and VL.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+namespace cosmic::COSMIC_TARGET {
+
+struct F32 {
+  __m512 v;
+
+  COSMIC_METHOD static F32 load(const float *from) { return {_mm512_loadu_ps(from)}; }
+  COSMIC_METHOD static F32 splat(float x) { return {_mm512_set1_ps(x)}; }
+  COSMIC_METHOD void store(float *to) const { _mm512_storeu_ps(to, v); }
+};
+
+struct I32 {
+  __m512i v;
+
+  COSMIC_METHOD static I32 load(const int32_t *from) { return {_mm512_loadu_si512(from)}; }
+  COSMIC_METHOD static I32 splat(int32_t x) { return {_mm512_set1_epi32(x)}; }
+};
+
+COSMIC_INLINE F32 operator+(F32 a, F32 b) { return {_mm512_add_ps(a.v, b.v)}; }
+COSMIC_INLINE F32 operator-(F32 a, F32 b) { return {_mm512_sub_ps(a.v, b.v)}; }
+COSMIC_INLINE F32 operator*(F32 a, F32 b) { return {_mm512_mul_ps(a.v, b.v)}; }
+COSMIC_INLINE F32 operator/(F32 a, F32 b) { return {_mm512_div_ps(a.v, b.v)}; }
+COSMIC_INLINE F32 sqrt(F32 a) { return {_mm512_sqrt_ps(a.v)}; }
+COSMIC_INLINE F32 where_greater(F32 a, F32 b, F32 x, F32 y) {
+  return {_mm512_mask_blend_ps(_mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ), y.v, x.v)};
+}
+
+COSMIC_INLINE I32 operator+(I32 a, I32 b) { return {_mm512_add_epi32(a.v, b.v)}; }
+COSMIC_INLINE I32 operator&(I32 a, I32 b) { return {_mm512_and_si512(a.v, b.v)}; }
+COSMIC_INLINE I32 operator|(I32 a, I32 b) { return {_mm512_or_si512(a.v, b.v)}; }
+template <int N> COSMIC_INLINE I32 shift_left(I32 a) { return {_mm512_slli_epi32(a.v, N)}; }
+template <int N> COSMIC_INLINE I32 shift_right(I32 a) { // logical
+  return {_mm512_srli_epi32(a.v, N)};
+}
+COSMIC_INLINE I32 where_greater(I32 a, I32 b, I32 x, I32 y) {
+  return {_mm512_mask_blend_epi32(_mm512_cmpgt_epi32_mask(a.v, b.v), y.v, x.v)};
+}
+COSMIC_INLINE F32 as_float(I32 a) { return {_mm512_castsi512_ps(a.v)}; }
+COSMIC_INLINE I32 as_int(F32 a) { return {_mm512_castps_si512(a.v)}; }
+COSMIC_INLINE F32 abs(F32 a) { return as_float(as_int(a) & I32::splat(0x7fffffff)); }
+
+COSMIC_INLINE I32 load_u16(const uint16_t *from) {
+  return {_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)from))};
+}
+COSMIC_INLINE void store_u16(uint16_t *to, I32 a) { // lanes hold 0..65535
+  _mm256_storeu_si256((__m256i *)to, _mm512_cvtepi32_epi16(a.v));
+}
+COSMIC_INLINE F32 load_f16(const uint16_t *from) {
+  return {_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)from))};
+}
+COSMIC_INLINE void store_f16(uint16_t *to, F32 a) {
+  _mm256_storeu_si256((__m256i *)to, _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT));
+}
+
+} // namespace cosmic::COSMIC_TARGET

@@ -1,0 +1,87 @@
+// Baseline: what every machine of the architecture has. Half precision is converted by integer
+// arithmetic that gives the bits of the F16C and AVX-512 instructions.
+#pragma once
+
+#include "isa/lanes_generic.h"
+
+namespace cosmic::COSMIC_TARGET {
+
+using F32 = GenericLanes<float>;
+using I32 = GenericLanes<int32_t>;
+typedef uint32_t UnsignedVector __attribute__((vector_size(64)));
+typedef uint16_t HalfVector __attribute__((vector_size(32)));
+
+COSMIC_INLINE F32 as_float(I32 a) { return {(F32::Vector)a.v}; }
+COSMIC_INLINE I32 as_int(F32 a) { return {(I32::Vector)a.v}; }
+COSMIC_INLINE I32 operator&(I32 a, I32 b) { return {a.v & b.v}; }
+COSMIC_INLINE I32 operator|(I32 a, I32 b) { return {a.v | b.v}; }
+template <int N> COSMIC_INLINE I32 shift_left(I32 a) {
+  return {(I32::Vector)((UnsignedVector)a.v << N)};
+}
+template <int N> COSMIC_INLINE I32 shift_right(I32 a) { // logical
+  return {(I32::Vector)((UnsignedVector)a.v >> N)};
+}
+
+COSMIC_INLINE F32 abs(F32 a) { return as_float(as_int(a) & I32::splat(0x7fffffff)); }
+COSMIC_INLINE F32 sqrt(F32 a) {
+  F32 out;
+  for (int k = 0; k < kLanes; ++k) out.v[k] = __builtin_sqrtf(a.v[k]);
+  return out;
+}
+
+COSMIC_INLINE I32 load_u16(const uint16_t *from) {
+  HalfVector h;
+  __builtin_memcpy(&h, from, sizeof(h));
+  return {__builtin_convertvector(h, I32::Vector)};
+}
+COSMIC_INLINE void store_u16(uint16_t *to, I32 a) {
+  const HalfVector h = __builtin_convertvector(a.v, HalfVector);
+  __builtin_memcpy(to, &h, sizeof(h));
+}
+
+COSMIC_INLINE float half_to_float(uint16_t h) {
+  const uint32_t sign = (uint32_t)(h & 0x8000) << 16, exponent = (h >> 10) & 31;
+  uint32_t mantissa = h & 0x3ff, bits;
+  if (exponent == 31) {
+    bits = sign | 0x7f800000 | (mantissa << 13) | (mantissa ? 0x400000 : 0);
+  } else if (exponent) {
+    bits = sign | ((exponent + 112) << 23) | (mantissa << 13);
+  } else if (mantissa) {
+    int shift = 0;
+    while (!(mantissa & 0x400)) mantissa <<= 1, ++shift;
+    bits = sign | ((uint32_t)(113 - shift) << 23) | ((mantissa & 0x3ff) << 13);
+  } else {
+    bits = sign;
+  }
+  float out;
+  __builtin_memcpy(&out, &bits, 4);
+  return out;
+}
+
+COSMIC_INLINE uint16_t float_to_half(float x) { // to nearest, ties to even
+  uint32_t bits;
+  __builtin_memcpy(&bits, &x, 4);
+  const uint32_t sign = (bits >> 16) & 0x8000, magnitude = bits & 0x7fffffff;
+  if (magnitude > 0x7f800000) return sign | 0x7e00 | ((magnitude >> 13) & 0x3ff);
+  if (magnitude >= 0x477ff000) return sign | 0x7c00; // rounds past 65504
+  if (magnitude < 0x33000001) return sign;           // at most half of the smallest subnormal
+  const int exponent = (int)(magnitude >> 23) - 112;
+  const uint32_t mantissa = (magnitude & 0x7fffff) | 0x800000;
+  const int drop = exponent > 0 ? 13 : 14 - exponent;
+  const uint32_t kept = mantissa >> drop, rest = mantissa & ((1u << drop) - 1);
+  const uint32_t half = 1u << (drop - 1);
+  const uint32_t rounded = kept + (rest > half || (rest == half && (kept & 1)));
+  // a carry out of the mantissa moves into the exponent by itself
+  return sign | (exponent > 0 ? rounded + ((uint32_t)(exponent - 1) << 10) : rounded);
+}
+
+COSMIC_INLINE F32 load_f16(const uint16_t *from) {
+  F32 out;
+  for (int k = 0; k < kLanes; ++k) out.v[k] = half_to_float(from[k]);
+  return out;
+}
+COSMIC_INLINE void store_f16(uint16_t *to, F32 a) {
+  for (int k = 0; k < kLanes; ++k) to[k] = float_to_half(a.v[k]);
+}
+
+} // namespace cosmic::COSMIC_TARGET

@@ -1,0 +1,62 @@
+// Compiled once per ISA, with COSMIC_TARGET set to its name: one function table.
+#include "kernels/kernels.h"
+
+#include "codecs/absmax.h"
+#include "kernels/step.h"
+
+namespace cosmic::COSMIC_TARGET {
+
+namespace {
+
+// The rule of a combination for its arithmetic, and for whether a slow average is there.
+template <class Real, class Slow> struct Rules {
+  using Adam = COSMIC_TARGET::Adam<Real, Slow::kPresent>;
+  using Sign = COSMIC_TARGET::Sign<Real>;
+};
+
+void widen_bf16(const uint16_t *from, int64_t count, float *to) {
+  for (int64_t k = 0; k < count; ++k) {
+    const uint32_t bits = (uint32_t)from[k] << 16;
+    __builtin_memcpy(to + k, &bits, 4);
+  }
+}
+
+void narrow_bf16(const float *from, int64_t count, uint16_t *to) {
+  for (int64_t k = 0; k < count; k += kLanes) {
+    const F32 x = F32::load(from + k);
+    // half a unit less one, and the kept bit's parity: to nearest, ties to even
+    const I32 parity = shift_right<16>(as_int(x)) & I32::splat(1);
+    store_u16(to + k, float_to_bf16(x, parity + I32::splat(0x7fff)));
+  }
+}
+
+void widen_f16(const uint16_t *from, int64_t count, float *to) {
+  for (int64_t k = 0; k < count; k += kLanes) load_f16(from + k).store(to + k);
+}
+
+void narrow_f16(const float *from, int64_t count, uint16_t *to) {
+  for (int64_t k = 0; k < count; k += kLanes) store_f16(to + k, F32::load(from + k));
+}
+
+} // namespace
+
+extern const Kernels kernels;
+const Kernels kernels = {
+    COSMIC_ISA_NAME,
+    {
+#define COSMIC_STEP(Real, Rule, M, Slow, Var)                                                      \
+  step_run<Real, typename Rules<Real, Slow>::Rule, M, Slow, Var>,
+        COSMIC_COMBINATIONS(COSMIC_STEP)
+#undef COSMIC_STEP
+    },
+    inspect_run<float>,
+    inspect_run<double>,
+    widen_bf16,
+    widen_f16,
+    narrow_bf16,
+    narrow_f16,
+    quantize_absmax,
+    dequantize_absmax,
+};
+
+} // namespace cosmic::COSMIC_TARGET

@@ -1,0 +1,49 @@
+// The function table through which the plan reaches the kernels of one ISA.
+#pragma once
+
+#include <cstdint>
+
+#include "core/types.h"
+#include "kernels/combinations.h"
+
+namespace cosmic {
+
+// Sums over one work item, kept a lane apart until the item is done. A lane of f32 arithmetic is
+// carried as the float that it is, so that cutting an item into runs does not change its sums.
+struct LaneSums {
+  alignas(64) double abs_gradient[kLanes] = {}; // |g|
+  alignas(64) double square_update[kLanes] = {}; // u^2, before the learning rate
+  int64_t nonfinite = 0;                         // elements of g that are infinite or NaN
+};
+
+// Consecutive elements of one tensor, from a whole block on. `param` and `gradient` are of the
+// arithmetic type and can be read and written up to the end of the last block.
+struct BlockRun {
+  void *param;
+  const void *gradient;
+  Planes m, m_slow, v; // of the whole tensor
+  int64_t first_block;
+  int64_t count; // elements
+  const Coefficients *coefficients;
+  LaneSums *sums;
+};
+
+struct Kernels {
+  const char *isa;
+  void (*step[kCombinations])(const BlockRun &run);
+  // |g| and non-finite elements of whole or zero-padded blocks
+  void (*inspect_f32)(const float *gradient, int64_t count, LaneSums *sums);
+  void (*inspect_f64)(const double *gradient, int64_t count, LaneSums *sums);
+  // between storage types and the arithmetic type
+  void (*widen_bf16)(const uint16_t *from, int64_t count, float *to);
+  void (*widen_f16)(const uint16_t *from, int64_t count, float *to);
+  void (*narrow_bf16)(const float *from, int64_t count, uint16_t *to); // to nearest, ties to even
+  void (*narrow_f16)(const float *from, int64_t count, uint16_t *to);
+  // plain block-wise quantization, see codecs/absmax.h
+  void (*quantize)(const float *from, int64_t count, int bits, int64_t block_size, uint8_t *codes,
+                   float *scales);
+  void (*dequantize)(const uint8_t *codes, const float *scales, int64_t count, int bits,
+                     int64_t block_size, float *to);
+};
+
+} // namespace cosmic

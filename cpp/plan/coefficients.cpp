@@ -1,0 +1,101 @@
+#include "plan/coefficients.h"
+
+#include <cmath>
+
+#include "gates/snr.h"
+#include "rules/scalar_magnitude.h"
+
+namespace cosmic {
+
+namespace {
+
+constexpr double kSignalDecay = 0.9;
+
+// By squaring: the same bits from every C library, unlike pow.
+double integer_power(double base, int64_t exponent) {
+  double out = 1.0;
+  for (; exponent > 0; exponent >>= 1, base *= base)
+    if (exponent & 1) out *= base;
+  return out;
+}
+
+uint32_t random_key(uint64_t seed, int64_t step, uint32_t tensor) {
+  // splitmix64's finalizer over the three counters (Steele, Lea & Flood, OOPSLA 2014)
+  uint64_t x = seed + 0x9e3779b97f4a7c15u * (static_cast<uint64_t>(step) + 1);
+  x ^= static_cast<uint64_t>(tensor) << 32 | tensor;
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+  return static_cast<uint32_t>((x ^ (x >> 31)) >> 32);
+}
+
+// AdEMAMix's schedules (arXiv 2409.03137, section 3): alpha rises linearly, beta_slow so that the
+// average's half-life rises linearly from beta1's.
+void set_slow(Coefficients &c, const Group &group, int64_t t, double sign) {
+  double alpha = group.alpha, beta = group.beta_slow;
+  if (t < group.slow_warmup) {
+    const double share = static_cast<double>(t) / static_cast<double>(group.slow_warmup);
+    alpha *= share;
+    if (group.beta1 > 0) {
+      const double from = std::log(group.beta1), to = std::log(group.beta_slow);
+      beta = std::exp(from * to / ((1.0 - share) * to + share * from));
+      beta = std::fmin(beta, group.beta_slow);
+    }
+  }
+  c.alpha = alpha;
+  c.beta_slow = beta;
+  c.gradient_slow = sign * (1.0 - beta);
+}
+
+void set_adam(Coefficients &c, const Row &row, const Group &group, double gate, double sign) {
+  const int64_t t = *row.step + 1;
+  const double correction1 = 1.0 - integer_power(group.beta1, t);
+  const double correction2 = 1.0 - integer_power(group.beta2, t);
+  c.beta1 = group.beta1;
+  c.gradient1 = sign * (1.0 - group.beta1);
+  c.beta2 = group.beta2;
+  c.gradient2 = 1.0 - group.beta2;
+  c.v_scale = 1.0 / std::sqrt(correction2);
+  c.eps = group.eps;
+  if (row.m_slow.data[0]) {
+    c.m_scale = 1.0 / correction1;
+    set_slow(c, group, t, sign);
+    c.update_scale = gate;
+  } else {
+    c.update_scale = gate / correction1;
+  }
+  c.step = group.lr * c.update_scale;
+}
+
+} // namespace
+
+double sign_scale(double beta1) { return std::sqrt((1.0 - beta1) / (1.0 + beta1)); }
+
+Coefficients coefficients_for(const Row &row, const Group &group, uint64_t seed) {
+  Coefficients c;
+  const double gate = row.gate ? snr::factor(row.gate) : 1.0;
+  const double sign = group.maximize ? -1.0 : 1.0;
+  c.decay = 1.0 - group.lr * group.weight_decay;
+  c.random_key = random_key(seed, row.step ? *row.step : 0, row.index);
+  if (row.rule == Rule::adam) {
+    set_adam(c, row, group, gate, sign);
+    return c;
+  }
+  double magnitude = 1.0;
+  if (row.magnitude)
+    magnitude = scalar_magnitude::value(row.magnitude, 1.0 - integer_power(group.beta1, *row.step),
+                                        1.0 - integer_power(group.beta2, *row.step), group.eps);
+  c.update_scale = sign_scale(group.beta1) * magnitude * gate;
+  c.step = sign * group.lr * c.update_scale;
+  return c;
+}
+
+void finish_step(Row &row, const Group &group) {
+  const double x = row.last.mean_abs_gradient;
+  if (row.magnitude) scalar_magnitude::observe(row.magnitude, x, group.beta1, group.beta2);
+  if (row.gate) snr::observe(row.gate, x, group.c_min);
+  if (row.signal && std::isfinite(x))
+    *row.signal = *row.signal > 0 ? kSignalDecay * *row.signal + (1.0 - kSignalDecay) * x : x;
+  if (row.step) ++*row.step;
+}
+
+} // namespace cosmic

@@ -1,0 +1,18 @@
+// From hyper-parameters and a tensor's state to the numbers of one step.
+#pragma once
+
+#include "plan/row.h"
+
+namespace cosmic {
+
+// The root mean square of Adam's update when gradients are uncorrelated in time, after warm-up:
+// sqrt((1 - beta1) / (1 + beta1)). A sign has 1; times this, one learning rate fits both.
+double sign_scale(double beta1);
+
+// The step that `row` is about to take, its counter not yet advanced.
+Coefficients coefficients_for(const Row &row, const Group &group, uint64_t seed);
+
+// Advance counters and fold the step's statistics into gate, scalars and signal.
+void finish_step(Row &row, const Group &group);
+
+} // namespace cosmic

@@ -1,0 +1,52 @@
+// The compiled table of what a step does, and the one OpenMP region that does it.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "isa/dispatch.h"
+#include "kernels/kernels.h"
+#include "plan/row.h"
+
+namespace cosmic {
+
+class Plan {
+public:
+  std::vector<Row> rows;
+  std::vector<Group> groups;
+  uint64_t seed = 0;
+
+  // Steps every active row on at most `threads` threads. The result does not depend on `threads`.
+  // Everything that can fail has failed before the first element changes.
+  void step(int threads);
+
+  // Looks at every active row's gradient and fills `last`: |g| and non-finite elements.
+  void inspect(int threads);
+
+private:
+  // Sums of one work item, reduced over lanes.
+  struct ItemSums {
+    double abs_gradient, square_update;
+    int64_t nonfinite;
+  };
+
+  void partition();
+  template <class Work> void for_each_item(int threads, Work work);
+  void reduce_rows();
+
+  std::vector<int> active_;            // rows with a gradient and at least one element
+  std::vector<int64_t> first_item_;    // of each active row, and their total at the end
+  std::vector<int64_t> first_element_; // likewise, for shares of equal size
+  std::vector<ItemSums> item_sums_;
+  std::vector<Coefficients> coefficients_; // by position in active_
+};
+
+// The row of the table of combinations with these names ("adam", "fp32", "none", "fp32"), for
+// arithmetic in float or double. Throws Error with the supported rows if there is none.
+int find_combination(bool f64, const std::string &rule, const std::string &m,
+                     const std::string &m_slow, const std::string &v);
+
+// One name for each row of the table, such as "float adam fp32 none fp32", in its order.
+std::vector<std::string> combination_names();
+
+} // namespace cosmic

@@ -1,0 +1,57 @@
+// The descriptor table: what the plan knows of each tensor and of each parameter group.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "core/strided.h"
+#include "core/types.h"
+
+namespace cosmic {
+
+enum class Rule : uint8_t { sign, scalar_sign, adam };
+
+// Hyper-parameters of a parameter group, as the user gives them.
+struct Group {
+  double lr = 1e-3, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0;
+  double beta_slow = 0, alpha = 0; // of the slow average; beta_slow 0: none
+  int64_t slow_warmup = 0;         // steps over which alpha and beta_slow rise; 0: at once
+  double c_min = 0.1;              // the gate's least factor
+  bool maximize = false;
+};
+
+// A tensor's elements in the order in which the parameter is walked.
+struct Operand {
+  void *data = nullptr;
+  DType dtype = DType::f32;
+  Walk walk;
+};
+
+// What the last step saw of a tensor.
+struct Statistics {
+  double mean_abs_gradient = 0;
+  double update_rms = 0; // before the learning rate, after the gate
+  int64_t nonfinite = 0; // elements of the gradient
+};
+
+// One tensor. Pointers to state are borrowed; those of state that the rung lacks are null.
+struct Row {
+  std::string name;   // for messages: the parameter's name or its index
+  int group = 0;
+  uint32_t index = 0; // of the parameter in the optimizer: the tensor's part of the random counter
+  Rule rule = Rule::adam;
+  int combination = 0;
+  bool active = false; // has a gradient at this step
+  int64_t numel = 0;
+  Operand param, grad;
+  Planes m, m_slow, v;
+  int64_t *step = nullptr;
+  double *magnitude = nullptr; // tier 1's scalars, rules/scalar_magnitude.h
+  double *gate = nullptr;      // gates/snr.h
+  double *signal = nullptr;    // running mean of |g|, for the allocator
+  Statistics last;
+
+  bool is_f64() const { return param.dtype == DType::f64; }
+};
+
+} // namespace cosmic

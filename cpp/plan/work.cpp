@@ -1,0 +1,93 @@
+#include "plan/work.h"
+
+#include <algorithm>
+
+#include "plan/stage.h"
+
+namespace cosmic {
+
+namespace {
+
+constexpr int64_t kStageBlocks = 4;
+
+// A look at memory that is there, or a staged copy of it.
+template <class Real> class Reader {
+public:
+  Reader(const Operand &operand, const Kernels &kernels)
+      : stage_(operand, kernels), base_(is_direct<Real>(operand) ? operand.data : nullptr) {}
+
+  Real *at(int64_t first, int64_t count) {
+    // a direct tensor's last, partial block is staged too: kernels read whole blocks
+    staged_ = !base_ || count % kBlock;
+    return staged_ ? stage_.load(first, count) : static_cast<Real *>(base_) + first;
+  }
+  void write_back(int64_t first, int64_t count) {
+    if (staged_) stage_.store(first, count);
+  }
+  bool direct() const { return base_; }
+
+private:
+  Stage<Real, kStageBlocks * kBlock> stage_;
+  void *base_;
+  bool staged_ = false;
+};
+
+// Cuts blocks [first, last) of a tensor into runs that fit the stage, or, where every operand is
+// read in place, into the whole blocks and the partial one.
+template <class Visit>
+void for_each_run(int64_t numel, int64_t first, int64_t last, bool direct, Visit visit) {
+  const int64_t whole_end = std::min(last, numel / kBlock);
+  const int64_t longest = direct ? last - first : kStageBlocks;
+  for (int64_t b = first; b < whole_end; b += longest) {
+    const int64_t blocks = std::min(longest, whole_end - b);
+    visit(b, blocks * kBlock);
+  }
+  if (last > whole_end) visit(whole_end, numel - whole_end * kBlock);
+}
+
+template <class Real>
+void step_typed(const Row &row, const Kernels &kernels, const Coefficients &coefficients,
+                int64_t first, int64_t last, LaneSums &sums) {
+  Reader<Real> param(row.param, kernels), grad(row.grad, kernels);
+  for_each_run(row.numel, first, last, param.direct() && grad.direct(),
+               [&](int64_t block, int64_t count) {
+                 const int64_t element = block * kBlock;
+                 BlockRun run{param.at(element, count), grad.at(element, count), row.m,
+                              row.m_slow, row.v, block, count, &coefficients, &sums};
+                 kernels.step[row.combination](run);
+                 param.write_back(element, count);
+               });
+}
+
+template <class Real>
+void inspect_typed(const Row &row, const Kernels &kernels, int64_t first, int64_t last,
+                   LaneSums &sums) {
+  Reader<Real> grad(row.grad, kernels);
+  for_each_run(row.numel, first, last, grad.direct(), [&](int64_t block, int64_t count) {
+    const Real *values = grad.at(block * kBlock, count);
+    if constexpr (sizeof(Real) == 4)
+      kernels.inspect_f32(values, count, &sums);
+    else
+      kernels.inspect_f64(values, count, &sums);
+  });
+}
+
+} // namespace
+
+void step_blocks(const Row &row, const Kernels &kernels, const Coefficients &coefficients,
+                 int64_t first, int64_t last, LaneSums &sums) {
+  if (row.is_f64())
+    step_typed<double>(row, kernels, coefficients, first, last, sums);
+  else
+    step_typed<float>(row, kernels, coefficients, first, last, sums);
+}
+
+void inspect_blocks(const Row &row, const Kernels &kernels, int64_t first, int64_t last,
+                    LaneSums &sums) {
+  if (row.is_f64())
+    inspect_typed<double>(row, kernels, first, last, sums);
+  else
+    inspect_typed<float>(row, kernels, first, last, sums);
+}
+
+} // namespace cosmic

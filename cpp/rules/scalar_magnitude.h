@@ -1,0 +1,27 @@
+// The scalar of tier 1: Adam's ratio for a whole tensor. With x the mean of |g|,
+//   a <- beta1 a + (1 - beta1) x        b <- beta2 b + (1 - beta2) x^2
+//   magnitude = min(1, a_hat / (sqrt(b_hat) + eps)), hats for bias correction.
+// The magnitude of the steps before this one scales this step's sign; the first has 1.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+
+namespace cosmic::scalar_magnitude {
+
+enum State { kAbs, kSquare, kStateSize };
+
+inline double value(const double *state, double correction1, double correction2, double eps) {
+  if (correction1 <= 0) return 1.0; // nothing seen yet
+  const double a = state[kAbs] / correction1, b = state[kSquare] / correction2;
+  return std::min(1.0, a / (std::sqrt(b) + eps));
+}
+
+inline void observe(double *state, double mean_abs_gradient, double beta1, double beta2) {
+  const double x = mean_abs_gradient;
+  if (!std::isfinite(x)) return; // one bad element must not stop the whole tensor
+  state[kAbs] = beta1 * state[kAbs] + (1.0 - beta1) * x;
+  state[kSquare] = beta2 * state[kSquare] + (1.0 - beta2) * x * x;
+}
+
+} // namespace cosmic::scalar_magnitude

@@ -1,0 +1,176 @@
+"""Entry of the command line: `cosmic finetune` and `cosmic info`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import cosmic
+
+OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+OPTIMIZERS = "adamw,cosmic,cosmic:state_dtype=bf16,cosmic:budget=10%,cosmic:tier=0"
+FINETUNE = """\
+Train one language model with several optimizers, each in a process of its own, from the same
+weights on the same batches. Prints a table and writes comparison.png, results.json, losses.csv
+and event logs. Without arguments: a small model on the sources of Python's standard library."""
+EXAMPLES = """\
+examples:
+  cosmic finetune
+  cosmic finetune --optimizer adamw,cosmic:budget=25%,cosmic:tier=0:lr=1e-3 --steps 100
+  cosmic finetune --model distilgpt2 --dataset 'wikitext:wikitext-2-raw-v1:train[:1%]' \\
+      --steps 600 --batch-size 4 --block-size 128 --lr 5e-4 --weight-decay 0.01
+  cosmic finetune --model distilgpt2 --from-scratch --dataset my.txt
+"""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="cosmic", description="COSMIC, an optimizer for PyTorch on the CPU."
+    )
+    parser.add_argument("--version", action="version", version=f"cosmic {cosmic.__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    info = commands.add_parser("info", help="show version, build, instruction set and threads")
+    info.add_argument("--json", action="store_true", help="for programs")
+    finetune = commands.add_parser(
+        "finetune",
+        help="compare optimizers on a language model",
+        description=FINETUNE,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_what(finetune)
+    _add_how(finetune)
+    return parser
+
+
+def _add_what(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("what to train").add_argument
+    add(
+        "--model",
+        default="tiny-gpt2",
+        metavar="NAME",
+        help="hub id, local folder, or tiny-gpt2 (default)",
+    )
+    add(
+        "--dataset",
+        default="python-stdlib",
+        metavar="NAME",
+        help="hub id[:config][:split], local text or .jsonl file, or python-stdlib (default)",
+    )
+    add(
+        "--from-scratch",
+        action="store_true",
+        help="random weights, and a tokenizer trained on the dataset",
+    )
+    add(
+        "--optimizer",
+        default=OPTIMIZERS,
+        metavar="LIST",
+        help="name[:option=value[:...]], comma separated (default: %(default)s)",
+    )
+    add(
+        "--budget",
+        metavar="BYTES",
+        help="state budget of every cosmic entry without one, such as 10%% or 64MB",
+    )
+    add("--out", type=Path, metavar="FOLDER", help="default: runs/<model>-<dataset>")
+
+
+def _add_how(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("how to train").add_argument
+    add("--steps", type=int, default=400, metavar="N", help="default: %(default)s")
+    add(
+        "--batch-size",
+        type=int,
+        default=8,
+        metavar="N",
+        help="sequences a step (default: %(default)s)",
+    )
+    add(
+        "--block-size",
+        type=int,
+        default=64,
+        metavar="N",
+        help="tokens a sequence (default: %(default)s)",
+    )
+    add(
+        "--lr",
+        type=float,
+        metavar="RATE",
+        help="highest learning rate (default: 3e-3 for tiny-gpt2, else 5e-4)",
+    )
+    add("--weight-decay", type=float, default=0.01, metavar="W", help="default: %(default)s")
+    add(
+        "--warmup",
+        type=int,
+        metavar="N",
+        help="steps of linear warm-up before the cosine (default: a twentieth, at most 100)",
+    )
+    add(
+        "--eval-batches",
+        type=int,
+        default=32,
+        metavar="N",
+        help="held-out batches (default: %(default)s)",
+    )
+    add("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
+    add("--dtype", default="fp32", metavar="TYPE", help="of the weights: fp32 (default) or bf16")
+    add("--threads", type=int, metavar="N", help="default: torch's choice")
+
+
+def run_finetune(arguments: argparse.Namespace) -> int:
+    """Do `cosmic finetune`."""
+    from cosmic.finetune.config import RunConfig, default_out
+    from cosmic.finetune.errors import require_demo_packages
+    from cosmic.finetune.optimizers import parse_specs
+    from cosmic.finetune.run import compare
+
+    require_demo_packages()
+    specs = parse_specs(arguments.optimizer, arguments.budget)
+    lr, warmup = arguments.lr, arguments.warmup
+    config = RunConfig(
+        model=arguments.model,
+        dataset=arguments.dataset,
+        steps=arguments.steps,
+        batch_size=arguments.batch_size,
+        block_size=arguments.block_size,
+        lr=lr if lr is not None else 3e-3 if arguments.model == "tiny-gpt2" else 5e-4,
+        weight_decay=arguments.weight_decay,
+        warmup=warmup if warmup is not None else min(100, arguments.steps // 20),
+        eval_batches=arguments.eval_batches,
+        seed=arguments.seed,
+        dtype=arguments.dtype,
+        from_scratch=arguments.from_scratch,
+        threads=arguments.threads,
+    )
+    compare(config, specs, arguments.out or default_out(config.model, config.dataset))
+    return OK
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status: 2 for a mistake in what was asked."""
+    from cosmic.finetune.errors import TrainingFailed, UsageError
+
+    arguments = make_parser().parse_args(argv)
+    try:
+        if arguments.command == "info":
+            from cosmic.cli.info import print_info
+
+            print_info(arguments.json)
+            return OK
+        return run_finetune(arguments)
+    except UsageError as error:
+        print(f"cosmic: error: {error}", file=sys.stderr)
+        return USAGE
+    except TrainingFailed as error:
+        print(f"cosmic: error: {error}", file=sys.stderr)
+        return USAGE if error.status == USAGE else FAILED
+    except KeyboardInterrupt:
+        print("cosmic: interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

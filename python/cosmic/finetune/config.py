@@ -1,0 +1,89 @@
+"""What one comparison does: everything that all of its optimizers share."""
+
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from cosmic.finetune.errors import UsageError
+
+DTYPES = ("fp32", "bf16")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One comparison.
+
+    Args:
+        model: hub id, local folder, or the name of a known architecture (`models.py`).
+        dataset: hub id with `:config` and `:split`, local file, or "python-stdlib".
+        steps: optimizer steps.
+        batch_size: sequences a step.
+        block_size: tokens a sequence.
+        lr: highest learning rate.
+        weight_decay: decoupled, on every parameter.
+        warmup: steps of linear warm-up before the cosine down to a tenth of `lr`.
+        eval_batches: held-out batches that make one validation loss.
+        seed: of weights, batch order and dropout.
+        dtype: "fp32" or "bf16", of the weights.
+        from_scratch: random weights and a tokenizer trained on the dataset.
+        threads: of each training process; None leaves the choice to torch.
+
+    Raises:
+        UsageError: a number that is out of range.
+    """
+
+    model: str
+    dataset: str
+    steps: int
+    batch_size: int
+    block_size: int
+    lr: float
+    weight_decay: float
+    warmup: int
+    eval_batches: int
+    seed: int
+    dtype: str
+    from_scratch: bool
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if value is not None and not value >= least:
+                flag = name.replace("_", "-")
+                raise UsageError(f"--{flag} must be at least {least}, not {value}")
+        if not 0 < self.lr < float("inf"):
+            raise UsageError(f"--lr must be a positive number, not {self.lr}")
+        if not self.weight_decay < float("inf"):
+            raise UsageError(f"--weight-decay must be finite, not {self.weight_decay}")
+        if self.dtype not in DTYPES:
+            raise UsageError(f"--dtype must be one of {', '.join(DTYPES)}, not {self.dtype!r}")
+
+    @property
+    def tokens_per_step(self) -> int:
+        return self.batch_size * self.block_size
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+_LEAST: dict[str, float] = {
+    "steps": 1,
+    "batch_size": 1,
+    "block_size": 2,
+    "weight_decay": 0,
+    "warmup": 0,
+    "eval_batches": 1,
+    "seed": 0,
+    "threads": 1,
+}
+
+
+def default_out(model: str, dataset: str) -> Path:
+    """`runs/<model>-<dataset>`, with only characters that every file system takes."""
+
+    def safe(text: str) -> str:
+        return re.sub(r"[^A-Za-z0-9._]+", "-", text.replace("%", "pct")).strip("-.") or "x"
+
+    return Path("runs") / f"{safe(model)}-{safe(dataset)}"

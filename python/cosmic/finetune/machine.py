@@ -1,0 +1,65 @@
+"""What the numbers were measured on. No import beyond torch and the compiled core."""
+
+import importlib
+import os
+import platform
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import cosmic
+
+OPENMP_LIBRARY = re.compile(r"(/\S*lib(?:gomp|iomp5|omp)[^/\s]*\.(?:so|dylib)[^/\s]*)$")
+
+
+def cpu_name() -> str:
+    """The processor's name, or its architecture where the system does not tell."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        text = ""
+    match = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return match.group(1).strip() if match else platform.processor() or platform.machine()
+
+
+def core_count() -> int:
+    """Cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS and Windows
+        return os.cpu_count() or 1
+
+
+def build_info() -> dict[str, Any]:
+    """What the compiled core tells of itself; empty if the core is not there."""
+    try:
+        core = importlib.import_module("cosmic._core")
+    except ImportError:
+        return {}
+    return dict(core.build_info())
+
+
+def openmp_runtimes() -> list[str] | None:
+    """Paths of the OpenMP libraries in this process; None where the system does not tell."""
+    try:
+        maps = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    found = (OPENMP_LIBRARY.search(line) for line in maps.splitlines())
+    return sorted({match.group(1) for match in found if match})
+
+
+def describe_machine() -> dict[str, Any]:
+    """CPU, cores, threads and versions, as `results.json` keeps them."""
+    return {
+        "cpu": cpu_name(),
+        "cores": core_count(),
+        "threads": torch.get_num_threads(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "cosmic": cosmic.__version__,
+        "isa": build_info().get("isa"),
+    }

@@ -1,0 +1,95 @@
+"""The language model: from the hub, from a local folder, or random weights of a known shape."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from cosmic.finetune.errors import UsageError
+from cosmic.finetune.sources import (
+    GPT2_SHAPES,
+    WITHOUT_WEIGHTS,
+    Source,
+    is_from_scratch,
+    known_shape,
+    model_source,
+)
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def silence_transformers() -> None:
+    """No progress bars and no advice from the library: they would tear our own bar."""
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+
+
+def load_config(model: str, from_scratch: bool) -> Any:
+    """The model's configuration.
+
+    Raises:
+        UsageError: there is no such model, or it cannot be had.
+    """
+    if model_source(model, from_scratch) is Source.BUILT_IN:
+        return transformers.GPT2Config(**known_shape(model) or {})
+    return _from_pretrained(transformers.AutoConfig, model)
+
+
+def build_model(model: str, from_scratch: bool, seed: int, dtype: str) -> Any:
+    """The model on the CPU, in training mode. The same seed gives the same random weights.
+
+    Raises:
+        UsageError: as `load_config`; or it is no causal language model.
+    """
+    config = load_config(model, from_scratch)
+    if is_from_scratch(model, from_scratch):
+        torch.manual_seed(seed)
+        try:
+            built = transformers.AutoModelForCausalLM.from_config(config)
+        except ValueError as error:
+            raise UsageError(f"model {model!r}: {_one_line(error)}") from error
+    else:
+        built = _from_pretrained(transformers.AutoModelForCausalLM, model)
+    return built.to(DTYPES[dtype]).train()
+
+
+def load_tokenizer(model: str) -> Any:
+    """The tokenizer that belongs to the model's weights.
+
+    Raises:
+        UsageError: it cannot be had.
+    """
+    return _from_pretrained(transformers.AutoTokenizer, model)
+
+
+def _from_pretrained(loader: Any, model: str) -> Any:
+    local = model_source(model, from_scratch=False) is Source.LOCAL
+    path = Path(model).expanduser()
+    if local and not (path / "config.json").is_file():
+        raise UsageError(f"model folder {model} does not exist or has no config.json")
+    try:
+        return loader.from_pretrained(str(path) if local else model)
+    except (OSError, ValueError) as error:
+        if local:
+            raise UsageError(f"model folder {model}: {_one_line(error)}") from error
+        raise UsageError(_hub_advice(model)) from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _hub_advice(model: str) -> str:
+    """One sentence: why there is no such model, and what to do instead."""
+    from huggingface_hub import is_offline_mode
+
+    why = f"model {model!r} cannot be had from the Hugging Face Hub"
+    if is_offline_mode():
+        why = f"model {model!r} is not in the local cache and the Hugging Face Hub does not answer"
+    if known_shape(model) is not None:
+        return f"{why}; start the same architecture from random weights with --from-scratch"
+    known = ", ".join(name for name in GPT2_SHAPES if name not in WITHOUT_WEIGHTS)
+    return f"{why}; try --from-scratch with a local folder or {known}, or --model tiny-gpt2"
