@@ -51,8 +51,6 @@ void *scalars_at(const py::dict &state, const char *key, int code, int64_t count
   return raw.data;
 }
 
-constexpr int kInt = 0, kFloat = 2; // DLPack's type codes
-
 } // namespace
 
 void PlanBinding::add_idle(const py::object &param) {
@@ -107,12 +105,12 @@ void PlanBinding::bind_state(Entry &entry, Row &row, const std::string &m,
   slot("exp_avg", m, row.m);
   slot("exp_avg_slow", m_slow, row.m_slow);
   slot("exp_avg_sq", v, row.v);
-  row.step = static_cast<int64_t *>(scalars_at(state, "step", kInt, 1, row.name));
+  row.step = static_cast<int64_t *>(scalars_at(state, "step", kIntCode, 1, row.name));
   row.magnitude = static_cast<double *>(
-      scalars_at(state, "magnitude", kFloat, scalar_magnitude::kStateSize, row.name));
+      scalars_at(state, "magnitude", kFloatCode, scalar_magnitude::kStateSize, row.name));
   row.gate =
-      static_cast<double *>(scalars_at(state, "gate", kFloat, snr::kStateSize, row.name));
-  row.signal = static_cast<double *>(scalars_at(state, "signal", kFloat, 1, row.name));
+      static_cast<double *>(scalars_at(state, "gate", kFloatCode, snr::kStateSize, row.name));
+  row.signal = static_cast<double *>(scalars_at(state, "signal", kFloatCode, 1, row.name));
   if (row.rule != Rule::sign && !row.step)
     throw Error(ErrorKind::value, "state 'step' of " + row.name + " is missing");
   if (row.rule == Rule::scalar_sign && !row.magnitude)

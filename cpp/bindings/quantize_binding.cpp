@@ -11,8 +11,6 @@ namespace cosmic {
 
 namespace {
 
-constexpr int kUnsigned = 1, kFloat = 2; // DLPack's type codes
-
 Operand operand_of(const TensorView &view, const std::string &what) {
   if (view.dtype == DType::f64)
     throw Error(ErrorKind::type,
@@ -42,9 +40,9 @@ int64_t quantize_tensor(const py::object &from, int bits, int64_t block_size,
   const int64_t count = view.numel();
   const Operand operand = operand_of(view, "tensor");
   auto *code_data = static_cast<uint8_t *>(output(
-      codes, kUnsigned, 8, quantized_code_bytes(count, bits, block_size), "codes"));
+      codes, kUnsignedCode, 8, quantized_code_bytes(count, bits, block_size), "codes"));
   auto *scale_data = static_cast<float *>(
-      output(scales, kFloat, 32, (count + block_size - 1) / block_size, "scales"));
+      output(scales, kFloatCode, 32, (count + block_size - 1) / block_size, "scales"));
   const py::gil_scoped_release released;
   return quantize(operand, count, bits, block_size, code_data, scale_data, threads);
 }
@@ -56,9 +54,9 @@ void dequantize_tensor(const py::object &codes, const py::object &scales, int bi
   const int64_t count = view.numel();
   const Operand operand = operand_of(view, "out");
   const auto *code_data = static_cast<const uint8_t *>(output(
-      codes, kUnsigned, 8, quantized_code_bytes(count, bits, block_size), "codes"));
+      codes, kUnsignedCode, 8, quantized_code_bytes(count, bits, block_size), "codes"));
   const auto *scale_data = static_cast<const float *>(
-      output(scales, kFloat, 32, (count + block_size - 1) / block_size, "scales"));
+      output(scales, kFloatCode, 32, (count + block_size - 1) / block_size, "scales"));
   const py::gil_scoped_release released;
   dequantize(code_data, scale_data, count, bits, block_size, operand, threads);
 }

@@ -2,6 +2,8 @@
 
 #include <ATen/dlpack.h> // DLPack's own header, which torch carries: plain C declarations
 
+#include <iterator>
+
 #include "core/error.h"
 
 namespace py = pybind11;
@@ -34,22 +36,31 @@ constexpr const char *kWanted =
     "Expected a dense (strided) CPU tensor of dtype float32, bfloat16, float16, float64, or "
     "complex; make sparse gradients dense, and move accelerator or meta tensors to the CPU.";
 
-const DLPackExchangeAPI *exchange_api(PyTypeObject *type) {
-  static PyTypeObject *known_type = nullptr; // of the last call: nearly always the same
-  static const DLPackExchangeAPI *known_api = nullptr;
-  if (type == known_type) return known_api;
+const DLPackExchangeAPI *find_exchange_api(PyTypeObject *type) {
   const py::object capsule = py::reinterpret_steal<py::object>(
       PyObject_GetAttrString(reinterpret_cast<PyObject *>(type), "__dlpack_c_exchange_api__"));
   const void *api = nullptr;
   if (capsule) api = PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api");
   PyErr_Clear();
   const auto *found = static_cast<const DLPackExchangeAPI *>(api);
-  if (!found || found->header.version.major != DLPACK_MAJOR_VERSION) return nullptr;
-  Py_XINCREF(type); // a cached type must not be replaced by another at the same address
-  Py_XDECREF(known_type);
-  known_type = type;
-  known_api = found;
-  return found;
+  return found && found->header.version.major == DLPACK_MAJOR_VERSION ? found : nullptr;
+}
+
+// Remembers the types seen last: a step reads parameters and gradients in turn.
+const DLPackExchangeAPI *exchange_api(PyTypeObject *type) {
+  struct Known {
+    PyTypeObject *type; // held, so that no other type can come to its address
+    const DLPackExchangeAPI *api;
+  };
+  static Known known[4] = {};
+  static size_t next = 0;
+  for (const Known &entry : known)
+    if (entry.type == type) return entry.api;
+  Known &entry = known[next++ % std::size(known)];
+  Py_INCREF(type);
+  Py_XDECREF(entry.type);
+  entry = {type, find_exchange_api(type)};
+  return entry.api;
 }
 
 // Borrowed for as long as the tensor lives and is not resized.

@@ -10,6 +10,9 @@
 
 namespace cosmic {
 
+// DLPack's type codes.
+constexpr int kIntCode = 0, kUnsignedCode = 1, kFloatCode = 2;
+
 // A CPU tensor of another dtype than the four of the core, such as the int64 step counter.
 struct RawTensor {
   void *data = nullptr;

@@ -5,23 +5,18 @@ from typing import Any
 
 import torch
 
-import cosmic
+from cosmic._core import build_info
 from cosmic.finetune import machine
 
 
 def collect() -> dict[str, Any]:
     """Versions, build, ISA, threads and OpenMP runtimes, ready for JSON.
 
-    `openmp_runtimes` is None where the system does not tell; `isa` is None without the core.
+    `openmp_runtimes` is None where the system does not tell; the core's facts come first, under
+    the names of `_core.build_info()`.
     """
-    build = machine.build_info()
     return {
-        "cosmic": cosmic.__version__,
-        "compiler": build.get("compiler"),
-        "flags": build.get("flags"),
-        "openmp": build.get("openmp"),
-        "isa": build.get("isa"),
-        "isa_available": build.get("isa_available", []),
+        **{"cosmic" if key == "version" else key: value for key, value in build_info().items()},
         "cpu": machine.cpu_name(),
         "cores": machine.core_count(),
         "threads": torch.get_num_threads(),

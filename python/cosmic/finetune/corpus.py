@@ -17,10 +17,10 @@ from cosmic.finetune.sources import STDLIB, Source, dataset_source
 
 HELD_OUT = 10  # one document in so many is for validation
 # Tests, vendored packages, and generated tables rather than programs.
-STDLIB_SKIPPED = frozenset(
-    ("__pycache__", "test", "tests", "idle_test", "site-packages", "dist-packages", "idlelib")
-    + ("lib2to3", "turtledemo", "ensurepip", "encodings", "pydoc_data", "lib-dynload")
-)
+STDLIB_SKIPPED = {
+    *("__pycache__", "test", "tests", "idle_test", "site-packages", "dist-packages", "idlelib"),
+    *("lib2to3", "turtledemo", "ensurepip", "encodings", "pydoc_data", "lib-dynload"),
+}
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """What the numbers were measured on. No import beyond torch and the compiled core."""
 
-import importlib
 import os
 import platform
 import re
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 
 import cosmic
+from cosmic import _core
 
 OPENMP_LIBRARY = re.compile(r"(/\S*lib(?:gomp|iomp5|omp)[^/\s]*\.(?:so|dylib)[^/\s]*)$")
 
@@ -32,15 +32,6 @@ def core_count() -> int:
         return os.cpu_count() or 1
 
 
-def build_info() -> dict[str, Any]:
-    """What the compiled core tells of itself; empty if the core is not there."""
-    try:
-        core = importlib.import_module("cosmic._core")
-    except ImportError:
-        return {}
-    return dict(core.build_info())
-
-
 def openmp_runtimes() -> list[str] | None:
     """Paths of the OpenMP libraries in this process; None where the system does not tell."""
     try:
@@ -61,5 +52,5 @@ def describe_machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "cosmic": cosmic.__version__,
-        "isa": build_info().get("isa"),
+        "isa": _core.build_info()["isa"],
     }

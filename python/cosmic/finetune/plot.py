@@ -45,9 +45,9 @@ def draw(path: Path, rows: Sequence[Row], title: str, subtitle: str) -> None:
     figure = Figure(figsize=(12.5, height), dpi=150, layout="constrained")
     figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)  # type: ignore[union-attr, call-arg]
     figure.suptitle(title, x=0.012, ha="left", fontsize=14, fontweight="bold")
-    left, right = figure.subfigures(1, 2, width_ratios=(1.45, 1))
-    curves = left.subplots()
-    memory, time = right.subplots(2, 1)
+    grid = figure.add_gridspec(2, 2, width_ratios=(1.45, 1))
+    curves = figure.add_subplot(grid[:, 0])
+    memory, time = figure.add_subplot(grid[0, 1]), figure.add_subplot(grid[1, 1])
     _draw_curves(curves, rows, colours)
     _draw_bars(
         memory, rows, colours, "Optimizer state (MB)", [r["state_bytes"] / 1e6 for r in rows]

@@ -9,13 +9,16 @@ import math
 import statistics
 import sys
 import time
-from contextlib import ExitStack
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from cosmic import Cosmic, NonfiniteGradientError
 from cosmic.finetune.batches import training_batches, validation_batches
 from cosmic.finetune.config import RunConfig
 from cosmic.finetune.errors import UsageError
@@ -26,9 +29,11 @@ from cosmic.finetune.models import build_model, silence_transformers
 from cosmic.finetune.optimizers import OptimizerSpec, parse_spec
 from cosmic.finetune.progress import Progress
 from cosmic.finetune.tokens import Blocks, open_tokens
+from cosmic.logging import EventLog
 
 CLIP_NORM = 1.0
 FINAL_LR = 0.1  # of the highest
+STEPS_PER_EVENT = 10  # of the event log; each costs time that is the optimizer's
 LAST_STEPS = 20  # their mean is the train loss
 
 
@@ -39,7 +44,6 @@ class Trained:
     losses: list[float]
     seconds: float
     optimizer_seconds: list[float]
-    peak_rss: int
 
 
 def lr_factor(step: int, steps: int, warmup: int) -> float:
@@ -50,52 +54,68 @@ def lr_factor(step: int, steps: int, warmup: int) -> float:
     return FINAL_LR + (1 - FINAL_LR) * (1 + math.cos(math.pi * done)) / 2
 
 
-def batch_at(blocks: Blocks, numbers: Any) -> torch.Tensor:
-    """Token ids of some blocks, shape (batch, block)."""
-    return torch.from_numpy(blocks[numbers].astype("int64"))
+def gather(blocks: Blocks, numbers: NDArray[np.int64]) -> torch.Tensor:
+    """Token ids of some blocks, copied from disk into memory: shape (*numbers, tokens)."""
+    return torch.from_numpy(blocks[numbers].astype(np.int64))
 
 
-def evaluate(model: Any, blocks: Blocks, config: RunConfig) -> float:
-    """Mean loss a token over the held-out batches."""
-    batches = validation_batches(len(blocks), config.batch_size, config.eval_batches)
+def evaluate(model: Any, batches: Sequence[torch.Tensor]) -> float:
+    """Mean loss a token over held-out batches."""
     model.eval()
-    total, rows = 0.0, 0
     with torch.no_grad():
-        for numbers in batches:
-            ids = batch_at(blocks, numbers)
-            total += model(input_ids=ids, labels=ids).loss.item() * len(numbers)
-            rows += len(numbers)
+        losses: list[float] = [model(input_ids=ids, labels=ids).loss.item() for ids in batches]
     model.train()
-    return total / rows
+    rows = [len(ids) for ids in batches]
+    return statistics.fmean(losses, weights=rows)
+
+
+def warm_up(model: Any, ids: torch.Tensor) -> None:
+    """One forward and backward, so that memory counts neither its buffers nor the gradients."""
+    model(input_ids=ids, labels=ids).loss.backward()
+
+
+def timed_step(optimizer: torch.optim.Optimizer) -> float:
+    """Take a step; seconds that it took.
+
+    Raises:
+        UsageError: the optimizer refuses its options only now that it sees gradients.
+    """
+    start = time.perf_counter()
+    try:
+        optimizer.step()
+    except (ValueError, NonfiniteGradientError) as error:
+        raise UsageError(f"{type(optimizer).__name__}: {error}") from error
+    return time.perf_counter() - start
 
 
 def train(
-    model: Any, blocks: Blocks, optimizer: torch.optim.Optimizer, config: RunConfig, label: str
+    model: Any,
+    batches: torch.Tensor,
+    optimizer: torch.optim.Optimizer,
+    config: RunConfig,
+    progress: Progress,
+    events: EventLog,
 ) -> Trained:
     """Run all steps. Data order and dropout follow from the seed alone."""
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: lr_factor(step, config.steps, config.warmup)
     )
-    batches = training_batches(len(blocks), config.batch_size, config.steps, config.seed)
     losses: list[float] = []
     optimizer_seconds: list[float] = []
     torch.manual_seed(config.seed)
-    with PeakRss() as peak, Progress(label, config.steps, config.tokens_per_step) as progress:
-        start = time.perf_counter()
-        for numbers in batches:
-            ids = batch_at(blocks, numbers)
-            optimizer.zero_grad(set_to_none=True)
-            loss = model(input_ids=ids, labels=ids).loss
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
-            before = time.perf_counter()
-            optimizer.step()
-            optimizer_seconds.append(time.perf_counter() - before)
-            schedule.step()
-            losses.append(loss.item())
-            progress.update(losses[-1])
-        seconds = time.perf_counter() - start
-    return Trained(losses, seconds, optimizer_seconds, peak.bytes)
+    start = time.perf_counter()
+    for ids in batches:
+        optimizer.zero_grad(set_to_none=True)
+        loss = model(input_ids=ids, labels=ids).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
+        optimizer_seconds.append(timed_step(optimizer))
+        schedule.step()
+        losses.append(loss.item())
+        progress.update(losses[-1])
+        if len(losses) % STEPS_PER_EVENT == 0:
+            events.write("loss", step=len(losses), loss=losses[-1])
+    return Trained(losses, time.perf_counter() - start, optimizer_seconds)
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -104,19 +124,18 @@ def run(job: Job) -> dict[str, Any]:
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     silence_transformers()
-    tokens = open_tokens(Path(job.tokens))
-    if tokens is None:
-        raise UsageError(f"{job.tokens} has no tokenized data")
-    blocks, held_out = tokens.train(), tokens.validation()
+    batches, held_out = load_batches(Path(job.tokens), config)
     model = build_model(config.model, config.from_scratch, config.seed, config.dtype)
-    loss_before = evaluate(model, held_out, config)
-    warm_up(model, blocks, config)
+    loss_before = evaluate(model, held_out)
+    warm_up(model, batches[0])
     rss_before = rss_bytes()
     optimizer = spec.build(model.named_parameters(), lr=config.lr, weight_decay=config.weight_decay)
-    with ExitStack() as stack:
-        attach_events(stack, spec, optimizer, Path(job.events))
-        trained = train(model, blocks, optimizer, config, spec.text)
-    loss_after = evaluate(model, held_out, config)
+    with open_events(Path(job.events), optimizer) as events:
+        progress = Progress(spec.text, config.steps, config.tokens_per_step)
+        with progress, PeakRss() as peak:
+            trained = train(model, batches, optimizer, config, progress, events)
+        loss_after = evaluate(model, held_out)
+        events.write("validation", step=config.steps, loss=loss_after)
     parameters = sum(p.numel() for p in model.parameters())
     state_bytes = spec.kind.state_bytes(optimizer)
     return {
@@ -134,27 +153,32 @@ def run(job: Job) -> dict[str, Any]:
         "state_bytes": state_bytes,
         "state_bits_per_parameter": 8 * state_bytes / parameters,
         "rss_before_bytes": rss_before,
-        "rss_peak_bytes": trained.peak_rss,
-        "rss_growth_bytes": trained.peak_rss - rss_before,
+        "rss_peak_bytes": peak.bytes,
+        "rss_growth_bytes": peak.bytes - rss_before,
         "machine": describe_machine(),
         "losses": trained.losses,
     }
 
 
-def warm_up(model: Any, blocks: Blocks, config: RunConfig) -> None:
-    """One forward and backward, so that memory counts neither its buffers nor the gradients."""
-    ids = batch_at(blocks, list(range(min(config.batch_size, len(blocks)))))
-    model(input_ids=ids, labels=ids).loss.backward()
+def load_batches(folder: Path, config: RunConfig) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """All training batches, shape (steps, batch, block), and the held-out ones.
+
+    Held in memory as a whole, or pages of the file would count as growth while training.
+    """
+    tokens = open_tokens(folder)
+    if tokens is None:
+        raise UsageError(f"{folder} has no tokenized data")
+    blocks, held_out = tokens.train(), tokens.validation()
+    numbers = training_batches(len(blocks), config.batch_size, config.steps, config.seed)
+    held_out_numbers = validation_batches(len(held_out), config.batch_size, config.eval_batches)
+    return gather(blocks, numbers), [gather(held_out, chosen) for chosen in held_out_numbers]
 
 
-def attach_events(
-    stack: ExitStack, spec: OptimizerSpec, optimizer: torch.optim.Optimizer, path: Path
-) -> None:
-    """Log the optimizer's events while the stack is open, if it is one that has any."""
-    if spec.name == "cosmic":
-        from cosmic.logging import EventLog
-
-        stack.enter_context(EventLog(path)).attach(optimizer)
+def open_events(path: Path, optimizer: torch.optim.Optimizer) -> EventLog:
+    """A new event log; of what happens inside the optimizer too, if it is one that tells."""
+    path.unlink(missing_ok=True)
+    log = EventLog(path, every=STEPS_PER_EVENT)
+    return log.attach(optimizer) if isinstance(optimizer, Cosmic) else log
 
 
 def main(arguments: list[str]) -> int:

@@ -1,0 +1,42 @@
+# `make demo` and `make test` need git, Python 3.10 or newer, a C++17 compiler and cmake; the rest
+# they install into a virtual environment of their own.
+PYTHON ?= python3.11
+VENV ?= .venv
+# The release that the project is developed and tested with. Building against the installed torch
+# (no build isolation) keeps pip from fetching a second one.
+TORCH ?= torch==2.13.0
+BIN := $(VENV)/bin
+SOURCES := CMakeLists.txt pyproject.toml $(shell find cpp python -name '*.cpp' -o -name '*.h')
+
+.PHONY: demo test lint bench clean
+
+demo: $(VENV)/.installed-demo
+	$(BIN)/cosmic finetune
+
+test: $(VENV)/.installed-test lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run -Werror $$(git ls-files 'cpp/*.h' 'cpp/*.cpp')
+	$(BIN)/python tests/clang_tidy.py
+
+bench: $(VENV)/.installed-test
+	$(BIN)/python bench/step.py
+	$(BIN)/python bench/small_tensors.py
+
+# The torch pin stands on both lines: an extra must not move it.
+$(VENV)/.installed-%: $(VENV)/.torch $(SOURCES)
+	$(BIN)/pip install --no-build-isolation "$(TORCH)" ".[$*]"
+	touch $@
+
+$(VENV)/.torch:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --upgrade pip
+	$(BIN)/pip install "$(TORCH)" "scikit-build-core>=0.10" "pybind11>=2.13" ninja
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist runs

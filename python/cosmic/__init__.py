@@ -1,0 +1,34 @@
+"""COSMIC: a PyTorch optimizer for CPU that treats optimizer state as capital."""
+
+import torch  # noqa: F401  (first: the core then shares torch's OpenMP runtime)
+
+try:
+    from . import _core
+except ImportError as error:  # pragma: no cover - needs a broken installation
+    raise ImportError(
+        "cosmic's compiled core is missing or does not load: "
+        f"{error}. Install a wheel (pip install cosmic-optim), or build from source with "
+        "pip install --no-build-isolation . (see CONTRIBUTING.md)"
+    ) from error
+
+from . import logging
+from .allocation import Allocator, Candidate, SignalAllocator
+from .optimizer import Cosmic, NonfiniteGradientError, TierInfo
+from .quantization import QuantizedTensor, quantize
+from .rungs import Rung
+
+__version__: str = _core.__version__
+
+__all__ = [
+    "Allocator",
+    "Candidate",
+    "Cosmic",
+    "NonfiniteGradientError",
+    "QuantizedTensor",
+    "Rung",
+    "SignalAllocator",
+    "TierInfo",
+    "__version__",
+    "logging",
+    "quantize",
+]

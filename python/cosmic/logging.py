@@ -1,0 +1,122 @@
+"""Structured event logs: one JSON object a line."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from . import _core
+from .optimizer import Cosmic
+
+__all__ = ["EventLog"]
+
+#: A gate event is written when a tensor's factor falls below this, and when it is back.
+GATE_THRESHOLD = 0.5
+
+
+class EventLog:
+    """Writes what an optimizer does as JSON lines.
+
+    ``EventLog("run.jsonl").attach(optimizer)`` is all there is to do. Every line has ``event`` and
+    ``time`` (seconds since the epoch):
+
+    - ``run``: versions, ISA, threads, seed and configuration, once, when attached;
+    - ``step``: step, state_bytes and, for each group, lr and what ``optimizer.stats()`` says;
+    - ``transition``: step, name, before, after (rungs) of a parameter that changed its rung;
+    - ``gate``: step, name, factor, when it falls below 0.5 and when it is back;
+    - ``skipped``: a step left out for non-finite gradients;
+    - any event of your own, by ``write``.
+
+    Args:
+        path: file to write; appended to if it is there. Its folder must exist.
+        every: write a ``step`` line every so many steps.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, every: int = 1) -> None:
+        if every < 1:
+            raise ValueError(f"every is {every}; expected 1 or more")
+        self._file = Path(path).open("a", encoding="utf-8")
+        self._every = every
+        self._optimizers: list[Cosmic] = []
+        self._low_gates: set[str] = set()
+
+    def attach(self, optimizer: Cosmic) -> EventLog:
+        """Log ``optimizer`` from now on; returns the log itself."""
+        if not isinstance(optimizer, Cosmic):
+            raise TypeError(f"expected a Cosmic optimizer, got {type(optimizer).__name__}")
+        self._optimizers.append(optimizer)
+        self.write("run", **_run_header(optimizer))
+        optimizer.add_listener(self._listen)
+        return self
+
+    def write(self, event: str, **fields: Any) -> None:
+        """Write one line."""
+        record = {"event": event, "time": time.time(), **fields}
+        self._file.write(json.dumps(record, default=str) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Detach and close the file."""
+        for optimizer in self._optimizers:
+            optimizer.remove_listener(self._listen)
+        self._optimizers.clear()
+        self._file.close()
+
+    def __enter__(self) -> EventLog:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _listen(self, event: str, fields: dict[str, Any]) -> None:
+        optimizer = self._optimizers[-1]
+        if event != "step":
+            self.write(event, **fields)
+            return
+        step = fields["step"]
+        self._write_gates(optimizer, step)
+        if step % self._every == 0:
+            groups = [
+                {"lr": float(group["lr"]), **stats}
+                for group, stats in zip(optimizer.param_groups, optimizer.stats(), strict=True)
+            ]
+            self.write("step", step=step, state_bytes=optimizer.state_bytes(), groups=groups)
+
+    def _write_gates(self, optimizer: Cosmic, step: int) -> None:
+        for name, factor in optimizer.gate_factors().items():
+            low = factor < GATE_THRESHOLD
+            if low != (name in self._low_gates):
+                (self._low_gates.add if low else self._low_gates.discard)(name)
+                self.write("gate", step=step, name=name, factor=factor)
+
+
+def _run_header(optimizer: Cosmic) -> dict[str, Any]:
+    info = _core.build_info()
+    return {
+        "cosmic": info["version"],
+        "torch": torch.__version__,
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "isa": info["isa"],
+        "threads": torch.get_num_threads(),
+        "seed": optimizer.seed,
+        "budget": optimizer.budget,
+        "nonfinite": optimizer.nonfinite,
+        "groups": [
+            {key: value for key, value in group.items() if key not in ("params", "param_names")}
+            for group in optimizer.param_groups
+        ],
+    }

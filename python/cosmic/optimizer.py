@@ -1,0 +1,495 @@
+"""The optimizer: torch.optim's interface over a compiled plan."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, TypeAlias, overload
+
+import torch
+from torch import Tensor
+from torch.optim import optimizer as torch_optimizer
+from torch.optim.optimizer import Optimizer
+
+from . import _core
+from .allocation import Allocator, SignalAllocator
+from .budget import check_budget, resolve_budget
+from .planner import Compiled, check_options, compile_plan, members
+from .state import build_state, real_numel, state_bytes, state_rung
+
+__all__ = ["Cosmic", "NonfiniteGradientError", "TierInfo"]
+
+Params: TypeAlias = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
+Listener: TypeAlias = Callable[[str, dict[str, Any]], None]
+
+#: Format of `state_dict()`, raised whenever its meaning changes.
+STATE_FORMAT = 1
+
+
+class NonfiniteGradientError(RuntimeError):
+    """A gradient held an infinity or a NaN, and ``nonfinite="raise"``."""
+
+
+class TierInfo(NamedTuple):
+    """What one parameter holds.
+
+    Attributes:
+        name: the parameter's name, or its index as text.
+        tier: 0, 1 or 2.
+        rung: tier and codecs, such as ``"tier2:bf16+bf16"``.
+        codecs: codec of every slot, by its key in ``optimizer.state``.
+        numel: real elements of the parameter.
+        nbytes: bytes of its state, counters included.
+    """
+
+    name: str
+    tier: int
+    rung: str
+    codecs: dict[str, str]
+    numel: int
+    nbytes: int
+
+
+class Cosmic(Optimizer):
+    r"""AdamW whose state is sized to a byte budget, with lighter tiers for what does not fit.
+
+    With :math:`g` the gradient (negated by ``maximize``), :math:`\lambda` the weight decay,
+    :math:`\gamma` the learning rate and :math:`c` the gate's factor, a step at count :math:`t` is
+
+    .. math::
+        \theta \leftarrow (1 - \gamma\lambda)\,\theta - \gamma\, c\, u
+
+    Tier 2 (full history), AdamW (arXiv 1711.05101); with ``beta_slow`` AdEMAMix (2409.03137):
+
+    .. math::
+        m \leftarrow \beta_1 m + (1-\beta_1) g, \quad
+        v \leftarrow \beta_2 v + (1-\beta_2) g^2, \quad
+        n \leftarrow \beta_s n + (1-\beta_s) g, \quad
+        u = \frac{m/(1-\beta_1^t) + \alpha n}{\sqrt{v/(1-\beta_2^t)} + \epsilon}
+
+    Tier 1 (two scalars a tensor) and tier 0 (no state):
+
+    .. math::
+        u_1 = s\,r\,\mathrm{sign}(g), \qquad u_0 = s\,\mathrm{sign}(g), \qquad
+        s = \sqrt{(1-\beta_1)/(1+\beta_1)}
+
+    where :math:`r \le 1` is Adam's ratio for the tensor's mean :math:`|g|`, and :math:`s` (0.229
+    for 0.9) is the root mean square of Adam's update on gradients that are uncorrelated in time:
+    one learning rate, AdamW's, is right for all three tiers.
+
+    Arithmetic is float32 for parameters in float32, bfloat16 and float16, and float64 for float64;
+    complex parameters are stepped as their real view. Results are bit-identical for every ISA and
+    thread count.
+
+    Args:
+        params: parameters, named parameters or parameter groups. Dense CPU tensors of any layout.
+        lr: learning rate; a number or a tensor of one element.
+        betas: decay of the averages of the gradient and of its square.
+        eps: added to the denominator.
+        weight_decay: decoupled weight decay.
+        budget: bytes that all state together may take: an int, ``"64MB"``, or a share such as
+            ``"10%"`` of AdamW's two fp32 moments for the parameters that have had a gradient. It is
+            never exceeded. None: no limit, every parameter on tier 2. Not a group option.
+        tier: fixes the tier of all parameters of a group; None lets the budget decide.
+        state_dtype: storage of tier 2's moments: ``"fp32"``, ``"bf16"`` (rounded
+            stochastically), a torch dtype of these, or first and second moment apart, such as
+            ``"bf16+fp32"``. Parameters in float64 keep moments in float64.
+        gate: ``"snr"`` scales a tensor's update down while its gradient is noisy or jumps (see
+            ``docs/design.md``); None does not.
+        c_min: the gate's least factor.
+        beta_slow: decay of a second, slower average of the gradient, such as 0.9999; None: none.
+        alpha: weight of the slow average.
+        slow_warmup: steps over which ``alpha`` and ``beta_slow`` rise; None: at once.
+        maximize: maximize the objective.
+        nonfinite: what an infinite or NaN gradient does. ``"propagate"``: it spoils its own
+            element, as in AdamW; counted, and warned of once. ``"raise"``: the step raises
+            NonfiniteGradientError; ``"skip"``: the whole step is left out and counted. Both look
+            at all gradients before anything changes, which reads 4 bytes a parameter more. Not a
+            group option.
+        seed: of the random bits of stochastic rounding. Not a group option.
+        reallocate_every: steps between two looks of the allocator. Not a group option.
+        allocator: spends the budget; by default the highest gradient signal per byte first.
+
+    Raises:
+        ValueError: for an option out of range, parameters that overlap, a budget that cannot hold
+            what fixed tiers and gates demand.
+        TypeError: for tensors that are not dense CPU tensors of a floating dtype.
+
+    ``step`` raises before anything has changed.
+    """
+
+    def __init__(
+        self,
+        params: Params,
+        lr: float | Tensor = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        *,
+        budget: int | str | None = None,
+        tier: int | None = None,
+        state_dtype: str | torch.dtype = "fp32",
+        gate: str | None = None,
+        c_min: float = 0.1,
+        beta_slow: float | None = None,
+        alpha: float = 5.0,
+        slow_warmup: int | None = None,
+        maximize: bool = False,
+        nonfinite: str = "propagate",
+        seed: int = 0,
+        reallocate_every: int = 100,
+        allocator: Allocator | None = None,
+    ) -> None:
+        check_budget(budget)
+        if nonfinite not in ("propagate", "raise", "skip"):
+            raise ValueError(
+                f"nonfinite is {nonfinite!r}; expected 'propagate', 'raise' or 'skip'"
+            )
+        if not isinstance(seed, int) or not 0 <= seed < 2**64:
+            raise ValueError(f"seed is {seed!r}; expected an int from 0 to 2**64 - 1")
+        if not isinstance(reallocate_every, int) or reallocate_every < 1:
+            raise ValueError(f"reallocate_every is {reallocate_every!r}; expected an int >= 1")
+        self.budget = budget
+        self.nonfinite = nonfinite
+        self.seed = seed
+        self.reallocate_every = reallocate_every
+        self.allocator: Allocator = allocator or SignalAllocator()
+        self._reset()
+        defaults = {
+            "lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay,
+            "maximize": maximize, "tier": tier, "state_dtype": state_dtype, "gate": gate,
+            "c_min": c_min, "beta_slow": beta_slow, "alpha": alpha, "slow_warmup": slow_warmup,
+        }  # fmt: skip
+        super().__init__(params, defaults)  # type: ignore[arg-type]
+
+    def _reset(self) -> None:
+        self._compiled: Compiled | None = None
+        self._signature: list[Any] = []
+        self._listeners: list[Listener] = []
+        self._steps = 0
+        self._skipped = 0
+        self._nonfinite_seen = 0
+
+    # ---- torch.optim's interface ----------------------------------------------------------
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a parameter group; options that it lacks are the optimizer's."""
+        super().add_param_group(param_group)
+        try:
+            check_options(self.param_groups[-1], len(self.param_groups) - 1)
+            for member in members(self.param_groups[-1:]):
+                _check_param(member.param, member.label)
+        except (TypeError, ValueError):
+            del self.param_groups[-1]
+            raise
+        self._compiled = None
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Take one step on every parameter that has a gradient.
+
+        Args:
+            closure: recomputes the loss and the gradients; called first, with gradients enabled.
+
+        Returns:
+            The closure's loss, or None.
+
+        Raises:
+            ValueError, TypeError: for a gradient or parameter that cannot be stepped, or an option
+                out of range. NonfiniteGradientError: with ``nonfinite="raise"``. Nothing has
+                changed then.
+        """
+        if self._observed():
+            return self._observed_step(closure)
+        return self._plain_step(closure)
+
+    # torch wraps a `step` that is not marked in a profiler range and hooks, at a cost that is
+    # felt with small models; this one goes through the same wrapper where somebody looks.
+    step.hooked = True  # type: ignore[attr-defined]
+
+    def _observed(self) -> bool:
+        return bool(
+            self._optimizer_step_pre_hooks
+            or self._optimizer_step_post_hooks
+            or torch_optimizer._global_optimizer_pre_hooks
+            or torch_optimizer._global_optimizer_post_hooks
+            or torch.autograd._profiler_enabled()
+        )
+
+    def _plain_step(self, closure: Callable[[], float] | None = None) -> float | None:
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        if self.nonfinite != "propagate" and self._refuse_nonfinite():
+            return loss
+        compiled = self._ready()
+        stepped = compiled.plan.step(self.param_groups, torch.get_num_threads())
+        if stepped is None:  # a tensor, a group or a state was exchanged
+            compiled = self._compile()
+            stepped = compiled.plan.step(self.param_groups, torch.get_num_threads())
+            if stepped is None:
+                raise RuntimeError("param_groups or state changed while the step was prepared")
+        if self._compiled is not compiled:
+            self._adopt(compiled)
+        if stepped:
+            torch.autograd.graph.increment_version(stepped)
+        self._after_step(compiled.plan)
+        return loss
+
+    _observed_step = Optimizer.profile_hook_step(_plain_step)
+
+    def state_dict(self) -> dict[str, Any]:
+        """As torch's, with an entry ``"cosmic"``: format, steps taken and steps skipped."""
+        saved = super().state_dict()
+        saved["cosmic"] = {"format": STATE_FORMAT, "steps": self._steps, "skipped": self._skipped}
+        return saved
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load what ``state_dict`` returned; state keeps its own dtypes.
+
+        Raises:
+            ValueError: if the groups differ, a state does not fit its parameter, or the format is
+                newer than this release. Nothing has changed then.
+        """
+        extra: dict[str, Any] = {}
+
+        def take_state(_: Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
+            extra.update(self._parse_saved(saved))
+            return {**saved, "state": {}}  # torch would cast moments to the parameter's dtype
+
+        def place_state(_: Optimizer) -> None:
+            self.state.update(extra["state"])
+            self._steps, self._skipped = extra["steps"], extra["skipped"]
+            self._compiled = None
+
+        handles = [
+            self.register_load_state_dict_pre_hook(take_state),
+            self.register_load_state_dict_post_hook(place_state, prepend=True),
+        ]
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _parse_saved(self, saved: dict[str, Any]) -> dict[str, Any]:
+        """State for this optimizer's parameters out of a state dict, checked."""
+        about = saved.get("cosmic", {})
+        if about.get("format", STATE_FORMAT) > STATE_FORMAT:
+            raise ValueError(
+                f"the state_dict has format {about['format']}, newer than this release's "
+                f"{STATE_FORMAT}; upgrade cosmic-optim"
+            )
+        ids = [i for group in saved["param_groups"] for i in group["params"]]
+        own = list(members(self.param_groups))
+        if len(ids) != len(own):
+            raise ValueError(
+                f"loaded state dict has {len(ids)} parameters, this optimizer has {len(own)}"
+            )
+        state = {}
+        for member, saved_id in zip(own, ids, strict=True):
+            if old := saved["state"].get(saved_id):
+                state[member.param] = _restored(member.param, member.label, old)
+        steps = about.get("steps", max((_count(s) for s in state.values()), default=0))
+        return {"state": state, "steps": steps, "skipped": about.get("skipped", 0)}
+
+    def __getstate__(self) -> dict[str, Any]:
+        kept = ("budget", "nonfinite", "seed", "reallocate_every", "allocator")
+        kept += ("_steps", "_skipped", "_nonfinite_seen")
+        return super().__getstate__() | {key: getattr(self, key) for key in kept}  # type: ignore[no-any-return,no-untyped-call]
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if "seed" in state:  # unpickled or copied; torch also calls this to load a state_dict
+            self._reset()
+        super().__setstate__(state)
+        self._compiled = None
+
+    # ---- what the optimizer holds and sees ------------------------------------------------
+
+    def state_bytes(self) -> int:
+        """Bytes of all state: exactly those of the tensors in ``state_dict()``."""
+        return sum(state_bytes(state) for state in self.state.values())
+
+    def budget_bytes(self) -> int | None:
+        """The budget in bytes; before the first step, for all parameters that require grad."""
+        live = [
+            m.param
+            for m in members(self.param_groups)
+            if m.param in self.state or (not self.state and m.param.requires_grad)
+        ]
+        return resolve_budget(self.budget, sum(real_numel(p) for p in live))
+
+    def tiers(self) -> list[TierInfo]:
+        """What every parameter that has been stepped holds, in the order of the parameters."""
+        out = []
+        for member in members(self.param_groups):
+            if state := self.state.get(member.param):
+                rung = state_rung(state)
+                out.append(
+                    TierInfo(
+                        member.name, rung.tier, rung.name, rung.slots,
+                        real_numel(member.param), state_bytes(state),
+                    )
+                )  # fmt: skip
+        return out
+
+    def stats(self) -> list[dict[str, float]]:
+        """What the last step saw, one dict a parameter group.
+
+        ``gate``: mean factor, by elements; ``gate_min``: the least; ``update_rms``: root mean
+        square of the update before the learning rate; ``gradient_abs``: mean absolute gradient;
+        and, of the optimizer as a whole since it was made, ``skipped_steps`` and
+        ``nonfinite_gradients`` (elements).
+        """
+        numel = [real_numel(m.param) for m in members(self.param_groups)]
+        rows = self._compiled.plan.statistics() if self._compiled else []
+        out = []
+        for g in range(len(self.param_groups)):
+            mine = [(numel[i], a, u, c) for i, group, a, u, c in rows if group == g and numel[i]]
+            n = sum(size for size, *_ in mine)
+            out.append(
+                {
+                    "gate": sum(s * c for s, _, _, c in mine) / n if n else 1.0,
+                    "gate_min": min((c for *_, c in mine), default=1.0),
+                    "update_rms": math.sqrt(sum(s * u * u for s, _, u, _ in mine) / n) if n else 0,
+                    "gradient_abs": sum(s * a for s, a, _, _ in mine) / n if n else 0.0,
+                    "skipped_steps": self._skipped,
+                    "nonfinite_gradients": self._nonfinite_seen,
+                }
+            )
+        return out
+
+    def gate_factors(self) -> dict[str, float]:
+        """The gate's factor of every gated parameter at the last step, by name."""
+        named = {m.index: m for m in members(self.param_groups)}
+        rows = self._compiled.plan.statistics() if self._compiled else []
+        return {
+            named[i].name: c
+            for i, g, _, _, c in rows
+            if self.param_groups[g]["gate"] is not None
+        }
+
+    def add_listener(self, listener: Listener) -> None:
+        """Call ``listener(event, fields)`` at every step, tier transition and skipped step."""
+        self._listeners.append(listener)
+
+    def remove_listener(self, listener: Listener) -> None:
+        """Undo ``add_listener``."""
+        self._listeners.remove(listener)
+
+    # ---- the plan --------------------------------------------------------------------------
+
+    def _options_signature(self) -> list[Any]:
+        return [
+            (g["tier"], g["state_dtype"], g["gate"], g["beta_slow"] is None)
+            for g in self.param_groups
+        ]
+
+    def _ready(self) -> Compiled:
+        if self._compiled is None or self._signature != self._options_signature():
+            return self._compile()
+        return self._compiled
+
+    def _compile(self, *, reallocate: bool = False) -> Compiled:
+        for index, group in enumerate(self.param_groups):
+            check_options(group, index)
+        return compile_plan(
+            self.param_groups, self.state, budget=self.budget, allocator=self.allocator,
+            seed=self.seed, reallocate=reallocate,
+        )  # fmt: skip
+
+    def _adopt(self, compiled: Compiled) -> None:
+        """Make a plan's state the optimizer's, now that it has been stepped."""
+        self.state.update(compiled.states)
+        self._compiled = compiled
+        self._signature = self._options_signature()
+        for transition in compiled.transitions:
+            fields = {"step": self._steps, **dataclasses.asdict(transition)}
+            self._emit("transition", fields)
+
+    def _refuse_nonfinite(self) -> bool:
+        """Look at the gradients; True if this step is to be left out."""
+        compiled = self._ready()
+        found = compiled.plan.inspect(self.param_groups, torch.get_num_threads())
+        if found is None:
+            self._compiled = None
+            compiled = self._compile()
+            found = compiled.plan.inspect(self.param_groups, torch.get_num_threads()) or []
+        bad = [(index, count) for index, _, count in found if count]
+        if not bad:
+            return False
+        labels = {m.index: m.label for m in members(self.param_groups)}
+        if self.nonfinite == "raise":
+            index, count = bad[0]
+            raise NonfiniteGradientError(
+                f"gradient of {labels[index]} has {count} non-finite elements "
+                f"({len(bad)} parameters in all have some); nothing was stepped"
+            )
+        self._skipped += 1
+        self._nonfinite_seen += sum(count for _, count in bad)
+        self._emit("skipped", {"step": self._steps, "parameters": [labels[i] for i, _ in bad]})
+        return True
+
+    def _after_step(self, plan: _core.Plan) -> None:
+        self._steps += 1
+        if bad := plan.nonfinite:
+            self._note_nonfinite(bad)
+        if self._listeners:
+            self._emit("step", {"step": self._steps})
+        if self.budget is not None and self._steps % self.reallocate_every == 0:
+            self._reallocate()
+
+    def _note_nonfinite(self, count: int) -> None:
+        if not self._nonfinite_seen:
+            warnings.warn(
+                f"{count} elements of gradients are infinite or NaN at step {self._steps}; as in "
+                "AdamW they spoil their own elements. Further ones are counted in stats(); "
+                "nonfinite='raise' or 'skip' looks before it steps.",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+        self._nonfinite_seen += count
+
+    def _reallocate(self) -> None:
+        compiled = self._compile(reallocate=True)
+        if compiled.transitions:
+            self._adopt(compiled)
+
+    def _emit(self, event: str, fields: dict[str, Any]) -> None:
+        for listener in self._listeners:
+            listener(event, fields)
+
+
+def _check_param(param: Tensor, label: str) -> None:
+    """Refuse at once what could never be stepped."""
+    if not (param.is_floating_point() or param.is_complex()):
+        raise TypeError(f"{label} is {param.dtype}; expected a floating or complex dtype")
+    if param.layout != torch.strided or param.device.type != "cpu":
+        raise TypeError(
+            f"{label} has layout {param.layout} on device {param.device}; COSMIC steps dense "
+            "(strided) tensors on the CPU"
+        )
+
+
+def _restored(param: Tensor, label: str, saved: dict[str, Any]) -> dict[str, Any]:
+    if "rung" not in saved:
+        raise ValueError(
+            f"the state of {label} has no 'rung': it was not saved by Cosmic"
+        )
+    copied = {k: v.clone() if isinstance(v, Tensor) else v for k, v in saved.items()}
+    try:
+        return build_state(
+            param, state_rung(copied), copied, gate="gate" in saved, signal="signal" in saved
+        )
+    except ValueError as error:
+        raise ValueError(f"{label}: {error}") from None
+
+
+def _count(state: dict[str, Any]) -> int:
+    return int(state["step"]) if "step" in state else 0

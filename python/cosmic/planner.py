@@ -1,0 +1,252 @@
+"""From parameter groups to a compiled plan: which rung for whom, and the state for it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import _core
+from .allocation import Allocator, Candidate
+from .budget import resolve_budget
+from .rungs import Rung, parse_state_dtype
+from .state import (
+    GATE_BYTES,
+    SIGNAL_BYTES,
+    State,
+    build_state,
+    real_numel,
+    state_bytes,
+    state_rung,
+)
+
+__all__ = ["Compiled", "Member", "Transition", "check_options", "compile_plan", "members"]
+
+Group = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Member:
+    """A parameter's place in the optimizer."""
+
+    index: int
+    group: int
+    param: Tensor
+    name: str  # the user's, or the index as text
+    label: str  # for messages
+
+
+@dataclass(frozen=True)
+class Transition:
+    """A parameter that changed its rung; ``before`` is None where it had none."""
+
+    name: str
+    before: str | None
+    after: str
+
+
+@dataclass
+class Compiled:
+    """A plan, and the state that it was made for and that holds once its step has succeeded."""
+
+    plan: _core.Plan
+    states: dict[Tensor, State]
+    transitions: list[Transition] = field(default_factory=list)
+
+
+def members(groups: Sequence[Group]) -> Iterator[Member]:
+    """Every parameter of the groups, in order."""
+    index = 0
+    for g, group in enumerate(groups):
+        names = group.get("param_names")
+        for k, param in enumerate(group["params"]):
+            name = names[k] if names else str(index)
+            label = (
+                f"parameter {name!r}"
+                if names
+                else f"parameter {index} (param_groups[{g}]['params'][{k}])"
+            )
+            yield Member(index, g, param, name, label)
+            index += 1
+
+
+def check_options(group: Group, index: int) -> None:
+    """Check every option of a parameter group.
+
+    Raises:
+        ValueError: naming the option, what it is and what was expected.
+    """
+    _core.check_group(group, index)
+    where = f"param_groups[{index}]"
+    tier = group["tier"]
+    if tier is not None and (isinstance(tier, bool) or tier not in (0, 1, 2)):
+        raise ValueError(f"{where}['tier'] is {tier!r}; expected None, 0, 1 or 2")
+    if group["gate"] not in (None, "snr"):
+        raise ValueError(f"{where}['gate'] is {group['gate']!r}; expected None or 'snr'")
+    parse_state_dtype(group["state_dtype"])
+
+
+def _ladder(member: Member, group: Group, budgeted: bool) -> tuple[Rung, ...]:
+    """The rungs that a parameter may have, cheap to dear; one if nothing is left to choose."""
+    m, v = parse_state_dtype(group["state_dtype"])
+    if member.param.dtype in (torch.float64, torch.complex128):
+        m = v = "fp64"  # moments in the precision of the arithmetic, shown by tiers()
+    full = Rung(2, m, "none" if group["beta_slow"] is None else m, v)
+    tier = group["tier"]
+    if tier is None:
+        return (Rung(0), Rung(1), full) if budgeted else (full,)
+    return (full if tier == 2 else Rung(tier),)
+
+
+@dataclass
+class _Live:
+    """A parameter that holds state or is about to."""
+
+    member: Member
+    ladder: tuple[Rung, ...]
+    gate: bool
+    old: State
+    signal: float = 0.0
+
+    @property
+    def numel(self) -> int:
+        return real_numel(self.member.param)
+
+    @property
+    def current(self) -> Rung | None:
+        return state_rung(self.old) if self.old else None
+
+    @property
+    def overhead(self) -> int:
+        return GATE_BYTES if self.gate else 0
+
+
+def compile_plan(
+    groups: Sequence[Group],
+    state: Mapping[Tensor, State],
+    *,
+    budget: int | str | None,
+    allocator: Allocator,
+    seed: int,
+    reallocate: bool = False,
+) -> Compiled:
+    """Choose a rung for every parameter that has a gradient or state, and compile the plan.
+
+    Nothing that the caller holds is changed: new state is in the result.
+
+    Args:
+        reallocate: ask the allocator even where nothing forces a change.
+
+    Raises:
+        ValueError, TypeError: naming the parameter or the option that is wrong.
+    """
+    everyone = list(members(groups))
+    live = [
+        _Live(
+            m, _ladder(m, groups[m.group], budget is not None),
+            groups[m.group]["gate"] is not None, dict(state.get(m.param, {})),
+        )
+        for m in everyone
+        if m.param.grad is not None or m.param in state
+    ]  # fmt: skip
+    limit = resolve_budget(budget, sum(x.numel for x in live))
+    rungs, measured = _assign(live, limit, allocator, reallocate)
+    compiled = Compiled(_core.Plan(seed), {})
+    rung_of = {x.member.index: (x, rung) for x, rung in zip(live, rungs, strict=True)}
+    for member in everyone:
+        if member.index in rung_of:
+            _add_row(compiled, *rung_of[member.index], signal=measured)
+        else:
+            compiled.plan.add_idle(member.param)
+    return compiled
+
+
+def _add_row(compiled: Compiled, live: _Live, rung: Rung, *, signal: bool) -> None:
+    member = live.member
+    has_signal = signal and len(live.ladder) > 1
+    try:
+        new = build_state(member.param, rung, live.old, gate=live.gate, signal=has_signal)
+    except ValueError as error:
+        raise ValueError(f"{member.label}: {error}") from None
+    before = live.current
+    if before != rung:
+        compiled.transitions.append(
+            Transition(member.name, before.name if before else None, rung.name)
+        )
+    compiled.states[member.param] = new
+    compiled.plan.add_row(
+        member.param, member.label, member.group, member.index,
+        rung.rule, rung.m, rung.m_slow, rung.v, new,
+    )  # fmt: skip
+
+
+def _assign(
+    live: list[_Live], limit: int | None, allocator: Allocator, reallocate: bool
+) -> tuple[list[Rung], bool]:
+    """A rung for each live parameter, and whether signals are kept to choose again later."""
+    if limit is None:
+        return [x.ladder[-1] for x in live], False
+    fixed = [x for x in live if len(x.ladder) == 1]
+    free = [x for x in live if len(x.ladder) > 1]
+    demanded = sum(x.overhead for x in live) + sum(x.ladder[0].nbytes(x.numel) for x in fixed)
+    if demanded > limit:
+        raise ValueError(
+            f"the budget is {limit} bytes, but fixed tiers and gates alone need {demanded}; "
+            f"give a budget of at least {demanded} bytes, or free some groups' tier"
+        )
+    left = limit - demanded
+    # Watching signals costs bytes too: not where they could not buy anything.
+    cheapest = min((x.ladder[1].nbytes(x.numel) for x in free), default=0)
+    if not free or left < SIGNAL_BYTES * len(free) + cheapest:
+        return [x.ladder[0] for x in live], False
+    settled = all(x.old and x.current in x.ladder and "signal" in x.old for x in free)
+    spent = sum(x.current.nbytes(x.numel) for x in free if x.current)
+    left -= SIGNAL_BYTES * len(free)
+    if settled and spent <= left and not reallocate:
+        chosen = [x.current for x in free if x.current]
+    else:
+        _read_signals(free)
+        candidates = [
+            Candidate(x.member.index, x.numel, x.ladder, x.current, x.signal) for x in free
+        ]
+        chosen = allocator.allocate(candidates, left)
+    by_index = {x.member.index: r for x, r in zip(free, chosen, strict=True)}
+    return [by_index.get(x.member.index, x.ladder[0]) for x in live], True
+
+
+def _read_signals(free: list[_Live]) -> None:
+    """Signals from state where they have been watched, else from a look at the gradients."""
+    unseen = [x for x in free if not ("signal" in x.old and float(x.old["signal"]) > 0)]
+    for x in free:
+        x.signal = float(x.old["signal"]) if "signal" in x.old else 0.0
+    unseen = [x for x in unseen if x.member.param.grad is not None]
+    if not unseen:
+        return
+    look = _core.Plan(0)
+    for x in unseen:
+        look.add_row(
+            x.member.param, x.member.label, 0, x.member.index, "sign", "none", "none", "none", {}
+        )
+    found = look.inspect([_looking_group([x.member.param for x in unseen])],
+                         torch.get_num_threads())  # fmt: skip
+    means = {index: mean for index, mean, _ in found or []}
+    for x in unseen:
+        mean = means[x.member.index]
+        x.signal = mean if math.isfinite(mean) else 0.0
+
+
+def _looking_group(params: list[Tensor]) -> Group:
+    """A group whose options do not matter, because nothing is stepped."""
+    return {
+        "params": params, "lr": 0.0, "betas": (0.9, 0.999), "eps": 0.0, "weight_decay": 0.0,
+        "maximize": False, "beta_slow": None, "alpha": 0.0, "slow_warmup": None, "c_min": 0.0,
+    }  # fmt: skip
+
+
+def used_bytes(state: Mapping[Tensor, State]) -> int:
+    """Bytes of all state."""
+    return sum(state_bytes(s) for s in state.values())
