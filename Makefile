@@ -1,6 +1,6 @@
 # `make demo` and `make test` need git, Python 3.10 or newer, a C++17 compiler and cmake; the rest
 # they install into a virtual environment of their own.
-PYTHON ?= python3.11
+PYTHON ?= python3
 VENV ?= .venv
 # The release that the project is developed and tested with. Building against the installed torch
 # (no build isolation) keeps pip from fetching a second one.

@@ -102,7 +102,7 @@ def machine() -> dict[str, Any]:
 
 
 def print_table(rows: Sequence[Any], columns: dict[str, str]) -> None:
-    """Print dataclass rows; ``columns`` maps a field to its format, such as ``{"ratio": ".3f"}``."""
+    """Print dataclass rows; ``columns`` maps a field to its format specification."""
     text = [[format(getattr(row, name), spec) for name, spec in columns.items()] for row in rows]
     widths = [max(map(len, column)) for column in zip(list(columns), *text, strict=True)]
     for line in [list(columns), *text]:

@@ -12,9 +12,9 @@ import argparse
 from dataclasses import dataclass
 
 import torch
-from harness import machine, paired, print_table, write_json
 
 from cosmic import Cosmic, _core
+from harness import machine, paired, print_table, write_json
 
 #: (number of tensors, elements of each).
 SHAPES = [(12, 4096), (150, 1000), (500, 1000), (500, 8192)]

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from harness import machine, paired, print_table, write_json
 
 from cosmic import Cosmic, _core
+from harness import machine, paired, print_table, write_json
 
 #: Row name: (options of Cosmic, dtype of parameter and gradient).
 VARIANTS: dict[str, tuple[dict[str, Any], torch.dtype]] = {

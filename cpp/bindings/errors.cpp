@@ -1,3 +1,6 @@
+#include <exception>
+#include <utility>
+
 #include "bindings/register.h"
 #include "core/error.h"
 
@@ -8,7 +11,7 @@ namespace cosmic {
 void register_errors() {
   py::register_local_exception_translator([](std::exception_ptr pointer) {
     try {
-      if (pointer) std::rethrow_exception(pointer);
+      if (pointer) std::rethrow_exception(std::move(pointer));
     } catch (const Error &error) {
       PyObject *type = error.kind == ErrorKind::type    ? PyExc_TypeError
                        : error.kind == ErrorKind::value ? PyExc_ValueError

@@ -28,9 +28,9 @@ public:
       : group_(group), key_(key), value_(std::move(value)) {}
 
   [[noreturn]] void fail(const char *expected) const {
-    throw Error(ErrorKind::value, "param_groups[" + std::to_string(group_) + "]['" +
-                                      kKeys[key_] + "'] is " +
-                                      std::string(py::repr(value_)) + "; expected " + expected);
+    throw Error(ErrorKind::value, "param_groups[" + std::to_string(group_) + "]['" + kKeys[key_] +
+                                      "'] is " + std::string(py::repr(value_)) + "; expected " +
+                                      expected);
   }
 
   // A number, or a tensor or array of one element.
@@ -84,8 +84,9 @@ py::object value_of(const py::dict &group, int index, size_t key) {
   if (!value) {
     PyErr_Clear();
     throw Error(ErrorKind::value, "param_groups[" + std::to_string(index) + "] has no '" +
-                                      kKeys[key] + "'; was it removed, or loaded from another "
-                                                   "optimizer's state_dict?");
+                                      kKeys[key] +
+                                      "'; was it removed, or loaded from another "
+                                      "optimizer's state_dict?");
   }
   return py::reinterpret_borrow<py::object>(value);
 }
@@ -108,8 +109,8 @@ Group parse(const std::vector<py::object> &values, int index) {
   g.alpha = entry(kAlpha).in_range(0, kHuge, false, "a finite number >= 0");
   const Entry warmup = entry(kSlowWarmup);
   if (!warmup.is_none())
-    g.slow_warmup = static_cast<int64_t>(
-        warmup.in_range(0, 1e15, false, "None, or a number of steps >= 0"));
+    g.slow_warmup =
+        static_cast<int64_t>(warmup.in_range(0, 1e15, false, "None, or a number of steps >= 0"));
   g.c_min = entry(kCMin).in_range(0, 1, false, "a number in [0, 1]");
   return g;
 }
@@ -132,8 +133,7 @@ void GroupReader::read(const py::dict &group, int index, Group &out) {
   if (same) return;
   PyErr_Clear();
   values.reserve(std::size(kKeys));
-  for (size_t key = 0; key < std::size(kKeys); ++key)
-    values.push_back(value_of(group, index, key));
+  for (size_t key = 0; key < std::size(kKeys); ++key) values.push_back(value_of(group, index, key));
   out = parse(values, index);
   seen_ = std::move(values);
 }

@@ -21,8 +21,7 @@ Rule rule_of(const std::string &name) {
   if (name == "sign") return Rule::sign;
   if (name == "scalar_sign") return Rule::scalar_sign;
   if (name == "adam") return Rule::adam;
-  throw Error(ErrorKind::value,
-              "unknown rule '" + name + "'; expected sign, scalar_sign or adam");
+  throw Error(ErrorKind::value, "unknown rule '" + name + "'; expected sign, scalar_sign or adam");
 }
 
 std::string sizes_text(const TensorView &view) {
@@ -61,8 +60,7 @@ void PlanBinding::add_idle(const py::object &param) {
 
 void PlanBinding::add_row(const py::object &param, const std::string &name, int group,
                           uint32_t index, const std::string &rule, const std::string &m,
-                          const std::string &m_slow, const std::string &v,
-                          const py::dict &state) {
+                          const std::string &m_slow, const std::string &v, const py::dict &state) {
   Entry entry;
   Row row;
   entry.param = param;
@@ -170,8 +168,7 @@ void PlanBinding::refresh_gradient(Entry &entry, Row &row, PyObject *gradient) {
                                       ", its parameter " + sizes_text(entry.param_view));
   if ((view.dtype == DType::f64) != row.is_f64())
     throw Error(ErrorKind::type, "gradient of " + name + " is " + dtype_name(view.dtype) +
-                                     " and its parameter " +
-                                     dtype_name(entry.param_view.dtype) +
+                                     " and its parameter " + dtype_name(entry.param_view.dtype) +
                                      "; float64 goes with float64 only: cast one of them");
   row.grad.dtype = view.dtype;
   row.grad.walk = walk_along(view, entry.order);
@@ -202,8 +199,8 @@ void PlanBinding::check_overlaps() const {
   std::vector<NamedSpan> spans;
   for (const Entry &entry : entries_)
     if (entry.row >= 0)
-      spans.push_back({&plan_.rows[static_cast<size_t>(entry.row)].name, &entry.param_view,
-                       entry.order.dense});
+      spans.push_back(
+          {&plan_.rows[static_cast<size_t>(entry.row)].name, &entry.param_view, entry.order.dense});
   check_distinct(spans);
 }
 

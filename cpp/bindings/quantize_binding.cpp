@@ -39,8 +39,8 @@ int64_t quantize_tensor(const py::object &from, int bits, int64_t block_size,
   const TensorView view = read_tensor(from.ptr(), "tensor");
   const int64_t count = view.numel();
   const Operand operand = operand_of(view, "tensor");
-  auto *code_data = static_cast<uint8_t *>(output(
-      codes, kUnsignedCode, 8, quantized_code_bytes(count, bits, block_size), "codes"));
+  auto *code_data = static_cast<uint8_t *>(
+      output(codes, kUnsignedCode, 8, quantized_code_bytes(count, bits, block_size), "codes"));
   auto *scale_data = static_cast<float *>(
       output(scales, kFloatCode, 32, (count + block_size - 1) / block_size, "scales"));
   const py::gil_scoped_release released;
@@ -53,8 +53,8 @@ void dequantize_tensor(const py::object &codes, const py::object &scales, int bi
   const TensorView view = read_tensor(to.ptr(), "out");
   const int64_t count = view.numel();
   const Operand operand = operand_of(view, "out");
-  const auto *code_data = static_cast<const uint8_t *>(output(
-      codes, kUnsignedCode, 8, quantized_code_bytes(count, bits, block_size), "codes"));
+  const auto *code_data = static_cast<const uint8_t *>(
+      output(codes, kUnsignedCode, 8, quantized_code_bytes(count, bits, block_size), "codes"));
   const auto *scale_data = static_cast<const float *>(
       output(scales, kFloatCode, 32, (count + block_size - 1) / block_size, "scales"));
   const py::gil_scoped_release released;

@@ -79,7 +79,7 @@ public:
       throw_unreadable(tensor, what, kWanted);
   }
 
-  DLTensor value{};
+  DLTensor value; // filled by the constructor, or it throws
 
 private:
   void from_capsule(PyObject *tensor, const std::string &what) {
@@ -91,8 +91,8 @@ private:
       PyErr_Clear();
       throw_unreadable(tensor, what, kWanted);
     }
-    value = static_cast<DLManagedTensor *>(PyCapsule_GetPointer(capsule_.ptr(), "dltensor"))
-                ->dl_tensor;
+    value =
+        static_cast<DLManagedTensor *>(PyCapsule_GetPointer(capsule_.ptr(), "dltensor"))->dl_tensor;
   }
 
   py::object capsule_; // its destructor gives the export back
@@ -100,20 +100,14 @@ private:
 
 bool dtype_of(const DLDataType &type, DType &out) {
   if (type.lanes != 1) return false;
-  const int bits = type.code == kDLComplex ? type.bits / 2 : type.bits;
-  if (type.code == kDLBfloat && bits == 16)
+  if (type.code == kDLBfloat) {
     out = DType::bf16;
-  else if (type.code != kDLFloat && type.code != kDLComplex)
-    return false;
-  else if (bits == 16)
-    out = DType::f16;
-  else if (bits == 32)
-    out = DType::f32;
-  else if (bits == 64)
-    out = DType::f64;
-  else
-    return false;
-  return true;
+    return type.bits == 16;
+  }
+  if (type.code != kDLFloat && type.code != kDLComplex) return false;
+  const int bits = type.code == kDLComplex ? type.bits / 2 : type.bits;
+  out = bits == 64 ? DType::f64 : bits == 32 ? DType::f32 : DType::f16;
+  return bits == 64 || bits == 32 || bits == 16;
 }
 
 // A tensor that carries its conjugation or sign as a flag has other values than its memory.

@@ -30,8 +30,7 @@ struct Bf16 {
     out = as_float(shift_left<16>(load_u16(at + group * kLanes)));
   }
   COSMIC_METHOD void store(int group, const F32 &value) const {
-    store_u16(at + group * kLanes,
-              float_to_bf16(value, shift_right<16>(random_lanes(key, group))));
+    store_u16(at + group * kLanes, float_to_bf16(value, shift_right<16>(random_lanes(key, group))));
   }
 };
 

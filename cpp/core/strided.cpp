@@ -28,9 +28,8 @@ WalkOrder walk_order(const TensorView &tensor) {
 
   int by_stride[kMaxDims];
   std::copy(order.dims, order.dims + order.ndim, by_stride);
-  std::stable_sort(by_stride, by_stride + order.ndim, [&](int a, int b) {
-    return tensor.strides[a] > tensor.strides[b];
-  });
+  std::stable_sort(by_stride, by_stride + order.ndim,
+                   [&](int a, int b) { return tensor.strides[a] > tensor.strides[b]; });
   int64_t reach = 1; // elements spanned by the dimensions inside this one
   for (int k = order.ndim - 1; k >= 0; --k) {
     const int d = by_stride[k];

@@ -24,9 +24,9 @@ struct TensorView {
 // The order in which a parameter's elements are walked: of memory where the tensor is dense
 // (channels_last, transposed), of its indices where it has gaps.
 struct WalkOrder {
-  bool dense = true;     // elements fill one run of memory
-  bool overlaps = false; // two indices reach the same element
-  int dims[kMaxDims] = {};  // outermost first
+  bool dense = true;       // elements fill one run of memory
+  bool overlaps = false;   // two indices reach the same element
+  int dims[kMaxDims] = {}; // outermost first
   int ndim = 0;
 };
 WalkOrder walk_order(const TensorView &tensor);

@@ -25,14 +25,14 @@ struct Planes {
 // Everything a rule needs of one tensor at one step, in double; kernels round it once to their
 // arithmetic type, so that every ISA starts from the same numbers.
 struct Coefficients {
-  double beta1 = 0, gradient1 = 0;       // m <- beta1 m + gradient1 g (sign of maximize folded in)
-  double beta2 = 0, gradient2 = 0;       // v <- beta2 v + gradient2 g^2
+  double beta1 = 0, gradient1 = 0; // m <- beta1 m + gradient1 g (sign of maximize folded in)
+  double beta2 = 0, gradient2 = 0; // v <- beta2 v + gradient2 g^2
   double beta_slow = 0, gradient_slow = 0;
-  double m_scale = 0, alpha = 0;         // numerator m_scale m + alpha m_slow, with a slow EMA
-  double v_scale = 0, eps = 0;           // denominator sqrt(v) v_scale + eps
-  double decay = 1, step = 0;            // p <- decay p - step u
-  double update_scale = 1;               // the published update is update_scale times the kernel's u
-  uint32_t random_key = 0;               // from seed, step and tensor
+  double m_scale = 0, alpha = 0; // numerator m_scale m + alpha m_slow, with a slow EMA
+  double v_scale = 0, eps = 0;   // denominator sqrt(v) v_scale + eps
+  double decay = 1, step = 0;    // p <- decay p - step u
+  double update_scale = 1;       // the published update is update_scale times the kernel's u
+  uint32_t random_key = 0;       // from seed, step and tensor
 };
 
 } // namespace cosmic

@@ -12,9 +12,9 @@
 
 namespace cosmic::snr {
 
-constexpr double kDecay = 0.98;    // a memory of about 50 steps
-constexpr double kWarmUp = 20;     // steps
-constexpr double kJump = 3;        // standard deviations
+constexpr double kDecay = 0.98; // a memory of about 50 steps
+constexpr double kWarmUp = 20;  // steps
+constexpr double kJump = 3;     // standard deviations
 enum State { kCount, kMean, kVariance, kFactor, kStateSize };
 
 inline double factor(const double *state) { return state[kCount] > 0 ? state[kFactor] : 1.0; }

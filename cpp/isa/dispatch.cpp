@@ -31,9 +31,7 @@ struct Implementation {
 };
 
 #if defined(COSMIC_HAS_AVX2)
-bool has_avx2() {
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c");
-}
+bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c"); }
 #endif
 #if defined(COSMIC_HAS_AVX512)
 bool has_avx512() {

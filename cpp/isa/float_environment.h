@@ -13,7 +13,9 @@ namespace cosmic {
 class DefaultFloatEnvironment {
 public:
 #if defined(__x86_64__)
-  DefaultFloatEnvironment() : saved_(_mm_getcsr()) { _mm_setcsr(0x1f80); } // all masked, no FTZ, DAZ
+  DefaultFloatEnvironment() : saved_(_mm_getcsr()) {
+    _mm_setcsr(0x1f80);
+  } // all masked, no FTZ, DAZ
   ~DefaultFloatEnvironment() { _mm_setcsr(saved_); }
 #elif defined(__aarch64__)
   DefaultFloatEnvironment() {

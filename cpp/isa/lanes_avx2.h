@@ -27,9 +27,7 @@ struct I32 {
     return {_mm256_loadu_si256((const __m256i *)from),
             _mm256_loadu_si256((const __m256i *)(from + 8))};
   }
-  COSMIC_METHOD static I32 splat(int32_t x) {
-    return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)};
-  }
+  COSMIC_METHOD static I32 splat(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
 };
 
 COSMIC_INLINE F32 operator+(F32 a, F32 b) {
@@ -69,9 +67,7 @@ COSMIC_INLINE I32 where_greater(I32 a, I32 b, I32 x, I32 y) {
   return {_mm256_blendv_epi8(y.lo, x.lo, _mm256_cmpgt_epi32(a.lo, b.lo)),
           _mm256_blendv_epi8(y.hi, x.hi, _mm256_cmpgt_epi32(a.hi, b.hi))};
 }
-COSMIC_INLINE F32 as_float(I32 a) {
-  return {_mm256_castsi256_ps(a.lo), _mm256_castsi256_ps(a.hi)};
-}
+COSMIC_INLINE F32 as_float(I32 a) { return {_mm256_castsi256_ps(a.lo), _mm256_castsi256_ps(a.hi)}; }
 COSMIC_INLINE I32 as_int(F32 a) { return {_mm256_castps_si256(a.lo), _mm256_castps_si256(a.hi)}; }
 COSMIC_INLINE F32 abs(F32 a) { return as_float(as_int(a) & I32::splat(0x7fffffff)); }
 

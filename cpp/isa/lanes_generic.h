@@ -29,27 +29,22 @@ template <class T> struct GenericLanes {
 
 using F64 = GenericLanes<double>;
 
-template <class T>
-COSMIC_INLINE GenericLanes<T> operator+(GenericLanes<T> a, GenericLanes<T> b) {
+template <class T> COSMIC_INLINE GenericLanes<T> operator+(GenericLanes<T> a, GenericLanes<T> b) {
   return {a.v + b.v};
 }
-template <class T>
-COSMIC_INLINE GenericLanes<T> operator-(GenericLanes<T> a, GenericLanes<T> b) {
+template <class T> COSMIC_INLINE GenericLanes<T> operator-(GenericLanes<T> a, GenericLanes<T> b) {
   return {a.v - b.v};
 }
-template <class T>
-COSMIC_INLINE GenericLanes<T> operator*(GenericLanes<T> a, GenericLanes<T> b) {
+template <class T> COSMIC_INLINE GenericLanes<T> operator*(GenericLanes<T> a, GenericLanes<T> b) {
   return {a.v * b.v};
 }
-template <class T>
-COSMIC_INLINE GenericLanes<T> operator/(GenericLanes<T> a, GenericLanes<T> b) {
+template <class T> COSMIC_INLINE GenericLanes<T> operator/(GenericLanes<T> a, GenericLanes<T> b) {
   return {a.v / b.v};
 }
 
 // x where a > b, else y
-template <class T>
-COSMIC_INLINE GenericLanes<T> where_greater(GenericLanes<T> a, GenericLanes<T> b,
-                                            GenericLanes<T> x, GenericLanes<T> y) {
+template <class T> COSMIC_INLINE GenericLanes<T>
+where_greater(GenericLanes<T> a, GenericLanes<T> b, GenericLanes<T> x, GenericLanes<T> y) {
   return {a.v > b.v ? x.v : y.v};
 }
 

@@ -1,4 +1,4 @@
-// 16 lanes as four 128-bit NEON registers (AArch64). Compiles; not yet tested on hardware.
+// 16 lanes as four 128-bit NEON registers (AArch64). Untested on hardware.
 #pragma once
 
 #include <arm_neon.h>
@@ -57,8 +57,7 @@ template <int N> COSMIC_INLINE I32 shift_left(I32 a) {
   COSMIC_QUARTERS(I32, vshlq_n_s32(a.v[q], N));
 }
 template <int N> COSMIC_INLINE I32 shift_right(I32 a) { // logical
-  COSMIC_QUARTERS(I32,
-                  vreinterpretq_s32_u32(vshrq_n_u32(vreinterpretq_u32_s32(a.v[q]), N)));
+  COSMIC_QUARTERS(I32, vreinterpretq_s32_u32(vshrq_n_u32(vreinterpretq_u32_s32(a.v[q]), N)));
 }
 COSMIC_INLINE I32 where_greater(I32 a, I32 b, I32 x, I32 y) {
   COSMIC_QUARTERS(I32, vbslq_s32(vcgtq_s32(a.v[q], b.v[q]), x.v[q], y.v[q]));
@@ -70,15 +69,13 @@ COSMIC_INLINE I32 load_u16(const uint16_t *from) {
   COSMIC_QUARTERS(I32, vreinterpretq_s32_u32(vmovl_u16(vld1_u16(from + 4 * q))));
 }
 COSMIC_INLINE void store_u16(uint16_t *to, I32 a) { // lanes hold 0..65535
-  for (int q = 0; q < 4; ++q)
-    vst1_u16(to + 4 * q, vmovn_u32(vreinterpretq_u32_s32(a.v[q])));
+  for (int q = 0; q < 4; ++q) vst1_u16(to + 4 * q, vmovn_u32(vreinterpretq_u32_s32(a.v[q])));
 }
 COSMIC_INLINE F32 load_f16(const uint16_t *from) {
   COSMIC_QUARTERS(F32, vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(from + 4 * q))));
 }
 COSMIC_INLINE void store_f16(uint16_t *to, F32 a) {
-  for (int q = 0; q < 4; ++q)
-    vst1_u16(to + 4 * q, vreinterpret_u16_f16(vcvt_f16_f32(a.v[q])));
+  for (int q = 0; q < 4; ++q) vst1_u16(to + 4 * q, vreinterpret_u16_f16(vcvt_f16_f32(a.v[q])));
 }
 
 #undef COSMIC_QUARTERS

@@ -11,7 +11,7 @@ namespace cosmic {
 // Sums over one work item, kept a lane apart until the item is done. A lane of f32 arithmetic is
 // carried as the float that it is, so that cutting an item into runs does not change its sums.
 struct LaneSums {
-  alignas(64) double abs_gradient[kLanes] = {}; // |g|
+  alignas(64) double abs_gradient[kLanes] = {};  // |g|
   alignas(64) double square_update[kLanes] = {}; // u^2, before the learning rate
   int64_t nonfinite = 0;                         // elements of g that are infinite or NaN
 };

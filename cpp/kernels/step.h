@@ -12,7 +12,8 @@
 namespace cosmic::COSMIC_TARGET {
 
 constexpr int kGroups = kBlock / kLanes;
-constexpr int64_t kPrefetchBytes = 4096; // ahead; measured: a quarter of the time where memory is fast
+constexpr int64_t kPrefetchBytes =
+    4096; // ahead; measured: a quarter of the time where memory is fast
 
 // Lane sums of a run, loaded from and stored to where the work item carries them.
 template <class Real> struct RunningSums {
@@ -38,8 +39,7 @@ private:
 };
 
 // Lanes at and past `count` become zero, so that padding cannot enter a sum.
-template <class Real>
-COSMIC_INLINE Lanes<Real> zero_past(Lanes<Real> x, int64_t count, int group) {
+template <class Real> COSMIC_INLINE Lanes<Real> zero_past(Lanes<Real> x, int64_t count, int group) {
   alignas(64) Real lanes[kLanes];
   x.store(lanes);
   for (int k = 0; k < kLanes; ++k)
@@ -99,10 +99,9 @@ private:
   }
 };
 
-template <class Real>
-COSMIC_INLINE int64_t count_nonfinite(const Real *g, int64_t count) {
+template <class Real> COSMIC_INLINE int64_t count_nonfinite(const Real *g, int64_t count) {
   int64_t found = 0;
-  for (int64_t k = 0; k < count; ++k) found += !(g[k] - g[k] == 0);
+  for (int64_t k = 0; k < count; ++k) found += !__builtin_isfinite(g[k]);
   return found;
 }
 
@@ -110,8 +109,7 @@ COSMIC_INLINE int64_t count_nonfinite(const Real *g, int64_t count) {
 template <class Real>
 COSMIC_INLINE void note_nonfinite(const Real *g, int64_t count, LaneSums *sums) {
   bool finite = true;
-  for (int k = 0; k < kLanes; ++k)
-    finite &= sums->abs_gradient[k] - sums->abs_gradient[k] == 0;
+  for (int k = 0; k < kLanes; ++k) finite &= (bool)__builtin_isfinite(sums->abs_gradient[k]);
   if (!finite) sums->nonfinite += count_nonfinite(g, count);
 }
 
@@ -146,8 +144,7 @@ void step_run(const BlockRun &run) {
   note_nonfinite(g, run.count, run.sums);
 }
 
-template <class Real>
-void inspect_run(const Real *g, int64_t count, LaneSums *to) {
+template <class Real> void inspect_run(const Real *g, int64_t count, LaneSums *to) {
   RunningSums<Real> sums(*to);
   for (int64_t k = 0; k < count; k += kLanes)
     sums.abs_gradient = sums.abs_gradient + abs(Lanes<Real>::load(g + k));

@@ -19,6 +19,8 @@ double integer_power(double base, int64_t exponent) {
   return out;
 }
 
+int64_t steps_taken(const Row &row) { return row.step ? *row.step : 0; }
+
 uint32_t random_key(uint64_t seed, int64_t step, uint32_t tensor) {
   // splitmix64's finalizer over the three counters (Steele, Lea & Flood, OOPSLA 2014)
   uint64_t x = seed + 0x9e3779b97f4a7c15u * (static_cast<uint64_t>(step) + 1);
@@ -47,7 +49,7 @@ void set_slow(Coefficients &c, const Group &group, int64_t t, double sign) {
 }
 
 void set_adam(Coefficients &c, const Row &row, const Group &group, double gate, double sign) {
-  const int64_t t = *row.step + 1;
+  const int64_t t = steps_taken(row) + 1;
   const double correction1 = 1.0 - integer_power(group.beta1, t);
   const double correction2 = 1.0 - integer_power(group.beta2, t);
   c.beta1 = group.beta1;
@@ -75,15 +77,16 @@ Coefficients coefficients_for(const Row &row, const Group &group, uint64_t seed)
   const double gate = row.gate ? snr::factor(row.gate) : 1.0;
   const double sign = group.maximize ? -1.0 : 1.0;
   c.decay = 1.0 - group.lr * group.weight_decay;
-  c.random_key = random_key(seed, row.step ? *row.step : 0, row.index);
+  c.random_key = random_key(seed, steps_taken(row), row.index);
   if (row.rule == Rule::adam) {
     set_adam(c, row, group, gate, sign);
     return c;
   }
   double magnitude = 1.0;
   if (row.magnitude)
-    magnitude = scalar_magnitude::value(row.magnitude, 1.0 - integer_power(group.beta1, *row.step),
-                                        1.0 - integer_power(group.beta2, *row.step), group.eps);
+    magnitude =
+        scalar_magnitude::value(row.magnitude, 1.0 - integer_power(group.beta1, steps_taken(row)),
+                                1.0 - integer_power(group.beta2, steps_taken(row)), group.eps);
   c.update_scale = sign_scale(group.beta1) * magnitude * gate;
   c.step = sign * group.lr * c.update_scale;
   return c;

@@ -34,9 +34,9 @@ int find_combination(bool f64, const std::string &rule, const std::string &m,
   std::string supported;
   for (const std::string &name : names)
     if (name.rfind(arithmetic, 0) == 0) supported += "\n  " + name;
-  throw Error(ErrorKind::value, "no kernel combines '" + wanted +
-                                    "' (arithmetic, rule, m, m_slow, v); supported are:" +
-                                    supported);
+  throw Error(ErrorKind::value,
+              "no kernel combines '" + wanted +
+                  "' (arithmetic, rule, m, m_slow, v); supported are:" + supported);
 }
 
 } // namespace cosmic

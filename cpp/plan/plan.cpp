@@ -46,13 +46,13 @@ void Plan::partition() {
 // A thread owns the contiguous items that begin in its share of the elements.
 template <class Work> void Plan::for_each_item(int threads, Work work) {
   const int64_t elements = first_element_.back(), item_elements = kChunkBlocks * kBlock;
-  threads = static_cast<int>(
-      std::clamp<int64_t>(elements / kElementsPerThread, 1, std::max(threads, 1)));
+  threads =
+      static_cast<int>(std::clamp<int64_t>(elements / kElementsPerThread, 1, std::max(threads, 1)));
   const auto share = [&](int64_t first, int64_t last) {
     const DefaultFloatEnvironment environment;
-    auto a = static_cast<size_t>(
-        std::upper_bound(first_element_.begin(), first_element_.end(), first) -
-        first_element_.begin() - 1);
+    auto a =
+        static_cast<size_t>(std::upper_bound(first_element_.begin(), first_element_.end(), first) -
+                            first_element_.begin() - 1);
     for (; a < active_.size() && first_element_[a] < last; ++a) {
       const int64_t items = first_item_[a + 1] - first_item_[a];
       // the first item that begins at or after `first`, and the first at or after `last`
@@ -100,8 +100,7 @@ void Plan::step(int threads) {
   coefficients_.clear();
   for (const int r : active_) {
     const Row &row = rows[static_cast<size_t>(r)];
-    coefficients_.push_back(
-        coefficients_for(row, groups[static_cast<size_t>(row.group)], seed));
+    coefficients_.push_back(coefficients_for(row, groups[static_cast<size_t>(row.group)], seed));
   }
   for_each_item(threads, [&](size_t a, int64_t item) {
     const Row &row = rows[static_cast<size_t>(active_[a])];
@@ -128,8 +127,7 @@ void Plan::inspect(int threads) {
     const Row &row = rows[static_cast<size_t>(active_[a])];
     const int64_t first = item * kChunkBlocks;
     LaneSums sums;
-    inspect_blocks(row, kernels, first, std::min(first + kChunkBlocks, blocks_of(row.numel)),
-                   sums);
+    inspect_blocks(row, kernels, first, std::min(first + kChunkBlocks, blocks_of(row.numel)), sums);
     item_sums_[static_cast<size_t>(first_item_[a] + item)] = {sum_lanes(sums.abs_gradient), 0,
                                                               sums.nonfinite};
   });

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <string>
 
 #include "core/error.h"
@@ -48,7 +49,7 @@ int64_t quantize(const Operand &from, int64_t count, int bits, int64_t block_siz
       const int64_t first = b * block_size, here = std::min(block_size, count - first);
       const float *values = stage.load(first, here);
       const float *bad =
-          std::find_if(values, values + here, [](float x) { return !(x - x == 0.0f); });
+          std::find_if(values, values + here, [](float x) { return !std::isfinite(x); });
       if (bad != values + here) {
         int64_t seen = first_bad.load();
         const int64_t index = first + (bad - values);

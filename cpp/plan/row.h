@@ -36,7 +36,7 @@ struct Statistics {
 
 // One tensor. Pointers to state are borrowed; those of state that the rung lacks are null.
 struct Row {
-  std::string name;   // for messages: the parameter's name or its index
+  std::string name; // for messages: the parameter's name or its index
   int group = 0;
   uint32_t index = 0; // of the parameter in the optimizer: the tensor's part of the random counter
   Rule rule = Rule::adam;

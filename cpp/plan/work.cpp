@@ -45,23 +45,29 @@ void for_each_run(int64_t numel, int64_t first, int64_t last, bool direct, Visit
   if (last > whole_end) visit(whole_end, numel - whole_end * kBlock);
 }
 
-template <class Real>
-void step_typed(const Row &row, const Kernels &kernels, const Coefficients &coefficients,
-                int64_t first, int64_t last, LaneSums &sums) {
+template <class Real> void step_typed(const Row &row, const Kernels &kernels,
+                                      const Coefficients &coefficients, int64_t first, int64_t last,
+                                      LaneSums &sums) {
   Reader<Real> param(row.param, kernels), grad(row.grad, kernels);
   for_each_run(row.numel, first, last, param.direct() && grad.direct(),
                [&](int64_t block, int64_t count) {
                  const int64_t element = block * kBlock;
-                 BlockRun run{param.at(element, count), grad.at(element, count), row.m,
-                              row.m_slow, row.v, block, count, &coefficients, &sums};
+                 BlockRun run{param.at(element, count),
+                              grad.at(element, count),
+                              row.m,
+                              row.m_slow,
+                              row.v,
+                              block,
+                              count,
+                              &coefficients,
+                              &sums};
                  kernels.step[row.combination](run);
                  param.write_back(element, count);
                });
 }
 
-template <class Real>
-void inspect_typed(const Row &row, const Kernels &kernels, int64_t first, int64_t last,
-                   LaneSums &sums) {
+template <class Real> void inspect_typed(const Row &row, const Kernels &kernels, int64_t first,
+                                         int64_t last, LaneSums &sums) {
   Reader<Real> grad(row.grad, kernels);
   for_each_run(row.numel, first, last, grad.direct(), [&](int64_t block, int64_t count) {
     const Real *values = grad.at(block * kBlock, count);

@@ -43,7 +43,7 @@ class EventLog:
     def __init__(self, path: str | os.PathLike[str], *, every: int = 1) -> None:
         if every < 1:
             raise ValueError(f"every is {every}; expected 1 or more")
-        self._file = Path(path).open("a", encoding="utf-8")
+        self._file = Path(path).open("a", encoding="utf-8")  # noqa: SIM115 (closed by close)
         self._every = every
         self._optimizers: list[Cosmic] = []
         self._low_gates: set[str] = set()

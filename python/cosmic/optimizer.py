@@ -27,6 +27,12 @@ Listener: TypeAlias = Callable[[str, dict[str, Any]], None]
 #: Format of `state_dict()`, raised whenever its meaning changes.
 STATE_FORMAT = 1
 
+#: What a copy or a pickle of the optimizer keeps beside torch's own.
+_KEPT = (
+    "budget", "nonfinite", "seed", "reallocate_every", "allocator",
+    "_steps", "_skipped", "_nonfinite_seen",
+)  # fmt: skip
+
 
 class NonfiniteGradientError(RuntimeError):
     """A gradient held an infinity or a NaN, and ``nonfinite="raise"``."""
@@ -144,9 +150,7 @@ class Cosmic(Optimizer):
     ) -> None:
         check_budget(budget)
         if nonfinite not in ("propagate", "raise", "skip"):
-            raise ValueError(
-                f"nonfinite is {nonfinite!r}; expected 'propagate', 'raise' or 'skip'"
-            )
+            raise ValueError(f"nonfinite is {nonfinite!r}; expected 'propagate', 'raise' or 'skip'")
         if not isinstance(seed, int) or not 0 <= seed < 2**64:
             raise ValueError(f"seed is {seed!r}; expected an int from 0 to 2**64 - 1")
         if not isinstance(reallocate_every, int) or reallocate_every < 1:
@@ -218,7 +222,7 @@ class Cosmic(Optimizer):
             or self._optimizer_step_post_hooks
             or torch_optimizer._global_optimizer_pre_hooks
             or torch_optimizer._global_optimizer_post_hooks
-            or torch.autograd._profiler_enabled()
+            or torch.autograd._profiler_enabled()  # type: ignore[attr-defined]
         )
 
     def _plain_step(self, closure: Callable[[], float] | None = None) -> float | None:
@@ -300,9 +304,8 @@ class Cosmic(Optimizer):
         return {"state": state, "steps": steps, "skipped": about.get("skipped", 0)}
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = ("budget", "nonfinite", "seed", "reallocate_every", "allocator")
-        kept += ("_steps", "_skipped", "_nonfinite_seen")
-        return super().__getstate__() | {key: getattr(self, key) for key in kept}  # type: ignore[no-any-return,no-untyped-call]
+        kept = {key: getattr(self, key) for key in _KEPT}
+        return {**super().__getstate__(), **kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         if "seed" in state:  # unpickled or copied; torch also calls this to load a state_dict
@@ -370,9 +373,7 @@ class Cosmic(Optimizer):
         named = {m.index: m for m in members(self.param_groups)}
         rows = self._compiled.plan.statistics() if self._compiled else []
         return {
-            named[i].name: c
-            for i, g, _, _, c in rows
-            if self.param_groups[g]["gate"] is not None
+            named[i].name: c for i, g, _, _, c in rows if self.param_groups[g]["gate"] is not None
         }
 
     def add_listener(self, listener: Listener) -> None:
@@ -479,9 +480,7 @@ def _check_param(param: Tensor, label: str) -> None:
 
 def _restored(param: Tensor, label: str, saved: dict[str, Any]) -> dict[str, Any]:
     if "rung" not in saved:
-        raise ValueError(
-            f"the state of {label} has no 'rung': it was not saved by Cosmic"
-        )
+        raise ValueError(f"the state of {label} has no 'rung': it was not saved by Cosmic")
     copied = {k: v.clone() if isinstance(v, Tensor) else v for k, v in saved.items()}
     try:
         return build_state(

@@ -83,9 +83,7 @@ def quantize(tensor: Tensor, bits: int = 4, block_size: int = 128) -> QuantizedT
         _core.quantized_code_bytes(tensor.numel(), bits, block_size), dtype=torch.uint8
     )
     scales = torch.empty(blocks, dtype=torch.float32)
-    bad = _core.quantize(
-        tensor.detach(), bits, block_size, codes, scales, torch.get_num_threads()
-    )
+    bad = _core.quantize(tensor.detach(), bits, block_size, codes, scales, torch.get_num_threads())
     if bad >= 0:
         index = tuple(int(i) for i in torch.unravel_index(torch.tensor(bad), tensor.shape))
         raise ValueError(f"tensor[{index}] is not finite; only finite values have a code")

@@ -1,5 +1,6 @@
 """`cosmic info`: what is installed, and what it found on this machine."""
 
+import importlib
 import json
 from typing import Any
 
@@ -26,12 +27,14 @@ def collect() -> dict[str, Any]:
     }
 
 
-def torch_operators() -> list[str]:
-    """Names of the operators that the package has registered with torch."""
-    list_names = getattr(torch._C, "_dispatch_get_all_op_names", None)  # no public way to list
-    if list_names is None:
-        return []
-    return sorted(name for name in list_names() if name.startswith("cosmic::"))
+def torch_operators() -> list[str] | str:
+    """Names of the package's operators in torch, or why they do not load."""
+    try:
+        importlib.import_module("cosmic.ops")
+    except (ImportError, OSError) as error:
+        return f"not loaded: {error}"
+    names = torch._C._dispatch_get_all_op_names()  # torch has no public way to list operators
+    return sorted(name for name in names if name.startswith("cosmic::"))
 
 
 def format_info(info: dict[str, Any]) -> str:

@@ -26,7 +26,7 @@ from cosmic.finetune.job import Job
 from cosmic.finetune.machine import describe_machine
 from cosmic.finetune.memory import PeakRss, rss_bytes
 from cosmic.finetune.models import build_model, silence_transformers
-from cosmic.finetune.optimizers import OptimizerSpec, parse_spec
+from cosmic.finetune.optimizers import parse_spec
 from cosmic.finetune.progress import Progress
 from cosmic.finetune.tokens import Blocks, open_tokens
 from cosmic.logging import EventLog
@@ -34,12 +34,13 @@ from cosmic.logging import EventLog
 CLIP_NORM = 1.0
 FINAL_LR = 0.1  # of the highest
 STEPS_PER_EVENT = 10  # of the event log; each costs time that is the optimizer's
+MAX_EXPONENT = 700.0  # exp of more overflows
 LAST_STEPS = 20  # their mean is the train loss
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What the loop measured: seconds of a whole step and of `optimizer.step()` alone."""
+    """What the loop measured: seconds of all steps, and of each `optimizer.step()` alone."""
 
     losses: list[float]
     seconds: float
@@ -136,26 +137,40 @@ def run(job: Job) -> dict[str, Any]:
             trained = train(model, batches, optimizer, config, progress, events)
         loss_after = evaluate(model, held_out)
         events.write("validation", step=config.steps, loss=loss_after)
-    parameters = sum(p.numel() for p in model.parameters())
-    state_bytes = spec.kind.state_bytes(optimizer)
     return {
         "optimizer": spec.text,
-        "parameters": parameters,
         "steps": config.steps,
-        "first_loss": trained.losses[0],
-        "train_loss": statistics.fmean(trained.losses[-LAST_STEPS:]),
         "validation_loss_before": loss_before,
         "validation_loss": loss_after,
-        "perplexity": math.exp(min(loss_after, 700.0)),
-        "seconds": trained.seconds,
-        "tokens_per_second": config.steps * config.tokens_per_step / trained.seconds,
-        "optimizer_ms": statistics.median(trained.optimizer_seconds) * 1e3,
-        "state_bytes": state_bytes,
-        "state_bits_per_parameter": 8 * state_bytes / parameters,
+        "perplexity": math.exp(min(loss_after, MAX_EXPONENT)),
         "rss_before_bytes": rss_before,
         "rss_peak_bytes": peak.bytes,
         "rss_growth_bytes": peak.bytes - rss_before,
         "machine": describe_machine(),
+        **state_figures(model, spec.kind.state_bytes(optimizer)),
+        **training_figures(trained, config),
+    }
+
+
+def state_figures(model: torch.nn.Module, state_bytes: int) -> dict[str, Any]:
+    """The part of a row that is about the optimizer's state."""
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    bits = 8 * state_bytes / parameters
+    return {
+        "parameters": parameters,
+        "state_bytes": state_bytes,
+        "state_bits_per_parameter": bits,
+    }
+
+
+def training_figures(trained: Trained, config: RunConfig) -> dict[str, Any]:
+    """The part of a row that comes from the training loop."""
+    return {
+        "first_loss": trained.losses[0],
+        "train_loss": statistics.fmean(trained.losses[-LAST_STEPS:]),
+        "seconds": trained.seconds,
+        "tokens_per_second": config.steps * config.tokens_per_step / trained.seconds,
+        "optimizer_ms": statistics.median(trained.optimizer_seconds) * 1e3,
         "losses": trained.losses,
     }
 

@@ -1,0 +1,25 @@
+// Entry of the library `cosmic/_ops`: the schemas of torch.ops.cosmic and what runs for them.
+// docs of each operator: python/cosmic/ops.py
+#include <torch/csrc/stable/library.h>
+
+#include "aten/ops.h"
+
+STABLE_TORCH_LIBRARY(cosmic, m) {
+  m.def("adam_step_(Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] exp_avgs, "
+        "Tensor(c!)[] exp_avg_sqs, Tensor(d!)[] steps, *, float lr, float beta1, float beta2, "
+        "float eps, float weight_decay, bool maximize=False, int seed=0) -> ()");
+  m.def("sign_step_(Tensor(a!)[] params, Tensor[] grads, *, float lr, float beta1, "
+        "float weight_decay, bool maximize=False) -> ()");
+  m.def("quantize(Tensor x, int bits=4, int block_size=128) -> (Tensor codes, Tensor scales)");
+  m.def("dequantize(Tensor codes, Tensor scales, SymInt[] size, int bits, int block_size, "
+        "ScalarType dtype) -> Tensor");
+}
+
+// For every backend, and for empty lists: a tensor that is not a dense CPU tensor is then refused
+// by an error of ours that names it, not by the dispatcher.
+STABLE_TORCH_LIBRARY_IMPL(cosmic, CompositeExplicitAutograd, m) {
+  m.impl("adam_step_", TORCH_BOX(&cosmic::adam_step_));
+  m.impl("sign_step_", TORCH_BOX(&cosmic::sign_step_));
+  m.impl("quantize", TORCH_BOX(&cosmic::quantize_op));
+  m.impl("dequantize", TORCH_BOX(&cosmic::dequantize_op));
+}

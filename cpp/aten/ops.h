@@ -1,0 +1,29 @@
+// The operators' implementations, as library.cpp registers them; their schemas are there.
+#pragma once
+
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+
+#include <cstdint>
+#include <tuple>
+#include <vector>
+
+namespace cosmic {
+
+void adam_step_(std::vector<torch::stable::Tensor> params, std::vector<torch::stable::Tensor> grads,
+                std::vector<torch::stable::Tensor> exp_avgs,
+                std::vector<torch::stable::Tensor> exp_avg_sqs,
+                std::vector<torch::stable::Tensor> steps, double lr, double beta1, double beta2,
+                double eps, double weight_decay, bool maximize, int64_t seed);
+
+void sign_step_(std::vector<torch::stable::Tensor> params, std::vector<torch::stable::Tensor> grads,
+                double lr, double beta1, double weight_decay, bool maximize);
+
+std::tuple<torch::stable::Tensor, torch::stable::Tensor>
+quantize_op(torch::stable::Tensor x, int64_t bits, int64_t block_size);
+
+torch::stable::Tensor dequantize_op(torch::stable::Tensor codes, torch::stable::Tensor scales,
+                                    std::vector<int64_t> size, int64_t bits, int64_t block_size,
+                                    torch::headeronly::ScalarType dtype);
+
+} // namespace cosmic

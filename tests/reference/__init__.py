@@ -1,0 +1,12 @@
+"""A slow, readable twin of the compiled core, in NumPy.
+
+Every file states one part of the mathematics once more, element by element and in the order of
+operations that the documentation fixes, so that parameters and state can be compared bit for bit.
+NumPy never contracts a multiplication and an addition into one rounding, and neither may the core.
+
+- ``adam``, ``sign``: the rules. ``ademamix``: the schedules of the slow average.
+- ``scalar_sign``, ``snr_gate``: the scalars that a step leaves for the next one.
+- ``random_bits``, ``storage``: how numbers lie in memory between two steps.
+- ``sums``: sums in a fixed order. ``quantization``: plain 4 and 8 bit integers.
+- ``tensor``: all of it put together, one tensor at a time.
+"""

@@ -1,0 +1,381 @@
+"""Every bad input has its own clear error, raised before anything has changed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cosmic import Cosmic, _core
+from helpers import (
+    UNUSUAL,
+    digest,
+    give_gradients,
+    normal,
+    parameter,
+    parameters,
+    refused,
+    set_gradient,
+    take_steps,
+)
+
+
+def running(**options: Any) -> tuple[Cosmic, list[nn.Parameter]]:
+    """An optimizer of two parameters in mid-run, gradients in place."""
+    params = parameters((40, 9), (129,))
+    optimizer = Cosmic([("body", params[0]), ("head", params[1])], **{**UNUSUAL, **options})
+    take_steps(optimizer, 0, 3)
+    give_gradients(params, 9)
+    return optimizer, params
+
+
+# ---- options -----------------------------------------------------------------------------------
+
+BAD_OPTIONS: dict[str, tuple[dict[str, Any], str]] = {
+    "lr-negative": ({"lr": -1e-3}, "finite number >= 0"),
+    "lr-nan": ({"lr": float("nan")}, "finite number >= 0"),
+    "lr-infinite": ({"lr": float("inf")}, "finite number >= 0"),
+    "lr-text": ({"lr": "fast"}, "finite number >= 0"),
+    "lr-none": ({"lr": None}, "finite number >= 0"),
+    "lr-tensor-of-two": ({"lr": torch.tensor([0.1, 0.2])}, "finite number >= 0"),
+    "lr-tensor-negative": ({"lr": torch.tensor(-0.1)}, "finite number >= 0"),
+    "betas-1": ({"betas": (0.9, 1.0)}, "two numbers in [0, 1)"),
+    "betas-negative": ({"betas": (-0.1, 0.9)}, "two numbers in [0, 1)"),
+    "betas-nan": ({"betas": (float("nan"), 0.9)}, "two numbers in [0, 1)"),
+    "betas-three": ({"betas": (0.9, 0.99, 0.999)}, "two numbers in [0, 1)"),
+    "betas-one-number": ({"betas": 0.9}, "two numbers in [0, 1)"),
+    "eps-negative": ({"eps": -1e-8}, "finite number >= 0"),
+    "eps-nan": ({"eps": float("nan")}, "finite number >= 0"),
+    "weight_decay-negative": ({"weight_decay": -0.1}, "finite number >= 0"),
+    "maximize-text": ({"maximize": "yes"}, "True or False"),
+    "maximize-1": ({"maximize": 1}, "True or False"),
+    "tier-3": ({"tier": 3}, "None, 0, 1 or 2"),
+    "tier-negative": ({"tier": -1}, "None, 0, 1 or 2"),
+    "tier-text": ({"tier": "full"}, "None, 0, 1 or 2"),
+    "tier-bool": ({"tier": True}, "None, 0, 1 or 2"),
+    "tier-float": ({"tier": 1.0}, "None, 0, 1 or 2"),
+    "state_dtype-unknown": ({"state_dtype": "int8"}, "'fp32', 'bf16'"),
+    "state_dtype-three": ({"state_dtype": "fp32+fp32+fp32"}, "'fp32', 'bf16'"),
+    "state_dtype-empty": ({"state_dtype": ""}, "'fp32', 'bf16'"),
+    "state_dtype-float16": ({"state_dtype": torch.float16}, "'fp32', 'bf16'"),
+    "state_dtype-list": ({"state_dtype": ["fp32"]}, "'fp32', 'bf16'"),
+    "gate-unknown": ({"gate": "and"}, "None or 'snr'"),
+    "gate-bool": ({"gate": True}, "None or 'snr'"),
+    "c_min-negative": ({"c_min": -0.1}, "number in [0, 1]"),
+    "c_min-above-1": ({"c_min": 1.1}, "number in [0, 1]"),
+    "beta_slow-1": ({"beta_slow": 1.0}, "None, or a number in (0, 1)"),
+    "beta_slow-0": ({"beta_slow": 0.0}, "None, or a number in (0, 1)"),
+    "alpha-negative": ({"alpha": -1.0}, "finite number >= 0"),
+    "alpha-nan": ({"alpha": float("nan")}, "finite number >= 0"),
+    "slow_warmup-negative": ({"slow_warmup": -5}, "number of steps >= 0"),
+    "slow_warmup-text": ({"slow_warmup": "long"}, "number of steps >= 0"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_OPTIONS)
+def test_a_bad_option_is_refused_by_the_constructor(case: str) -> None:
+    option, expected = BAD_OPTIONS[case]
+    (name,) = option
+    with pytest.raises(ValueError) as caught:
+        Cosmic(parameters((3,)), **option)
+    assert f"'{name}'" in str(caught.value) and expected in str(caught.value)
+
+
+@pytest.mark.parametrize("case", BAD_OPTIONS)
+def test_a_bad_option_is_refused_in_a_later_group(case: str) -> None:
+    option, expected = BAD_OPTIONS[case]
+    optimizer, _ = running()
+    with refused(optimizer, ValueError, "param_groups[1]", expected):
+        optimizer.add_param_group({"params": parameters((3,)), "param_names": ["a"], **option})
+    assert len(optimizer.param_groups) == 1
+    optimizer.step()
+
+
+@pytest.mark.parametrize("budget", [None, "10%"])
+@pytest.mark.parametrize("case", BAD_OPTIONS)
+def test_a_bad_option_is_refused_in_mid_run(case: str, budget: str | None) -> None:
+    option, expected = BAD_OPTIONS[case]
+    optimizer, _ = running(budget=budget)
+    twin, _ = running(budget=budget)
+    group = optimizer.param_groups[0]
+    good = {name: group[name] for name in option}
+    group.update(option)
+    with refused(optimizer, ValueError, "param_groups[0]", *option, expected):
+        optimizer.step()
+    group.update(good)
+    optimizer.step()
+    twin.step()
+    assert digest(optimizer) == digest(twin), "the run goes on as if nothing had happened"
+
+
+def test_an_option_that_went_missing_is_named() -> None:
+    optimizer, _ = running()
+    for name in ("eps", "tier"):
+        kept = optimizer.param_groups[0].pop(name)
+        with refused(optimizer, ValueError, "param_groups[0]", f"'{name}'"):
+            optimizer.step()
+        optimizer.param_groups[0][name] = kept
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "fragments"),
+    [
+        ({"budget": "lots"}, ValueError, ("'lots'", "'64MB'", "'10%'")),
+        ({"budget": "10 parsecs"}, ValueError, ("'10 parsecs'", "KiB")),
+        ({"budget": "-5MB"}, ValueError, ("'-5MB'", "'64MB'")),
+        ({"budget": "MB"}, ValueError, ("'MB'", "'64MB'")),
+        ({"budget": ""}, ValueError, ("''", "'64MB'")),
+        ({"budget": -1}, ValueError, ("-1 bytes", "0 or more")),
+        ({"budget": 1.5}, TypeError, ("1.5", "an int of bytes")),
+        ({"budget": True}, TypeError, ("True", "an int of bytes")),
+        ({"nonfinite": "ignore"}, ValueError, ("'ignore'", "'propagate', 'raise' or 'skip'")),
+        ({"seed": -1}, ValueError, ("-1", "2**64 - 1")),
+        ({"seed": 2**64}, ValueError, ("2**64 - 1",)),
+        ({"seed": 1.5}, ValueError, ("1.5", "an int")),
+        ({"reallocate_every": 0}, ValueError, ("0", ">= 1")),
+        ({"reallocate_every": 2.5}, ValueError, ("2.5", "an int")),
+    ],
+    ids=lambda value: str(value) if isinstance(value, dict) else "",
+)
+def test_a_bad_option_of_the_whole_optimizer(
+    options: dict[str, Any], error: type[Exception], fragments: tuple[str, ...]
+) -> None:
+    with pytest.raises(error) as caught:
+        Cosmic(parameters((3,)), **options)
+    for fragment in (*options, *fragments):
+        assert fragment in str(caught.value)
+
+
+# ---- parameters --------------------------------------------------------------------------------
+
+BAD_PARAMS: dict[str, tuple[Callable[[], Tensor], str]] = {
+    "int64": (lambda: torch.zeros(3, dtype=torch.int64), "torch.int64"),
+    "bool": (lambda: torch.zeros(3, dtype=torch.bool), "torch.bool"),
+    "sparse": (lambda: torch.zeros(3, 3).to_sparse(), "torch.sparse_coo"),
+    "meta": (lambda: torch.zeros(3, device="meta"), "meta"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_PARAMS)
+def test_a_parameter_that_cannot_be_stepped_is_named(case: str) -> None:
+    make, fragment = BAD_PARAMS[case]
+    good = parameters((3,), (4,))
+    for groups, place in [
+        ([make()], "parameter 0 (param_groups[0]['params'][0])"),
+        ([{"params": good}, {"params": [make()]}], "parameter 2 (param_groups[1]['params'][0])"),
+        ([("body", good[0]), ("head.bias", make())], "parameter 'head.bias'"),
+    ]:
+        with pytest.raises(TypeError) as caught:
+            Cosmic(groups)  # type: ignore[arg-type]
+        assert place in str(caught.value) and fragment in str(caught.value)
+
+
+@pytest.mark.parametrize("case", BAD_PARAMS)
+def test_a_parameter_that_cannot_be_stepped_is_not_added(case: str) -> None:
+    make, fragment = BAD_PARAMS[case]
+    optimizer, _ = running()
+    group = {"params": [("extra", make())]}
+    with refused(optimizer, TypeError, "'extra'", fragment):
+        optimizer.add_param_group(group)
+    assert len(optimizer.param_groups) == 1
+    optimizer.step()
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (slice(0, 60), slice(0, 60)), (slice(0, 60), slice(59, 100)), (slice(0, 50), slice(9, 20)),
+        (slice(0, 100, 2), slice(0, 100, 3)), (slice(0, 100, 5), slice(50, 60)),
+    ],
+    ids=["same", "one-element", "inside", "interleaved", "gapped-and-dense"],
+)  # fmt: skip
+@pytest.mark.parametrize("nonfinite", ["propagate", "skip"])
+def test_parameters_that_share_memory(first: slice, second: slice, nonfinite: str) -> None:
+    base = normal(0, 100)
+    a, b = nn.Parameter(base[first]), nn.Parameter(base[second])
+    named = [("in.weight", parameter(1, 30)), ("a", a), ("b", b)]
+    optimizer = Cosmic(named, nonfinite=nonfinite)
+    give_gradients((p for _, p in named), 0)
+    with refused(optimizer, ValueError, "'a'", "'b'", "share memory", "tied weight"):
+        optimizer.step()
+    b.grad = None  # alone, the other steps
+    optimizer.step()
+
+
+def test_a_parameter_that_overlaps_itself() -> None:
+    p = nn.Parameter(torch.zeros(1, 4).expand(3, 4))
+    optimizer = Cosmic([("wide", p)])
+    p.grad = torch.ones(3, 4)
+    with refused(optimizer, ValueError, "'wide'", "overlaps itself"):
+        optimizer.step()
+
+
+@pytest.mark.parametrize("gate", [None, "snr"])
+@pytest.mark.parametrize("tier", [0, 1, 2])
+def test_a_conjugated_parameter(tier: int, gate: str | None) -> None:
+    p = nn.Parameter(normal(0, 5, dtype=torch.complex64).conj())
+    optimizer = Cosmic([("z", p)], tier=tier, gate=gate)
+    p.grad = normal(1, 5, dtype=torch.complex64)
+    with refused(optimizer, TypeError, "'z'", "conj"):
+        optimizer.step()
+
+
+# ---- what breaks in mid-run --------------------------------------------------------------------
+
+
+def break_shape(p: nn.Parameter) -> None:
+    p.data = normal(1, 7, 3)
+    p.grad = normal(2, 7, 3)
+
+
+def break_rank(p: nn.Parameter) -> None:
+    p.data = p.data.view(3, 43)
+    p.grad = normal(2, 3, 43)
+
+
+def break_dtype(p: nn.Parameter) -> None:
+    p.data = p.data.double()
+    p.grad = None
+    set_gradient(p, normal(2, 129, dtype=torch.float64))
+
+
+def break_gradient_shape(p: nn.Parameter) -> None:
+    assert p.grad is not None
+    p.grad.data = normal(2, 128)
+
+
+def break_gradient_rank(p: nn.Parameter) -> None:
+    assert p.grad is not None
+    p.grad.data = normal(2, 1, 129)
+
+
+def break_gradient_dtype(p: nn.Parameter) -> None:
+    set_gradient(p, normal(2, 129, dtype=torch.float64))
+
+
+def break_gradient_to_integers(p: nn.Parameter) -> None:
+    set_gradient(p, torch.ones(129, dtype=torch.int32))
+
+
+def break_gradient_to_sparse(p: nn.Parameter) -> None:
+    p.grad = normal(2, 129).to_sparse()
+
+
+def break_into_the_other(p: nn.Parameter, other: nn.Parameter) -> None:
+    p.data = other.data.view(-1)[:129]
+
+
+BREAKS: dict[str, tuple[Callable[[nn.Parameter], None], type[Exception], tuple[str, ...]]] = {
+    "shape": (break_shape, ValueError, ("(129,)", "(7, 3)", "delete optimizer.state[param]")),
+    "rank": (break_rank, ValueError, ("(129,)", "(3, 43)", "delete optimizer.state[param]")),
+    "dtype": (break_dtype, ValueError, ("float32", "float64", "delete optimizer.state[param]")),
+    "gradient-shape": (break_gradient_shape, ValueError, ("gradient", "(128)", "(129)")),
+    "gradient-rank": (break_gradient_rank, ValueError, ("gradient", "(1, 129)", "(129)")),
+    "gradient-float64": (
+        break_gradient_dtype, TypeError, ("gradient", "float64", "float32", "cast one of them")
+    ),
+    "gradient-integer": (break_gradient_to_integers, TypeError, ("gradient", "torch.int32")),
+    "gradient-sparse": (
+        break_gradient_to_sparse, TypeError,
+        ("gradient", "sparse_coo", "make sparse gradients dense"),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("nonfinite", ["propagate", "raise", "skip"])
+@pytest.mark.parametrize("budget", [None, "1000%"], ids=["no-budget", "budget"])
+@pytest.mark.parametrize("case", BREAKS)
+def test_a_tensor_that_broke_is_named_and_nothing_steps(
+    case: str, budget: str | None, nonfinite: str
+) -> None:
+    """The broken one is the second: the first must not have been stepped either."""
+    breaks, error, fragments = BREAKS[case]
+    optimizer, (_, head) = running(budget=budget, nonfinite=nonfinite)
+    breaks(head)
+    with refused(optimizer, error, "'head'", *fragments):
+        optimizer.step()
+    with refused(optimizer, error, "'head'", *fragments):
+        optimizer.step()
+
+
+@pytest.mark.parametrize("case", BREAKS)
+def test_a_run_goes_on_after_a_break_was_mended(case: str) -> None:
+    breaks, error, _ = BREAKS[case]
+    optimizer, (body, head) = running()
+    twin, _ = running()
+    data = head.data
+    breaks(head)
+    with pytest.raises(error):
+        optimizer.step()
+    head.grad = None
+    head.data = data
+    head.grad_dtype = torch.float32
+    give_gradients([body, head], 9)
+    optimizer.step()
+    twin.step()
+    assert digest(optimizer) == digest(twin)
+
+
+def test_a_parameter_that_moved_into_another() -> None:
+    optimizer, (body, head) = running()
+    head.data = body.data.view(-1)[:129]
+    with refused(optimizer, ValueError, "'body'", "'head'", "share memory"):
+        optimizer.step()
+
+
+@pytest.mark.parametrize("case", ["shape", "rank", "dtype"])
+def test_the_advice_to_delete_the_state_helps(case: str) -> None:
+    optimizer, (_, head) = running()
+    BREAKS[case][0](head)
+    del optimizer.state[head]
+    before = head.detach().clone()
+    optimizer.step()
+    assert not torch.equal(head, before)
+    assert int(optimizer.state[head]["step"]) == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_float64_goes_with_float64_only(dtype: torch.dtype) -> None:
+    p = parameter(0, 5, dtype=torch.float64)
+    set_gradient(p, normal(1, 5, dtype=dtype))
+    optimizer = Cosmic([("wide", p)])
+    name = str(dtype).removeprefix("torch.")
+    with refused(optimizer, TypeError, "'wide'", name, "float64 goes with float64 only"):
+        optimizer.step()
+
+
+# ---- the environment ---------------------------------------------------------------------------
+
+STEP_UNDER_ISA = """
+import torch
+from cosmic import Cosmic
+for nonfinite in ("propagate", "raise", "skip"):
+    p = torch.nn.Parameter(torch.ones(3))
+    p.grad = torch.ones(3)
+    optimizer = Cosmic([p], nonfinite=nonfinite)
+    try:
+        optimizer.step()
+    except RuntimeError as error:
+        print(error)
+    assert torch.equal(p, torch.ones(3)) and not optimizer.state
+"""
+
+
+@pytest.mark.parametrize("isa", ["sse9", "AVX2"])
+def test_an_unknown_isa_is_refused(isa: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", STEP_UNDER_ISA],
+        env={**os.environ, "COSMIC_ISA": isa}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    messages = done.stdout.strip().splitlines()
+    assert len(messages) == 3
+    for message in messages:
+        assert "COSMIC_ISA" in message and f"'{isa}'" in message
+        assert all(name in message for name in _core.build_info()["isa_available"])

@@ -1,0 +1,108 @@
+"""A state_dict that does not fit is refused as a whole."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch.optim import AdamW
+
+from cosmic import Cosmic
+from helpers import UNUSUAL, digest, give_gradients, parameters, refused, take_steps
+
+Saved = dict[str, Any]
+
+
+def trained(**options: Any) -> Cosmic:
+    params = parameters((40, 9), (129,))
+    optimizer = Cosmic([("body", params[0]), ("head", params[1])], **{**UNUSUAL, **options})
+    take_steps(optimizer, 0, 2)
+    return optimizer
+
+
+def with_another_shape(saved: Saved) -> None:
+    saved["state"][1]["exp_avg"] = torch.zeros(128)
+
+
+def with_an_unknown_rung(saved: Saved) -> None:
+    saved["state"][1]["rung"] = "tier9"
+
+
+def without_a_rung(saved: Saved) -> None:
+    del saved["state"][1]["rung"]
+
+
+def without_a_moment(saved: Saved) -> None:
+    del saved["state"][1]["exp_avg_sq"]
+
+
+def without_a_counter(saved: Saved) -> None:
+    del saved["state"][1]["step"]
+
+
+def with_another_counter(saved: Saved) -> None:
+    saved["state"][1]["step"] = torch.zeros(3, dtype=torch.int64)
+
+
+def from_the_future(saved: Saved) -> None:
+    saved["cosmic"]["format"] = 10**6
+
+
+def with_fewer_parameters(saved: Saved) -> None:
+    saved["param_groups"][0]["params"].pop()
+
+
+def with_another_group(saved: Saved) -> None:
+    saved["param_groups"].append({**saved["param_groups"][0], "params": []})
+
+
+SPOILS: dict[str, tuple[Callable[[Saved], None], tuple[str, ...]]] = {
+    "shape": (with_another_shape, ("'head'", "(128,)", "(129,)")),
+    "unknown-rung": (with_an_unknown_rung, ("'head'", "'tier9'")),
+    "no-rung": (without_a_rung, ("'head'", "not saved by Cosmic")),
+    "no-moment": (without_a_moment, ("'head'", "exp_avg_sq")),
+    "no-counter": (without_a_counter, ("'head'", "step")),
+    "counter-of-three": (with_another_counter, ("'head'", "(3,)")),
+    "newer-format": (from_the_future, ("1000000", "upgrade")),
+    "fewer-parameters": (with_fewer_parameters, ("1", "2")),
+    "more-groups": (with_another_group, ("groups",)),
+}
+
+
+@pytest.mark.parametrize("case", SPOILS)
+def test_a_spoiled_state_dict_changes_nothing(case: str) -> None:
+    spoil, fragments = SPOILS[case]
+    optimizer, twin = trained(), trained()
+    saved = copy.deepcopy(optimizer.state_dict())
+    spoil(saved)
+    take_steps(optimizer, 2, 3)
+    with refused(optimizer, ValueError, *fragments):
+        optimizer.load_state_dict(saved)
+    take_steps(optimizer, 3, 4)
+    take_steps(twin, 2, 4)
+    assert digest(optimizer) == digest(twin)
+
+
+def test_adamw_state_is_told_from_ours() -> None:
+    params = parameters((40, 9), (129,))
+    adamw = AdamW(params)
+    give_gradients(params, 0)
+    adamw.step()
+    optimizer = trained()
+    with refused(optimizer, ValueError, "'body'", "not saved by Cosmic"):
+        optimizer.load_state_dict(adamw.state_dict())
+
+
+def test_loading_does_not_share_memory_with_the_dict() -> None:
+    saved = trained().state_dict()
+    kept = copy.deepcopy(saved["state"])
+    optimizer = trained()
+    optimizer.load_state_dict(saved)
+    take_steps(optimizer, 2, 4)
+    for k, state in kept.items():
+        for key, value in state.items():
+            same = torch.equal(saved["state"][k][key], value) if key != "rung" else True
+            assert same, (k, key)

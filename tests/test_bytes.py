@@ -1,0 +1,305 @@
+"""Exact bytes of state, and budgets that are never exceeded."""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from cosmic import Cosmic, Rung
+from cosmic.budget import resolve_budget
+from helpers import (
+    UNUSUAL,
+    digest,
+    give_gradients,
+    normal,
+    parameters,
+    state_tensors,
+    take_steps,
+)
+
+SHAPES = ((300, 7), (129,), (1,), (), (0, 3), (64, 64))
+NUMEL = 300 * 7 + 129 + 1 + 1 + 0 + 64 * 64
+
+
+def tensor_bytes(optimizer: Cosmic) -> int:
+    return sum(t.numel() * t.element_size() for t in state_tensors(optimizer))
+
+
+# ---- every rung's price ------------------------------------------------------------------------
+
+#: Options, bytes an element, bytes a tensor: a counter of 8, tier 1's two float64 averages, the
+#: gate's four.
+PRICES: dict[str, tuple[dict[str, Any], int, int]] = {
+    "tier0": ({"tier": 0}, 0, 0),
+    "tier1": ({"tier": 1}, 0, 8 + 16),
+    "fp32": ({}, 8, 8),
+    "bf16": ({"state_dtype": "bf16"}, 4, 8),
+    "bf16+fp32": ({"state_dtype": "bf16+fp32"}, 6, 8),
+    "fp32+bf16": ({"state_dtype": "fp32+bf16"}, 6, 8),
+    "fp32+slow": ({"beta_slow": 0.99}, 12, 8),
+    "bf16+slow": ({"state_dtype": "bf16", "beta_slow": 0.99}, 6, 8),
+    "bf16+fp32+slow": ({"state_dtype": "bf16+fp32", "beta_slow": 0.99}, 8, 8),
+}
+
+
+@pytest.mark.parametrize("gate", [None, "snr"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.complex64], ids=str)
+@pytest.mark.parametrize("rung", PRICES)
+def test_state_takes_the_bytes_that_its_rung_costs(
+    rung: str, dtype: torch.dtype, gate: str | None
+) -> None:
+    options, per_element, per_tensor = PRICES[rung]
+    params = parameters(*SHAPES, dtype=dtype)
+    optimizer = Cosmic(params, gate=gate, **{**UNUSUAL, **options})
+    take_steps(optimizer, 0, 2)
+
+    real = NUMEL * (2 if dtype.is_complex else 1)
+    per_tensor += 32 if gate else 0
+    assert optimizer.state_bytes() == per_element * real + per_tensor * len(SHAPES)
+    assert optimizer.state_bytes() == tensor_bytes(optimizer)
+    assert optimizer.state_bytes() == sum(info.nbytes for info in optimizer.tiers())
+    for info in optimizer.tiers():
+        assert Rung.parse(info.rung).nbytes(info.numel) + (32 if gate else 0) == info.nbytes
+
+
+def test_float64_keeps_moments_of_8_bytes_and_says_so() -> None:
+    p = nn.Parameter(normal(0, 10, dtype=torch.float64))
+    optimizer = Cosmic([p], state_dtype="bf16")
+    take_steps(optimizer, 0, 1)
+    assert optimizer.state_bytes() == tensor_bytes(optimizer) == 16 * 10 + 8
+    assert optimizer.tiers()[0].codecs == {"exp_avg": "fp64", "exp_avg_sq": "fp64"}
+
+
+def test_a_parameter_without_a_gradient_holds_nothing() -> None:
+    a, b = parameters((10,), (20,))
+    optimizer = Cosmic([a, b])
+    a.grad = normal(0, 10)
+    optimizer.step()
+    assert optimizer.state_bytes() == tensor_bytes(optimizer) == 8 * 10 + 8
+    assert [info.name for info in optimizer.tiers()] == ["0"]
+
+
+# ---- forms of a budget -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("budget", "expected"),
+    [
+        (1000, 1000), (0, 0), ("100B", 100), ("64KB", 64_000), ("1.5MB", 1_500_000),
+        ("0.25 GB", 250_000_000), ("2TB", 2 * 10**12), ("64KiB", 65_536), ("1MiB", 2**20),
+        ("1GiB", 2**30), ("1TiB", 2**40), ("64mb", 64_000_000), (" 10 % ", 800), ("0%", 0),
+        ("0.1%", 8), ("12.5%", 1000), ("150%", 12_000),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_a_budget_means(budget: int | str, expected: int) -> None:
+    """Percentages are of the two fp32 moments of AdamW, here for 1000 elements."""
+    assert resolve_budget(budget, 1000) == expected
+    optimizer = Cosmic([nn.Parameter(torch.zeros(1000))], budget=budget)
+    assert optimizer.budget_bytes() == expected
+
+
+@pytest.mark.parametrize("budget", [0, 100, 5000, 20_000, "0%", "1%", "10%", "60%", "100%", "200%"])
+@pytest.mark.parametrize("gate", [None, "snr"])
+def test_a_budget_is_kept_and_used(budget: int | str, gate: str | None) -> None:
+    params = parameters(*SHAPES)
+    optimizer = Cosmic(params, budget=budget, gate=gate, reallocate_every=2)
+    limit = resolve_budget(budget, NUMEL)
+    assert limit is not None
+    gates = 32 * len(params) if gate else 0
+    if gates > limit:
+        give_gradients(params, 0)
+        with pytest.raises(ValueError, match="budget"):
+            optimizer.step()
+        return
+    for step in range(5):
+        take_steps(optimizer, step, step + 1)
+        assert optimizer.state_bytes() == tensor_bytes(optimizer) <= limit
+    everything = 8 * NUMEL + (8 + 8) * len(params) + gates  # counters and signals
+    if limit >= everything:
+        assert {info.tier for info in optimizer.tiers()} == {2}
+    else:
+        # what is left would not lift any tensor that is still below tier 2
+        left = limit - optimizer.state_bytes()
+        full = Rung(2, "fp32", "none", "fp32")
+        for info in (i for i in optimizer.tiers() if i.tier < 2):
+            assert full.nbytes(info.numel) - Rung(info.tier).nbytes(info.numel) > left, info
+
+
+@pytest.mark.parametrize("gate", [None, "snr"])
+def test_a_budget_too_small_names_one_that_suffices(gate: str | None) -> None:
+    def optimizer_with(budget: int) -> Cosmic:
+        torch.manual_seed(0)
+        fixed, free = parameters((300, 7), (129,)), parameters((40, 40), (5,))
+        groups = [{"params": fixed, "tier": 2}, {"params": free}]
+        return Cosmic(groups, budget=budget, gate=gate)
+
+    tight = optimizer_with(1000)
+    give_gradients((p for g in tight.param_groups for p in g["params"]), 0)
+    before = digest(tight)
+    with pytest.raises(ValueError, match="budget is 1000 bytes") as caught:
+        tight.step()
+    assert digest(tight) == before
+    found = re.search(r"at least (\d+) bytes", str(caught.value))
+    assert found, caught.value
+
+    needed = int(found[1])
+    enough = optimizer_with(needed)
+    take_steps(enough, 0, 3)
+    assert enough.state_bytes() <= needed
+    with pytest.raises(ValueError, match=f"at least {needed} bytes"):
+        take_steps(optimizer_with(needed - 1), 0, 1)
+
+
+# ---- random lives of an optimizer --------------------------------------------------------------
+
+
+@dataclass
+class Life:
+    """An optimizer to which anything may happen between two steps."""
+
+    budget: int | str
+    gate: str | None
+    made: int = 0
+
+    def __post_init__(self) -> None:
+        self.optimizer = self.new_optimizer([self.new_group(((40, 9), (129,)), None, "fp32")])
+        self.frozen: set[int] = set()
+
+    def new_group(
+        self, shapes: tuple[tuple[int, ...], ...], tier: int | None, state_dtype: str
+    ) -> dict[str, Any]:
+        params = [nn.Parameter(normal(self.made + k, *s)) for k, s in enumerate(shapes)]
+        self.made += len(params)
+        return {"params": params, "tier": tier, "state_dtype": state_dtype}
+
+    def new_optimizer(self, groups: list[dict[str, Any]]) -> Cosmic:
+        return Cosmic(groups, budget=self.budget, gate=self.gate, reallocate_every=2)
+
+    @property
+    def params(self) -> list[nn.Parameter]:
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    def reload(self) -> None:
+        file = io.BytesIO()
+        torch.save(self.optimizer.state_dict(), file)
+        file.seek(0)
+        groups = [
+            {key: group[key] for key in ("params", "tier", "state_dtype")}
+            for group in self.optimizer.param_groups
+        ]
+        self.optimizer = self.new_optimizer(groups)
+        self.optimizer.load_state_dict(torch.load(file, weights_only=True))
+
+    def step(self, seed: int) -> None:
+        """A step; if fixed tiers do not fit any more, they are freed and it is taken then."""
+        for k, p in enumerate(self.params):
+            scale = 10.0 ** ((seed + k) % 5 - 2)  # the strongest tensor is another every step
+            p.grad = None if k in self.frozen else normal(seed + k, *p.shape, scale=scale)
+        try:
+            self.optimizer.step()
+        except ValueError as error:
+            event("fixed tiers did not fit")
+            assert "the budget is" in str(error)
+            self.check()
+            for group in self.optimizer.param_groups:
+                group["tier"] = group["gate"] = None
+            self.optimizer.step()
+        self.check()
+
+    def check(self) -> None:
+        used = self.optimizer.state_bytes()
+        assert used == tensor_bytes(self.optimizer)
+        live = [p for p in self.params if p.grad is not None or p in self.optimizer.state]
+        limit = resolve_budget(self.budget, sum(p.numel() for p in live))
+        assert limit is not None
+        assert used <= limit
+
+
+shapes = st.lists(st.sampled_from([(1,), (), (7,), (128,), (300,), (0, 2)]), min_size=1, max_size=3)
+groups = st.tuples(
+    shapes.map(tuple), st.sampled_from([None, None, 0, 1, 2]), st.sampled_from(["fp32", "bf16"])
+)
+actions = st.one_of(
+    st.tuples(st.just("add"), groups),
+    st.tuples(st.just("freeze"), st.integers(0, 9)),
+    st.tuples(st.just("thaw"), st.integers(0, 9)),
+    st.tuples(st.just("tier"), st.sampled_from([None, 0, 1, 2])),
+    st.tuples(st.just("reload"), st.none()),
+    st.tuples(st.just("nothing"), st.none()),
+)
+budgets = st.one_of(
+    st.integers(0, 12_000), st.integers(0, 120).map(lambda n: f"{n}%"),
+    st.integers(0, 12).map(lambda n: f"{n / 1000}MB"),
+)  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    budget=budgets,
+    gate=st.sampled_from([None, "snr"]),
+    script=st.lists(actions, min_size=1, max_size=10),
+)
+def test_no_life_exceeds_its_budget(
+    budget: int | str, gate: str | None, script: list[tuple[str, Any]]
+) -> None:
+    life = Life(budget, gate)
+    life.step(0)
+    for seed, (action, argument) in enumerate(script, start=1):
+        if action == "add":
+            life.optimizer.add_param_group(life.new_group(*argument))
+        elif action == "freeze":
+            life.frozen.add(argument)
+        elif action == "thaw":
+            life.frozen.discard(argument)
+        elif action == "tier":
+            life.optimizer.param_groups[-1]["tier"] = argument
+        elif action == "reload":
+            life.reload()
+            life.check()
+        life.step(10 * seed)
+
+
+# ---- state that a user takes away --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["del", "clear"])
+def test_deleted_state_starts_anew(how: str) -> None:
+    """``del optimizer.state[param]`` resets a parameter, as in torch.optim."""
+    params, fresh_params = parameters((100,), (30,)), parameters((100,), (30,))
+    optimizer = Cosmic(params, **UNUSUAL)
+    take_steps(optimizer, 0, 2)
+    if how == "del":
+        for p in params:
+            del optimizer.state[p]
+    else:
+        optimizer.state.clear()
+    fresh = Cosmic(fresh_params, **UNUSUAL)
+    with torch.no_grad():
+        for p, q in zip(params, fresh_params, strict=True):
+            q.copy_(p)
+    take_steps(optimizer, 2, 4)
+    take_steps(fresh, 2, 4)
+    assert digest(optimizer) == digest(fresh)
+    assert optimizer.state_bytes() == tensor_bytes(optimizer) == 8 * 130 + 16
+
+
+def test_a_slot_that_a_user_replaces_is_used() -> None:
+    p, q = (nn.Parameter(normal(0, 50)) for _ in range(2))
+    optimizer, twin = Cosmic([p], **UNUSUAL), Cosmic([q], **UNUSUAL)
+    take_steps(optimizer, 0, 2)
+    take_steps(twin, 0, 2)
+    moment: Tensor = optimizer.state[p]["exp_avg"]
+    optimizer.state[p]["exp_avg"] = torch.zeros_like(moment)
+    twin.state[q]["exp_avg"].zero_()
+    take_steps(optimizer, 2, 4)
+    take_steps(twin, 2, 4)
+    assert digest(optimizer) == digest(twin)

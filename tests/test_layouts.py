@@ -1,0 +1,254 @@
+"""Any dense or gapped layout steps as its contiguous copy does, and nothing around it changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cosmic import Cosmic
+from helpers import UNUSUAL, bits, normal, same_bits, set_gradient, stored, take_steps
+from reference.options import Options
+from reference.storage import narrow, widen
+from reference.tensor import ReferenceTensor
+
+RUNGS: dict[str, dict[str, Any]] = {
+    "tier0": {"tier": 0},
+    "tier1": {"tier": 1},
+    "fp32": {},
+    "bf16+slow": {"state_dtype": "bf16", "beta_slow": 0.99},
+}
+
+#: From a base tensor's shape to a view of it. The view is the parameter.
+LAYOUTS: dict[str, tuple[tuple[int, ...], Callable[[Tensor], Tensor]]] = {
+    "contiguous": ((9, 31), lambda x: x),
+    "channels-last": ((2, 3, 7, 5), lambda x: x.permute(0, 3, 1, 2)),
+    "transposed": ((13, 29), lambda x: x.t()),
+    "permuted-5d": ((2, 3, 4, 5, 2), lambda x: x.permute(3, 0, 4, 2, 1)),
+    "rows-and-columns-with-gaps": ((40, 50), lambda x: x[3:37, 5:45:2]),
+    "transposed-with-gaps": ((30, 20), lambda x: x[:, ::2].t()),
+    "every-third": ((700,), lambda x: x[::3]),
+    "gaps-past-one-work-item": ((130, 64), lambda x: x[:, 3:43]),
+    "one-element-off": ((900,), lambda x: x[1:]),
+    "three-off-and-short": ((900,), lambda x: x[3:520]),
+    "column": ((150, 4), lambda x: x[:, 2]),
+    "unit-dimension-with-odd-stride": ((300,), lambda x: x.as_strided((300, 1), (1, 77))),
+    "0-d": ((5,), lambda x: x[2]),
+    "empty": ((0, 3), lambda x: x),
+}
+
+
+def walk_order(x: Tensor) -> list[int]:
+    """The dimensions of a parameter in the order in which COSMIC walks it: the memory's where it
+    has no gaps, else the indices'."""
+    by_stride = sorted(range(x.dim()), key=lambda d: -x.stride(d) if x.size(d) > 1 else 0)
+    return by_stride if x.permute(by_stride).is_contiguous() else list(range(x.dim()))
+
+
+def walk(x: Tensor, order: list[int]) -> Tensor:
+    """Elements of ``x``, or of a state with one more dimension, copied in that order."""
+    return x.permute([*order, *range(len(order), x.dim())]).reshape(-1).clone()
+
+
+def paired(view: Tensor, options: dict[str, Any]) -> tuple[Cosmic, Cosmic]:
+    """Optimizers of a view and of a contiguous copy of its elements."""
+    copy = nn.Parameter(walk(view, walk_order(view)))
+    return Cosmic([nn.Parameter(view)], **options), Cosmic([copy], **options)
+
+
+def only_param(optimizer: Cosmic) -> nn.Parameter:
+    param = optimizer.param_groups[0]["params"][0]
+    assert isinstance(param, nn.Parameter)
+    return param
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.complex64], ids=str)
+@pytest.mark.parametrize("rung", RUNGS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_view_steps_as_its_contiguous_copy(
+    layout: str, rung: str, dtype: torch.dtype
+) -> None:
+    shape, make_view = LAYOUTS[layout]
+    base = normal(1, *shape, dtype=dtype)
+    before, view = base.clone(), make_view(base)
+    ours, twin = paired(view, {**UNUSUAL, **RUNGS[rung]})
+
+    order, param, copy = walk_order(view), only_param(ours), only_param(twin)
+
+    for step in range(3):
+        param.grad = torch.empty_like(view).copy_(normal(10 + step, *view.shape, dtype=dtype))
+        copy.grad = walk(param.grad, order)
+        ours.step()
+        twin.step()
+
+    assert torch.equal(bits(walk(view, order)), bits(copy))
+    assert not view.numel() or not torch.equal(bits(view), bits(make_view(before)))
+    assert ours.state[param].keys() == twin.state[copy].keys()
+    for key, want in twin.state[copy].items():
+        got = ours.state[param][key]
+        if key.startswith("exp_avg"):
+            assert torch.equal(bits(walk(got, order)), bits(want.reshape(-1))), key
+        else:
+            assert got == want if isinstance(want, str) else torch.equal(got, want), key
+    make_view(before).copy_(view)
+    assert same_bits(base, before), "memory outside the view has changed"
+
+
+#: Gradients with the values of a contiguous one, but another layout.
+GRADIENTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "transposed": lambda g: g.t().contiguous().t(),
+    "every-second": lambda g: g.repeat_interleave(2, 1)[:, ::2],
+    "one-element-off": lambda g: torch.cat([g.new_zeros(1), g.reshape(-1)])[1:].view_as(g),
+    "rows-of-a-wider-matrix": lambda g: torch.cat([g, g], 1)[:, : g.size(1)],
+}
+
+
+@pytest.mark.parametrize("rung", RUNGS)
+@pytest.mark.parametrize("relayout", GRADIENTS.values(), ids=GRADIENTS.keys())
+def test_a_gradient_of_other_strides(relayout: Callable[[Tensor], Tensor], rung: str) -> None:
+    a, b = (nn.Parameter(normal(1, 21, 34)) for _ in range(2))
+    ours, twin = (Cosmic([p], **UNUSUAL, **RUNGS[rung]) for p in (a, b))
+    for step in range(3):
+        b.grad = normal(10 + step, 21, 34)
+        # the layout changes between steps, too
+        a.grad = relayout(b.grad) if step != 1 else b.grad.clone()
+        ours.step()
+        twin.step()
+    assert same_bits(a, b)
+
+
+@pytest.mark.parametrize("rung", RUNGS)
+def test_an_expanded_gradient(rung: str) -> None:
+    a, b = (nn.Parameter(normal(1, 21, 34)) for _ in range(2))
+    ours, twin = (Cosmic([p], **UNUSUAL, **RUNGS[rung]) for p in (a, b))
+    for row in (normal(2, 34), normal(3, 21, 1), torch.tensor(0.5)):
+        a.grad, b.grad = row.expand(21, 34), row.expand(21, 34).clone()
+        ours.step()
+        twin.step()
+    assert same_bits(a, b)
+
+
+@pytest.mark.parametrize("rung", RUNGS)
+def test_two_columns_of_one_matrix_are_two_parameters(rung: str) -> None:
+    matrix = normal(1, 300, 3)
+    before = matrix.clone()
+    columns = [nn.Parameter(matrix[:, k]) for k in (0, 2)]
+    copies = [nn.Parameter(before[:, k].clone()) for k in (0, 2)]
+    ours, twin = (Cosmic(params, **UNUSUAL, **RUNGS[rung]) for params in (columns, copies))
+    take_steps(ours, 0, 3)
+    take_steps(twin, 0, 3)
+    assert same_bits(matrix[:, 0], copies[0]) and same_bits(matrix[:, 2], copies[1])
+    assert same_bits(matrix[:, 1], before[:, 1])
+
+
+@pytest.mark.parametrize("part", ["parameter", "gradient"])
+def test_a_lazily_negated_view_has_the_values_that_it_shows(part: str) -> None:
+    """``x.conj().imag`` carries its minus sign as a flag; memory holds the opposite."""
+    lazy = (normal(1, 50) * 1j).to(torch.complex64).conj().imag
+    plain, other = lazy.clone(), normal(2, 50)
+    assert lazy.is_neg() and not plain.is_neg()
+    a = nn.Parameter(lazy if part == "parameter" else other.clone())
+    b = nn.Parameter(plain if part == "parameter" else other.clone())
+    a.grad, b.grad = (other, other) if part == "parameter" else (lazy, plain)
+    for p in (a, b):
+        Cosmic([p], **UNUSUAL).step()
+    assert torch.equal(a, b)
+
+
+# ---- tensors that change under the plan -------------------------------------------------------
+
+
+def run_with_change(change: Callable[[nn.Parameter], None], **options: Any) -> Cosmic:
+    """Three steps, a change of the parameter, three more."""
+    param = nn.Parameter(normal(1, 4, 3, 5, 5))
+    optimizer = Cosmic([param], **UNUSUAL, **options)
+    take_steps(optimizer, 0, 3)
+    change(param)
+    take_steps(optimizer, 3, 6)
+    return optimizer
+
+
+def exchange_storage(param: nn.Parameter) -> None:
+    param.data = param.data.clone()
+
+
+def to_channels_last(param: nn.Parameter) -> None:
+    param.data = param.data.to(memory_format=torch.channels_last)
+
+
+def to_a_gapped_view(param: nn.Parameter) -> None:
+    param.data = param.data.repeat_interleave(2, 3)[..., ::2]
+
+
+@pytest.mark.parametrize("change", [exchange_storage, to_channels_last, to_a_gapped_view])
+def test_the_trajectory_follows_an_exchanged_storage(
+    change: Callable[[nn.Parameter], None],
+) -> None:
+    changed, plain = run_with_change(change), run_with_change(lambda _: None)
+    assert same_bits(only_param(changed), only_param(plain))
+    for key, want in plain.state[only_param(plain)].items():
+        if isinstance(want, Tensor):
+            assert same_bits(changed.state[only_param(changed)][key], want), key
+
+
+@pytest.mark.parametrize("rung", RUNGS)
+def test_the_storage_that_was_left_behind_stays_as_it_was(rung: str) -> None:
+    param = nn.Parameter(normal(1, 300))
+    optimizer = Cosmic([param], **UNUSUAL, **RUNGS[rung])
+    take_steps(optimizer, 0, 2)
+    old = param.data
+    before = old.clone()
+    param.data = param.data.clone()
+    take_steps(optimizer, 2, 4)
+    assert same_bits(old, before)
+    assert not same_bits(param, before)
+
+
+def test_frozen_parameters_may_exchange_their_storage_too() -> None:
+    """What a parameter without a gradient leaves behind, another may take."""
+    a, b = nn.Parameter(normal(1, 200)), nn.Parameter(normal(2, 200))
+    optimizer = Cosmic([a, b], **UNUSUAL)
+    take_steps(optimizer, 0, 1)
+    b.grad = None
+    a.data, b.data = b.data, a.data
+    a_before, b_before = a.data.clone(), b.data.clone()
+    optimizer.step()
+    assert same_bits(b, b_before)
+    assert not same_bits(a, a_before)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("rung", ["tier0", "tier1", "fp32"])
+def test_a_model_converted_in_mid_run_keeps_its_state(rung: str, dtype: torch.dtype) -> None:
+    options: dict[str, Any] = {**UNUSUAL, **RUNGS[rung]}
+    model = nn.Linear(17, 11, bias=False)
+    optimizer = Cosmic(model.parameters(), **options)
+    name = str(dtype).removeprefix("torch.")
+    twin = ReferenceTensor(stored(model.weight), "float32", Options(**{"tier": 2, **options}))
+    for step in range(6):
+        if step == 3:
+            model.to(dtype)
+            twin.stored = narrow(widen(twin.stored, "float32"), name)
+            twin.dtype = name
+        model.weight.grad = normal(step, 11, 17, dtype=model.weight.dtype)
+        twin.step(stored(model.weight.grad))
+        optimizer.step()
+    assert model.weight.dtype == dtype
+    assert np.array_equal(stored(model.weight), twin.stored)
+
+
+def test_the_gradient_may_change_its_dtype() -> None:
+    """Gradients of another dtype, with the same values, make the same step."""
+    a, b = nn.Parameter(normal(1, 200)), nn.Parameter(normal(1, 200))
+    ours, twin = Cosmic([a], **UNUSUAL), Cosmic([b], **UNUSUAL)
+    for step, dtype in enumerate((torch.float32, torch.bfloat16) * 2):
+        gradient = normal(10 + step, 200).bfloat16()
+        set_gradient(a, gradient.to(dtype))
+        set_gradient(b, gradient.float())
+        ours.step()
+        twin.step()
+    assert same_bits(a, b)

@@ -1,0 +1,179 @@
+"""The event log: one JSON object a line, each event where it belongs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+import torch
+from torch import nn
+
+import cosmic
+from cosmic import Cosmic
+from cosmic.logging import EventLog
+from helpers import UNUSUAL, normal, parameter, parameters, take_steps
+
+Event = dict[str, Any]
+
+
+def not_json(constant: str) -> NoReturn:
+    raise AssertionError(f"{constant} is not JSON")
+
+
+def read(path: Path, kind: str | None = None) -> list[Event]:
+    """Events of a log, read strictly: NaN and Infinity are not JSON."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    events = [json.loads(line, parse_constant=not_json) for line in lines]
+    return [e for e in events if kind is None or e["event"] == kind]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "run.jsonl"
+
+
+def test_the_header_says_what_runs(path: Path) -> None:
+    optimizer = Cosmic(parameters((5,)), budget="50%", seed=17, nonfinite="skip", **UNUSUAL)
+    EventLog(path).attach(optimizer)
+    (header,) = read(path)
+    info = cosmic._core.build_info()
+    assert header["event"] == "run" and header["time"] > 1e9
+    assert header["cosmic"] == cosmic.__version__
+    assert header["torch"] == torch.__version__
+    assert header["isa"] == info["isa"]
+    assert header["threads"] == torch.get_num_threads()
+    assert (header["seed"], header["budget"], header["nonfinite"]) == (17, "50%", "skip")
+    assert header["groups"][0]["betas"] == [0.8, 0.95]
+    assert header["groups"][0]["weight_decay"] == 0.1
+    assert "params" not in header["groups"][0]
+
+
+def test_steps_carry_what_the_optimizer_reports(path: Path) -> None:
+    optimizer = Cosmic([{"params": parameters((50,))}, {"params": parameters((7,)), "lr": 0.5}])
+    with EventLog(path).attach(optimizer):
+        take_steps(optimizer, 0, 3)
+    steps = read(path, "step")
+    assert [e["step"] for e in steps] == [1, 2, 3]
+    assert steps[-1]["state_bytes"] == optimizer.state_bytes()
+    assert [g["lr"] for g in steps[-1]["groups"]] == [1e-3, 0.5]
+    for group, stats in zip(steps[-1]["groups"], optimizer.stats(), strict=True):
+        assert stats.items() <= group.items()
+    assert steps[0]["groups"][0]["update_rms"] == pytest.approx(1.0, rel=1e-3)
+
+
+def test_every_so_many_steps(path: Path) -> None:
+    optimizer = Cosmic(parameters((5,)))
+    with EventLog(path, every=3).attach(optimizer):
+        take_steps(optimizer, 0, 7)
+    assert [e["step"] for e in read(path, "step")] == [3, 6]
+
+
+def test_transitions_are_written_in_order(path: Path) -> None:
+    params = parameters((20, 30), (20, 30))
+    named = [("a", params[0]), ("b", params[1])]
+    optimizer = Cosmic(named, budget=4834, reallocate_every=2)
+    with EventLog(path).attach(optimizer):
+        for scale in (0.1, 0.1, 100.0, 100.0, 100.0):
+            params[0].grad, params[1].grad = normal(1, 20, 30), normal(2, 20, 30, scale=scale)
+            optimizer.step()
+    found = [(e["step"], e["name"], e["before"], e["after"]) for e in read(path, "transition")]
+    full, sign = "tier2:fp32+fp32", "tier0"
+    assert found == [
+        (0, "a", None, full), (0, "b", None, sign), (4, "a", full, sign), (4, "b", sign, full),
+    ]  # fmt: skip
+    order = [(e["event"], e["step"]) for e in read(path) if e["event"] != "run"]
+    assert order.index(("step", 4)) < order.index(("transition", 4)) < order.index(("step", 5))
+
+
+def test_gate_events_are_the_crossings(path: Path) -> None:
+    names = ("steady", "jumping")
+    params = parameters((50,), (50,))
+    optimizer = Cosmic(zip(names, params, strict=True), gate="snr", c_min=0.1)
+    with EventLog(path, every=1000).attach(optimizer):
+        for step in range(700):
+            params[0].grad = normal(1, 50)
+            params[1].grad = normal(1, 50, scale=100.0 if step == 40 else 1.0)
+            optimizer.step()
+    low, back = read(path, "gate")
+    assert (low["name"], back["name"]) == ("jumping", "jumping")
+    assert low["factor"] == 0.1 and 41 <= low["step"] <= 42
+    assert back["factor"] >= 0.5 and back["step"] > low["step"]
+
+
+def test_skipped_steps_are_written(path: Path) -> None:
+    p = parameter(0, 5)
+    optimizer = Cosmic([("w", p)], nonfinite="skip")
+    with EventLog(path).attach(optimizer):
+        p.grad = torch.full((5,), float("nan"))
+        optimizer.step()
+    (event,) = read(path, "skipped")
+    assert "'w'" in event["parameters"][0]
+    assert not read(path, "step")
+
+
+def test_a_log_with_nan_in_it_is_still_json(path: Path) -> None:
+    p = parameter(0, 5)
+    optimizer = Cosmic([p])
+    with EventLog(path).attach(optimizer):
+        p.grad = torch.full((5,), float("nan"))
+        with pytest.warns(RuntimeWarning):
+            optimizer.step()
+    (event,) = read(path, "step")
+    assert event["groups"][0]["nonfinite_gradients"] == 5
+
+
+def test_one_log_of_two_optimizers_keeps_them_apart(path: Path) -> None:
+    first = Cosmic(parameters((10,)), lr=0.25, tier=0)
+    second = Cosmic(parameters((20,)), lr=0.5)
+    with EventLog(path) as log:
+        log.attach(first)
+        log.attach(second)
+        take_steps(first, 0, 1)
+        take_steps(second, 0, 1)
+    assert len(read(path, "run")) == 2
+    steps = read(path, "step")
+    assert [e["groups"][0]["lr"] for e in steps] == [0.25, 0.5]
+    assert [e["state_bytes"] for e in steps] == [0, 8 * 20 + 8]
+
+
+def test_a_learning_rate_in_a_tensor_is_a_number_in_the_log(path: Path) -> None:
+    optimizer = Cosmic(parameters((5,)), lr=torch.tensor(0.5))
+    with EventLog(path).attach(optimizer):
+        take_steps(optimizer, 0, 1)
+    assert read(path, "run")[0]["groups"][0]["lr"] == 0.5
+    assert read(path, "step")[0]["groups"][0]["lr"] == 0.5
+
+
+def test_events_of_ones_own_and_appending(path: Path) -> None:
+    for loss in (2.5, 1.5):
+        with EventLog(path) as log:
+            log.write("loss", value=loss)
+    assert [e["value"] for e in read(path, "loss")] == [2.5, 1.5]
+
+
+def test_lines_are_on_disk_at_once(path: Path) -> None:
+    optimizer = Cosmic(parameters((5,)))
+    log = EventLog(path).attach(optimizer)
+    take_steps(optimizer, 0, 1)
+    assert [e["event"] for e in read(path)] == ["run", "transition", "step"]
+    log.close()
+
+
+def test_a_closed_log_is_detached(path: Path) -> None:
+    optimizer = Cosmic(parameters((5,)))
+    with EventLog(path).attach(optimizer):
+        take_steps(optimizer, 0, 1)
+    size = path.stat().st_size
+    take_steps(optimizer, 1, 3)
+    assert path.stat().st_size == size
+
+
+def test_bad_use_is_refused(path: Path) -> None:
+    with pytest.raises(ValueError, match="every is 0"):
+        EventLog(path, every=0)
+    with pytest.raises(FileNotFoundError):
+        EventLog(path.parent / "missing" / "run.jsonl")
+    with EventLog(path) as log, pytest.raises(TypeError, match="SGD"):
+        log.attach(torch.optim.SGD([nn.Parameter(torch.zeros(1))]))  # type: ignore[arg-type]

@@ -1,0 +1,111 @@
+"""Trajectories that a test runs in a process of its own, and their twins in the reference."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from cosmic import Cosmic
+from helpers import normal, real_dtype_name, set_gradient, stored
+from reference.options import Options
+from reference.tensor import ReferenceTensor
+
+#: What a gradient can hold at its worst, placed among ordinary numbers.
+SPECIAL_VALUES = (
+    0.0, -0.0, 1e-45, -1e-42, 1e-38, 1e-20, 1e18, 3e19, -3.4e38, float("inf"), float("-inf"),
+    float("nan"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Case:
+    """A parameter, its options and what its gradients are.
+
+    Attributes:
+        absent: steps without a gradient.
+        special: every second step's gradient holds SPECIAL_VALUES.
+        poison: value of element 129 of every gradient.
+        pulse: gradients grow and shrink from step to step, so that a gate has something to do.
+    """
+
+    name: str
+    numel: int = 300
+    dtype: str = "float32"
+    grad_dtype: str | None = None
+    steps: int = 5
+    absent: tuple[int, ...] = ()
+    special: bool = False
+    poison: float | None = None
+    pulse: bool = False
+    seed: int = 0
+    index: int = 0
+    options: Options = field(default_factory=Options)
+
+    def param(self) -> Tensor:
+        return normal(7, self.numel, dtype=getattr(torch, self.dtype))
+
+    def gradient(self, step: int) -> Tensor | None:
+        if step in self.absent:
+            return None
+        dtype = getattr(torch, self.grad_dtype or self.dtype)
+        scale = 10.0 ** (step % 5 - 3) if self.pulse else 1.0
+        gradient = normal(100 + step, self.numel, dtype=dtype, scale=scale)
+        if self.special and step % 2:
+            values = torch.tensor(SPECIAL_VALUES, dtype=torch.float64).to(gradient.dtype)
+            gradient[5 : 5 + len(values)] = values
+        if self.poison is not None:
+            gradient[129] = self.poison
+        return gradient
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A parameter and its state after a trajectory, flat, and what the last step reported."""
+
+    arrays: dict[str, NDArray[Any]]
+    stats: dict[str, float]
+
+
+def run_cosmic(case: Case) -> Outcome:
+    """The compiled optimizer. Parameters in front of it give it its index."""
+    param = nn.Parameter(case.param())
+    idle = [nn.Parameter(torch.zeros(1)) for _ in range(case.index)]
+    optimizer = Cosmic([*idle, param], seed=case.seed, **asdict(case.options))
+    with warnings.catch_warnings():
+        if case.special or case.poison is not None:
+            warnings.simplefilter("ignore", RuntimeWarning)
+        for step in range(case.steps):
+            set_gradient(param, case.gradient(step))
+            optimizer.step()
+    state = optimizer.state[param]
+    arrays = {key: stored(value) for key, value in state.items() if isinstance(value, Tensor)}
+    return Outcome({"param": stored(param), **arrays}, optimizer.stats()[0])
+
+
+def run_reference(case: Case) -> Outcome:
+    """The same in NumPy."""
+    dtype = real_dtype_name(getattr(torch, case.dtype))
+    tensor = ReferenceTensor(
+        stored(case.param()), dtype, case.options, index=case.index, seed=case.seed
+    )
+    for step in range(case.steps):
+        gradient = case.gradient(step)
+        if gradient is None:
+            tensor.step(None)
+        else:
+            tensor.step(stored(gradient), real_dtype_name(gradient.dtype))
+    arrays: dict[str, NDArray[Any]] = {"param": tensor.stored, **tensor.moments}
+    if case.options.tier > 0:
+        arrays["step"] = np.array([tensor.steps])
+    if case.options.tier == 1:
+        arrays["magnitude"] = np.array(tensor.averages)
+    if case.options.gate:
+        arrays["gate"] = np.array(tensor.gate.as_list())
+    stats = {"update_rms": tensor.update_rms, "gradient_abs": tensor.mean_abs_gradient}
+    return Outcome(arrays, stats)
