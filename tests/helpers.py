@@ -69,7 +69,9 @@ def take_steps(optimizer: Cosmic, first: int, last: int) -> None:
 
 def bits(tensor: Tensor) -> Tensor:
     """The same memory as integers, so that NaN equals itself and -0 differs from 0."""
-    real = torch.view_as_real(tensor.detach()) if tensor.is_complex() else tensor.detach()
+    real = tensor.detach().resolve_conj().resolve_neg()
+    if real.is_complex():
+        real = torch.view_as_real(real)
     return real.contiguous().view(_BITS[real.element_size()])
 
 

@@ -166,7 +166,7 @@ def test_a_promoted_tensor_starts_with_bias_correction_of_its_own() -> None:
 
 def test_fixed_tiers_are_kept_and_paid_first() -> None:
     params = parameters((20, 30), (20, 30), (600,))
-    groups = [{"params": params[:1]}, {"params": params[1:], "tier": 2}]
+    groups: list[dict[str, Any]] = [{"params": params[:1]}, {"params": params[1:], "tier": 2}]
     optimizer = Cosmic(groups, budget=2 * FULL.nbytes(600) + 40)
     for step in range(4):
         for k, p in enumerate(params):

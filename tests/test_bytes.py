@@ -137,9 +137,8 @@ def test_a_budget_is_kept_and_used(budget: int | str, gate: str | None) -> None:
 @pytest.mark.parametrize("gate", [None, "snr"])
 def test_a_budget_too_small_names_one_that_suffices(gate: str | None) -> None:
     def optimizer_with(budget: int) -> Cosmic:
-        torch.manual_seed(0)
         fixed, free = parameters((300, 7), (129,)), parameters((40, 40), (5,))
-        groups = [{"params": fixed, "tier": 2}, {"params": free}]
+        groups: list[dict[str, Any]] = [{"params": fixed, "tier": 2}, {"params": free}]
         return Cosmic(groups, budget=budget, gate=gate)
 
     tight = optimizer_with(1000)
@@ -266,6 +265,17 @@ def test_no_life_exceeds_its_budget(
             life.reload()
             life.check()
         life.step(10 * seed)
+
+
+@pytest.mark.parametrize("budget", [100, "25%", "1KB"])
+def test_loading_more_state_than_the_budget_holds(budget: int | str) -> None:
+    """What was saved without a budget is cut down, and never stepped over it."""
+    rich, poor = (Cosmic(parameters((40, 9), (129,)), budget=b) for b in (None, budget))
+    take_steps(rich, 0, 2)
+    poor.load_state_dict(rich.state_dict())
+    take_steps(poor, 2, 3)
+    limit = poor.budget_bytes()
+    assert limit is not None and poor.state_bytes() <= limit
 
 
 # ---- state that a user takes away --------------------------------------------------------------

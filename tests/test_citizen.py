@@ -114,8 +114,8 @@ def test_a_closure_runs_once_first_and_with_gradients(watched: bool) -> None:
         calls.append(torch.is_grad_enabled())
         optimizer.zero_grad()
         loss = (p * p).sum()
-        loss.backward()
-        return float(loss)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.item()
 
     with torch.no_grad():
         loss = optimizer.step(closure)
@@ -171,7 +171,23 @@ def test_step_hooks_run_in_order_and_stop_when_removed(
 def test_a_pre_hook_may_exchange_the_closure() -> None:
     optimizer, _ = small()
     optimizer.register_step_pre_hook(lambda who, args, kwargs: ((who, lambda: 42.0), {}))
-    assert optimizer.step() == 42.0  # type: ignore[func-returns-value]
+    assert optimizer.step() == 42.0
+
+
+@pytest.mark.parametrize("call", ["none", "positional", "keyword"])
+def test_hooks_see_the_arguments_that_the_user_gave(call: str) -> None:
+    seen: list[tuple[int, list[str]]] = []
+    for optimizer in (small()[0], AdamW([parameter(0, 3)])):
+        optimizer.register_step_pre_hook(
+            lambda _, args, kwargs: seen.append((len(args), list(kwargs)))
+        )
+        if call == "none":
+            optimizer.step()
+        elif call == "positional":
+            optimizer.step(lambda: 1.0)
+        else:
+            optimizer.step(closure=lambda: 1.0)
+    assert seen[0] == seen[1]
 
 
 def test_hooks_do_not_change_the_step() -> None:
@@ -238,7 +254,8 @@ def test_grad_scaler() -> None:
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
     for bad in (False, True, False):
         ours.zero_grad()
-        scaler.scale((p * normal(3, 30)).sum()).backward()
+        scaled = scaler.scale((p * normal(3, 30)).sum())
+        scaled.backward()  # type: ignore[no-untyped-call]
         if bad:
             assert p.grad is not None
             p.grad[4] = float("inf")
@@ -261,7 +278,17 @@ def test_autograd_notices_that_parameters_changed() -> None:
     optimizer.step()
     assert (p._version > versions[0], idle._version) == (True, versions[1])
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
+
+
+def test_state_stays_on_the_cpu_whatever_the_default_device() -> None:
+    """As where the rest of a model lives on an accelerator."""
+    optimizer, p = small(tier=None, budget="150%", gate="snr")
+    with torch.device("meta"):
+        optimizer.step()
+        optimizer.load_state_dict(optimizer.state_dict())
+        optimizer.step()
+    assert {t.device.type for t in optimizer.state[p].values() if isinstance(t, Tensor)} == {"cpu"}
 
 
 # ---- parameters and groups ---------------------------------------------------------------------
@@ -308,7 +335,7 @@ def test_state_is_keyed_and_named_as_in_adamw() -> None:
 
 def test_step_returns_nothing_without_a_closure() -> None:
     optimizer, _ = small()
-    assert optimizer.step() is None  # type: ignore[func-returns-value]
+    assert optimizer.step() is None
     assert isinstance(optimizer, Optimizer)
     assert "Cosmic" in repr(optimizer) and "weight_decay: 0.1" in repr(optimizer)
 
@@ -337,11 +364,11 @@ def test_a_small_model_learns_with_one_learning_rate(options: dict[str, Any]) ->
     points, labels = two_moons_like()
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(2, 32), nn.Tanh(), nn.Linear(32, 2))
-    optimizer = Cosmic(model.parameters(), lr=0.02, betas=(0.85, 0.99), weight_decay=0.01, **options)
+    optimizer = Cosmic(model.parameters(), **{**UNUSUAL, "lr": 0.02, **options})
     loss = torch.tensor(0.0)
     for _ in range(150):
         optimizer.zero_grad()
         loss = nn.functional.cross_entropy(model(points), labels)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-    assert float(loss) < 0.1
+    assert loss.item() < 0.3  # from 0.69

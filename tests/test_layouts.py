@@ -45,7 +45,8 @@ LAYOUTS: dict[str, tuple[tuple[int, ...], Callable[[Tensor], Tensor]]] = {
 def walk_order(x: Tensor) -> list[int]:
     """The dimensions of a parameter in the order in which COSMIC walks it: the memory's where it
     has no gaps, else the indices'."""
-    by_stride = sorted(range(x.dim()), key=lambda d: -x.stride(d) if x.size(d) > 1 else 0)
+    strides, sizes = x.stride(), x.shape
+    by_stride = sorted(range(x.dim()), key=lambda d: -strides[d] if sizes[d] > 1 else 0)
     return by_stride if x.permute(by_stride).is_contiguous() else list(range(x.dim()))
 
 

@@ -51,7 +51,10 @@ def test_the_header_says_what_runs(path: Path) -> None:
 
 
 def test_steps_carry_what_the_optimizer_reports(path: Path) -> None:
-    optimizer = Cosmic([{"params": parameters((50,))}, {"params": parameters((7,)), "lr": 0.5}])
+    groups: list[dict[str, Any]] = [
+        {"params": parameters((50,))}, {"params": parameters((7,)), "lr": 0.5},
+    ]  # fmt: skip
+    optimizer = Cosmic(groups)
     with EventLog(path).attach(optimizer):
         take_steps(optimizer, 0, 3)
     steps = read(path, "step")
@@ -72,8 +75,7 @@ def test_every_so_many_steps(path: Path) -> None:
 
 def test_transitions_are_written_in_order(path: Path) -> None:
     params = parameters((20, 30), (20, 30))
-    named = [("a", params[0]), ("b", params[1])]
-    optimizer = Cosmic(named, budget=4834, reallocate_every=2)
+    optimizer = Cosmic(zip("ab", params, strict=True), budget=4834, reallocate_every=2)
     with EventLog(path).attach(optimizer):
         for scale in (0.1, 0.1, 100.0, 100.0, 100.0):
             params[0].grad, params[1].grad = normal(1, 20, 30), normal(2, 20, 30, scale=scale)

@@ -12,14 +12,13 @@ import pytest
 from numpy.typing import NDArray
 
 from conftest import Runner
-from helpers import SIZES
+from helpers import SIZES, UNUSUAL
 from reference.options import Options
 from trajectories import Case, Outcome, run_cosmic, run_reference
 
 
 def options(**changes: Any) -> Options:
-    usual = {"lr": 3e-3, "betas": (0.8, 0.95), "eps": 1e-6, "weight_decay": 0.1}
-    return Options(**(usual | changes))
+    return Options(**{**UNUSUAL, **changes})
 
 
 def rungs(**changes: Any) -> dict[str, Options]:
@@ -34,7 +33,10 @@ def rungs(**changes: Any) -> dict[str, Options]:
 
 def cases() -> list[Case]:
     """What is compared; every row differs from a plain run in one or two things."""
-    gate = {"gate": "snr", "c_min": 0.3}
+    gate = {"gate": "snr", "c_min": 0.01}
+    wild = (1e-3, 1e-2, 0.1, 1.0, 10.0)  # the gate is nearly closed
+    mild = (1.0, 1.3, 0.8, 1.1, 1.0, 0.9, 3.0)  # it closes in part, for spread and for the jump
+    ties = {"tier": 0, "betas": (0.0, 0.9), "weight_decay": 0.0}
     slow = {"beta_slow": 0.999, "alpha": 3.0, "slow_warmup": 4}
     f64 = {f"tier{t}": options(tier=t) for t in (0, 1, 2)} | {"slow": options(**slow)}
     mixes = list(product(("float32", "bfloat16", "float16"), repeat=2))
@@ -55,10 +57,14 @@ def cases() -> list[Case]:
         *(Case(f"special-{dtype}-{key}", dtype=dtype, options=rung, special=True)
           for dtype in ("bfloat16", "float16") for key, rung in rungs().items()
           if key in ("tier1", "bf16")),
-        *(Case(f"gate-{key}", options=rung, pulse=True, steps=30, numel=150)
+        *(Case(f"gate-{name}-{key}", options=rung, pulse=pulse, steps=30, numel=150)
+          for name, pulse in (("wild", wild), ("mild", mild))
           for key, rung in rungs(**gate).items() if key in ("tier0", "tier1", "fp32", "bf16+slow")),
-        Case("gate-special", options=options(**gate), pulse=True, steps=30, special=True),
-        Case("gate-float64", dtype="float64", options=options(**gate), pulse=True, steps=30),
+        Case("gate-special", options=options(**gate), pulse=mild, steps=30, special=True),
+        Case("gate-float64", dtype="float64", options=options(**gate), pulse=mild, steps=30),
+        # half a unit of the last place of numbers from 1 to 2
+        Case("ties-bfloat16", dtype="bfloat16", options=options(**ties, lr=2.0**-8)),
+        Case("ties-float16", dtype="float16", options=options(**ties, lr=2.0**-11)),
         Case("seed-and-index", options=options(state_dtype="bf16"), seed=2**64 - 1, index=3),
         Case("slow-warm-up", options=options(**slow), steps=8),
         Case("slow-warm-up-beta1-0", options=options(betas=(0.0, 0.9), **slow), steps=6),

@@ -84,8 +84,8 @@ def test_bytes_are_exact(numel: int, bits: int, block_size: int) -> None:
     quantized = quantize(normal(0, numel), bits, block_size)
     blocks = math.ceil(numel / block_size)
     assert quantized.nbytes == blocks * (block_size * bits // 8 + 4)
-    stored = quantized.codes.untyped_storage().nbytes() + quantized.scales.untyped_storage().nbytes()
-    assert quantized.nbytes == stored
+    held = sum(t.untyped_storage().nbytes() for t in (quantized.codes, quantized.scales))
+    assert quantized.nbytes == held
 
 
 def run_quantize(
@@ -154,6 +154,13 @@ def test_codes_follow_the_indices_not_the_memory(layout: str, dtype: torch.dtype
     back = quantized.dequantize()
     assert back.shape == view.shape and back.dtype == dtype and back.is_contiguous()
     assert same_bits(back, twin.dequantize())
+
+
+def test_codes_are_on_the_cpu_whatever_the_default_device() -> None:
+    x = normal(0, 50)
+    with torch.device("meta"):
+        back = quantize(x).dequantize()
+    assert torch.equal(back, quantize(x).dequantize())
 
 
 def test_a_parameter_is_quantized_without_a_graph() -> None:

@@ -31,7 +31,7 @@ class Case:
         absent: steps without a gradient.
         special: every second step's gradient holds SPECIAL_VALUES.
         poison: value of element 129 of every gradient.
-        pulse: gradients grow and shrink from step to step, so that a gate has something to do.
+        pulse: what the gradients of successive steps are multiplied with, over and over.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Case:
     absent: tuple[int, ...] = ()
     special: bool = False
     poison: float | None = None
-    pulse: bool = False
+    pulse: tuple[float, ...] = (1.0,)
     seed: int = 0
     index: int = 0
     options: Options = field(default_factory=Options)
@@ -54,7 +54,7 @@ class Case:
         if step in self.absent:
             return None
         dtype = getattr(torch, self.grad_dtype or self.dtype)
-        scale = 10.0 ** (step % 5 - 3) if self.pulse else 1.0
+        scale = self.pulse[step % len(self.pulse)]
         gradient = normal(100 + step, self.numel, dtype=dtype, scale=scale)
         if self.special and step % 2:
             values = torch.tensor(SPECIAL_VALUES, dtype=torch.float64).to(gradient.dtype)

@@ -30,9 +30,12 @@ int64_t blocks_of(int64_t count, int64_t block_size) {
 // Such as "1, 2": where the element with this position in index order is.
 std::string index_text(const TensorView &view, int64_t position) {
   std::string text;
-  for (int d = view.ndim - 1; d >= 0; --d) {
-    text = std::to_string(position % view.sizes[d]) + (text.empty() ? "" : ", ") + text;
-    position /= view.sizes[d];
+  int64_t inside = view.numel(); // elements under one index of the dimensions so far
+  for (int d = 0; d < view.ndim; ++d) {
+    inside /= view.sizes[d];
+    if (d) text += ", ";
+    text += std::to_string(position / inside);
+    position %= inside;
   }
   return text;
 }

@@ -10,11 +10,11 @@ void adam_step_(Tensors params, Tensors grads, Tensors exp_avgs, Tensors exp_avg
                 double lr, double beta1, double beta2, double eps, double weight_decay,
                 bool maximize, int64_t seed) {
   with_standard_errors([&] {
-    check(kLrRange, lr);
-    check(kBeta1Range, beta1);
-    check(kBeta2Range, beta2);
-    check(kEpsRange, eps);
-    check(kWeightDecayRange, weight_decay);
+    check(ranges::kLr, lr);
+    check(ranges::kBeta1, beta1);
+    check(ranges::kBeta2, beta2);
+    check(ranges::kEps, eps);
+    check(ranges::kWeightDecay, weight_decay);
     Group group;
     group.lr = lr;
     group.beta1 = beta1;
@@ -41,9 +41,9 @@ void adam_step_(Tensors params, Tensors grads, Tensors exp_avgs, Tensors exp_avg
 void sign_step_(Tensors params, Tensors grads, double lr, double beta1, double weight_decay,
                 bool maximize) {
   with_standard_errors([&] {
-    check(kLrRange, lr);
-    check(kBeta1Range, beta1);
-    check(kWeightDecayRange, weight_decay);
+    check(ranges::kLr, lr);
+    check(ranges::kBeta1, beta1);
+    check(ranges::kWeightDecay, weight_decay);
     Group group;
     group.lr = lr;
     group.beta1 = beta1;

@@ -1,10 +1,10 @@
 #include "bindings/group_reader.h"
 
-#include <cmath>
 #include <iterator>
 #include <string>
 
 #include "core/error.h"
+#include "plan/hyperparameters.h"
 
 namespace py = pybind11;
 
@@ -34,23 +34,18 @@ public:
   }
 
   // A number, or a tensor or array of one element.
-  double number(const char *expected) const { return as_double(value_.ptr(), expected); }
+  double in(const Range &range) const { return checked(value_.ptr(), range, range.expected); }
 
-  double in_range(double low, double high, bool open_high, const char *expected) const {
-    return checked(number(expected), low, high, open_high, expected);
-  }
-
-  void pair(double &first, double &second, const char *expected) const {
+  void pair(double &first, double &second) const {
+    constexpr const char *kExpected = "two numbers in [0, 1)";
     const py::object items =
         py::reinterpret_steal<py::object>(PySequence_Fast(value_.ptr(), "not a sequence"));
     if (!items || PySequence_Fast_GET_SIZE(items.ptr()) != 2) {
       PyErr_Clear();
-      fail(expected);
+      fail(kExpected);
     }
-    double *out[] = {&first, &second};
-    for (Py_ssize_t k = 0; k < 2; ++k)
-      *out[k] = checked(as_double(PySequence_Fast_GET_ITEM(items.ptr(), k), expected), 0, 1, true,
-                        expected);
+    first = checked(PySequence_Fast_GET_ITEM(items.ptr(), 0), ranges::kBeta1, kExpected);
+    second = checked(PySequence_Fast_GET_ITEM(items.ptr(), 1), ranges::kBeta2, kExpected);
   }
 
   bool is_none() const { return value_.is_none(); }
@@ -61,16 +56,12 @@ public:
   }
 
 private:
-  double as_double(PyObject *object, const char *expected) const {
+  double checked(PyObject *object, const Range &range, const char *expected) const {
     const double x = PyBool_Check(object) ? -1.0 : PyFloat_AsDouble(object);
-    if (PyErr_Occurred() || PyBool_Check(object)) {
+    if (PyErr_Occurred() || PyBool_Check(object) || !range.contains(x)) {
       PyErr_Clear();
       fail(expected);
     }
-    return x;
-  }
-  double checked(double x, double low, double high, bool open_high, const char *expected) const {
-    if (!std::isfinite(x) || x < low || x > high || (open_high && x == high)) fail(expected);
     return x;
   }
 
@@ -91,27 +82,20 @@ py::object value_of(const py::dict &group, int index, size_t key) {
   return py::reinterpret_borrow<py::object>(value);
 }
 
-constexpr double kHuge = 1e300;
-
 Group parse(const std::vector<py::object> &values, int index) {
   const auto entry = [&](Key key) { return Entry(index, key, values[key]); };
   Group g;
-  g.lr = entry(kLr).in_range(0, kHuge, false, "a finite number >= 0");
-  entry(kBetas).pair(g.beta1, g.beta2, "two numbers in [0, 1)");
-  g.eps = entry(kEps).in_range(0, kHuge, false, "a finite number >= 0");
-  g.weight_decay = entry(kWeightDecay).in_range(0, kHuge, false, "a finite number >= 0");
+  g.lr = entry(kLr).in(ranges::kLr);
+  entry(kBetas).pair(g.beta1, g.beta2);
+  g.eps = entry(kEps).in(ranges::kEps);
+  g.weight_decay = entry(kWeightDecay).in(ranges::kWeightDecay);
   g.maximize = entry(kMaximize).truth();
-  const Entry slow = entry(kBetaSlow);
-  if (!slow.is_none()) {
-    g.beta_slow = slow.in_range(0, 1, true, "None, or a number in (0, 1)");
-    if (g.beta_slow == 0) slow.fail("None, or a number in (0, 1)");
-  }
-  g.alpha = entry(kAlpha).in_range(0, kHuge, false, "a finite number >= 0");
-  const Entry warmup = entry(kSlowWarmup);
-  if (!warmup.is_none())
-    g.slow_warmup =
-        static_cast<int64_t>(warmup.in_range(0, 1e15, false, "None, or a number of steps >= 0"));
-  g.c_min = entry(kCMin).in_range(0, 1, false, "a number in [0, 1]");
+  if (const Entry slow = entry(kBetaSlow); !slow.is_none())
+    g.beta_slow = slow.in(ranges::kBetaSlow);
+  g.alpha = entry(kAlpha).in(ranges::kAlpha);
+  if (const Entry warmup = entry(kSlowWarmup); !warmup.is_none())
+    g.slow_warmup = static_cast<int64_t>(warmup.in(ranges::kSlowWarmup));
+  g.c_min = entry(kCMin).in(ranges::kCMin);
   return g;
 }
 

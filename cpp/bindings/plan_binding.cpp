@@ -9,6 +9,7 @@
 #include "core/error.h"
 #include "core/overlap.h"
 #include "gates/snr.h"
+#include "plan/bind.h"
 #include "rules/scalar_magnitude.h"
 
 namespace py = pybind11;
@@ -22,21 +23,6 @@ Rule rule_of(const std::string &name) {
   if (name == "scalar_sign") return Rule::scalar_sign;
   if (name == "adam") return Rule::adam;
   throw Error(ErrorKind::value, "unknown rule '" + name + "'; expected sign, scalar_sign or adam");
-}
-
-std::string sizes_text(const TensorView &view) {
-  std::string text = "(";
-  for (int d = 0; d < view.ndim; ++d) text += (d ? ", " : "") + std::to_string(view.sizes[d]);
-  return text + ")";
-}
-
-const char *dtype_name(DType dtype) {
-  constexpr const char *kNames[] = {"float32", "bfloat16", "float16", "float64"};
-  return kNames[static_cast<int>(dtype)];
-}
-
-DType codec_dtype(const std::string &codec) {
-  return codec == "bf16" ? DType::bf16 : codec == "fp64" ? DType::f64 : DType::f32;
 }
 
 // Scalars of a rung: one contiguous tensor of 8-byte elements.
@@ -70,13 +56,7 @@ void PlanBinding::add_row(const py::object &param, const std::string &name, int 
   row.index = index;
   row.rule = rule_of(rule);
   entry.param_view = read_tensor(param.ptr(), name);
-  entry.order = walk_order(entry.param_view);
-  if (entry.order.overlaps)
-    throw Error(ErrorKind::value, name + " overlaps itself (an expanded or overlapping view); "
-                                         "COSMIC steps parameters whose elements are distinct");
-  row.numel = entry.param_view.numel();
-  row.param = {entry.param_view.data, entry.param_view.dtype,
-               walk_along(entry.param_view, entry.order)};
+  entry.order = bind_param(row, entry.param_view);
   row.combination = find_combination(row.is_f64(), rule == "adam" ? "adam" : "sign", m, m_slow, v);
   bind_state(entry, row, m, m_slow, v);
   entry.row = static_cast<int>(plan_.rows.size());
@@ -92,13 +72,8 @@ void PlanBinding::bind_state(Entry &entry, Row &row, const std::string &m,
     const std::string what = std::string("state '") + key + "' of " + row.name;
     if (!state.contains(key)) throw Error(ErrorKind::value, what + " is missing");
     const py::object tensor = state[key];
-    const TensorView view = read_tensor(tensor.ptr(), what);
-    if (view.dtype != codec_dtype(codec) || !view.same_sizes(entry.param_view) ||
-        !walk_along(view, entry.order).contiguous())
-      throw Error(ErrorKind::value, what + " is " + dtype_name(view.dtype) + " of shape " +
-                                        sizes_text(view) + "; its parameter's rung needs codec " +
-                                        codec + " of shape " + sizes_text(entry.param_view));
-    planes.data[0] = view.data;
+    planes.data[0] =
+        bind_slot(read_tensor(tensor.ptr(), what), codec, what, entry.param_view, entry.order);
   };
   slot("exp_avg", m, row.m);
   slot("exp_avg_slow", m_slow, row.m_slow);
@@ -163,15 +138,7 @@ void PlanBinding::refresh_gradient(Entry &entry, Row &row, PyObject *gradient) {
   }
   row.grad.data = view.data;
   if (entry.grad_view.data && view.same_geometry(entry.grad_view)) return;
-  if (!view.same_sizes(entry.param_view))
-    throw Error(ErrorKind::value, "gradient of " + name + " has shape " + sizes_text(view) +
-                                      ", its parameter " + sizes_text(entry.param_view));
-  if ((view.dtype == DType::f64) != row.is_f64())
-    throw Error(ErrorKind::type, "gradient of " + name + " is " + dtype_name(view.dtype) +
-                                     " and its parameter " + dtype_name(entry.param_view.dtype) +
-                                     "; float64 goes with float64 only: cast one of them");
-  row.grad.dtype = view.dtype;
-  row.grad.walk = walk_along(view, entry.order);
+  bind_gradient(row, view, entry.param_view, entry.order);
   entry.grad_view = view;
 }
 

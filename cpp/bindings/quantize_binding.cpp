@@ -3,6 +3,7 @@
 #include "bindings/register.h"
 #include "bindings/tensor_reader.h"
 #include "core/error.h"
+#include "plan/bind.h"
 #include "plan/quantize.h"
 
 namespace py = pybind11;
@@ -10,19 +11,6 @@ namespace py = pybind11;
 namespace cosmic {
 
 namespace {
-
-Operand operand_of(const TensorView &view, const std::string &what) {
-  if (view.dtype == DType::f64)
-    throw Error(ErrorKind::type,
-                what + " is float64; expected float32, bfloat16 or float16: cast it first");
-  const WalkOrder order = walk_order(view);
-  // codes follow the indices, not the memory, so that they mean the same in any layout
-  WalkOrder by_index = order;
-  by_index.ndim = 0;
-  for (int d = 0; d < view.ndim; ++d)
-    if (view.sizes[d] != 1) by_index.dims[by_index.ndim++] = d;
-  return {view.data, view.dtype, walk_along(view, by_index)};
-}
 
 void *output(const py::object &tensor, int code, int bits, int64_t numel, const char *what) {
   const RawTensor raw = read_raw(tensor.ptr(), what);
@@ -38,7 +26,7 @@ int64_t quantize_tensor(const py::object &from, int bits, int64_t block_size,
   check_quantization(bits, block_size);
   const TensorView view = read_tensor(from.ptr(), "tensor");
   const int64_t count = view.numel();
-  const Operand operand = operand_of(view, "tensor");
+  const Operand operand = operand_by_index(view, "tensor");
   auto *code_data = static_cast<uint8_t *>(
       output(codes, kUnsignedCode, 8, quantized_code_bytes(count, bits, block_size), "codes"));
   auto *scale_data = static_cast<float *>(
@@ -52,7 +40,7 @@ void dequantize_tensor(const py::object &codes, const py::object &scales, int bi
   check_quantization(bits, block_size);
   const TensorView view = read_tensor(to.ptr(), "out");
   const int64_t count = view.numel();
-  const Operand operand = operand_of(view, "out");
+  const Operand operand = operand_by_index(view, "out");
   const auto *code_data = static_cast<const uint8_t *>(
       output(codes, kUnsignedCode, 8, quantized_code_bytes(count, bits, block_size), "codes"));
   const auto *scale_data = static_cast<const float *>(

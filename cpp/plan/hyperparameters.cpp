@@ -1,15 +1,10 @@
 #include "plan/hyperparameters.h"
 
-#include <cmath>
 #include <sstream>
 
 #include "core/error.h"
 
 namespace cosmic {
-
-bool Range::contains(double x) const {
-  return std::isfinite(x) && x >= low && x <= high && !(open_high && x == high);
-}
 
 void check(const Range &range, double x) {
   if (range.contains(x)) return;

@@ -5,19 +5,27 @@ namespace cosmic {
 
 struct Range {
   const char *name;
-  double low, high; // both inside, unless high is open
-  bool open_high;
+  double low, high;     // both are inside
   const char *expected; // for messages
 
-  bool contains(double x) const; // false for infinities and NaN
+  bool contains(double x) const { return x >= low && x <= high; } // never a NaN or an infinity
 };
 
-inline constexpr double kHuge = 1e300;
-inline constexpr Range kLrRange{"lr", 0, kHuge, false, "a finite number >= 0"};
-inline constexpr Range kBeta1Range{"beta1", 0, 1, true, "a number in [0, 1)"};
-inline constexpr Range kBeta2Range{"beta2", 0, 1, true, "a number in [0, 1)"};
-inline constexpr Range kEpsRange{"eps", 0, kHuge, false, "a finite number >= 0"};
-inline constexpr Range kWeightDecayRange{"weight_decay", 0, kHuge, false, "a finite number >= 0"};
+namespace ranges {
+
+inline constexpr double kHuge = 1e300, kAboveZero = 0x1p-1022, kBelowOne = 1 - 0x1p-53;
+
+inline constexpr Range kLr{"lr", 0, kHuge, "a finite number >= 0"};
+inline constexpr Range kBeta1{"beta1", 0, kBelowOne, "a number in [0, 1)"};
+inline constexpr Range kBeta2{"beta2", 0, kBelowOne, "a number in [0, 1)"};
+inline constexpr Range kEps{"eps", 0, kHuge, "a finite number >= 0"};
+inline constexpr Range kWeightDecay{"weight_decay", 0, kHuge, "a finite number >= 0"};
+inline constexpr Range kBetaSlow{"beta_slow", kAboveZero, kBelowOne, "None, or a number in (0, 1)"};
+inline constexpr Range kAlpha{"alpha", 0, kHuge, "a finite number >= 0"};
+inline constexpr Range kSlowWarmup{"slow_warmup", 0, 1e15, "None, or a number of steps >= 0"};
+inline constexpr Range kCMin{"c_min", 0, 1, "a number in [0, 1]"};
+
+} // namespace ranges
 
 // Throws Error that names the hyper-parameter if `x` is out of its range.
 void check(const Range &range, double x);

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 def levels(bits: int) -> int:
     """The largest code: 7 or 127."""
-    return 2 ** (bits - 1) - 1
+    return (1 << bits - 1) - 1
 
 
 def encode(

@@ -48,6 +48,6 @@ def narrow_stochastic(values: Array, random_bits: NDArray[np.uint32]) -> Array:
     return _cut_to_bf16(values, random_bits >> 16)
 
 
-def _cut_to_bf16(values: Array, addend: NDArray[np.uint32]) -> Array:
+def _cut_to_bf16(values: Array, addend: Array) -> Array:
     cut = (values.view(np.uint32) + addend) >> 16
     return np.where(np.isnan(values), 0x7FC0, cut).astype(np.uint16)

@@ -33,8 +33,8 @@ def hub_answers(seconds: float = PROBE_SECONDS) -> bool:
 
 
 def _probe(endpoint: str, seconds: float, answered: threading.Event) -> None:
-    request = urllib.request.Request(endpoint, method="HEAD")
     try:
+        request = urllib.request.Request(endpoint, method="HEAD")
         with urllib.request.urlopen(request, timeout=seconds):
             answered.set()
     except urllib.error.HTTPError:

@@ -11,6 +11,7 @@ import torch
 import cosmic
 from cosmic import _core
 
+MEMORY_MAP = Path("/proc/self/maps")
 OPENMP_LIBRARY = re.compile(r"(/\S*lib(?:gomp|iomp5|omp)[^/\s]*\.(?:so|dylib)[^/\s]*)$")
 
 
@@ -35,7 +36,7 @@ def core_count() -> int:
 def openmp_runtimes() -> list[str] | None:
     """Paths of the OpenMP libraries in this process; None where the system does not tell."""
     try:
-        maps = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")
+        maps = MEMORY_MAP.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
     found = (OPENMP_LIBRARY.search(line) for line in maps.splitlines())

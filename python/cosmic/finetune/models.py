@@ -75,14 +75,14 @@ def _from_pretrained(loader: Any, model: str) -> Any:
     except (OSError, ValueError) as error:
         if local:
             raise UsageError(f"model folder {model}: {_one_line(error)}") from error
-        raise UsageError(_hub_advice(model)) from error
+        raise UsageError(hub_advice(model)) from error
 
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def _hub_advice(model: str) -> str:
+def hub_advice(model: str) -> str:
     """One sentence: why there is no such model, and what to do instead."""
     from huggingface_hub import is_offline_mode
 

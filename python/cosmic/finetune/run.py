@@ -107,14 +107,14 @@ def _prepare_tokens(config: RunConfig, vocabulary: int, cache: Path) -> "TokenFo
 def _tokenize(
     config: RunConfig, documents: "Corpus", vocabulary: int | None, folder: Path
 ) -> "TokenFolder":
-    from cosmic.finetune import models, tokens
+    from cosmic.finetune import models, tokenizing
 
     if vocabulary is None:
         tokenizer = models.load_tokenizer(config.model)
     else:
         texts = (text for batch in documents.train.iter(batch_size=256) for text in batch["text"])
-        tokenizer = tokens.train_tokenizer(texts, vocabulary)
-    return tokens.write_tokens(folder, documents, tokenizer, config.block_size)
+        tokenizer = tokenizing.train_tokenizer(texts, vocabulary)
+    return tokenizing.write_tokens(folder, documents, tokenizer, config.block_size)
 
 
 def _train_in_process(

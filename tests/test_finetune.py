@@ -1,0 +1,491 @@
+"""The fine-tuning comparison: its parts, and one small comparison from start to end."""
+
+import csv
+import json
+import math
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import cosmic
+from cosmic.finetune import (
+    batches,
+    corpus,
+    memory,
+    models,
+    plot,
+    report,
+    sources,
+    tokenizing,
+    tokens,
+)
+from cosmic.finetune.config import RunConfig, default_out
+from cosmic.finetune.errors import UsageError
+from cosmic.finetune.optimizers import OPTIMIZERS, OptimizerSpec, parse_spec, parse_specs
+from cosmic.finetune.worker import lr_factor
+
+SENTENCE = "the quick brown fox jumps over the lazy dog, and number {} never sleeps\n"
+TEXT = "".join(SENTENCE.format(number) for number in range(400))
+
+
+# ---- optimizer specs ----------------------------------------------------------------------
+
+
+def test_spec_reads_name_and_typed_options() -> None:
+    spec = parse_spec("cosmic:budget=10%:tier=1:c_min=0.5")
+    assert spec.name == "cosmic"
+    assert spec.options == {"budget": "10%", "tier": 1, "c_min": 0.5}
+    assert parse_spec(spec.text) == spec
+
+
+def test_slug_is_a_plain_file_name() -> None:
+    assert parse_spec("cosmic:budget=10%:tier=1").slug == "cosmic-budget-10pct-tier-1"
+
+
+def test_budget_goes_to_entries_without_their_own() -> None:
+    specs = parse_specs("adamw,cosmic,cosmic:budget=50%", budget="10%")
+    assert [spec.text for spec in specs] == ["adamw", "cosmic:budget=10%", "cosmic:budget=50%"]
+
+
+def test_budget_can_make_two_entries_the_same() -> None:
+    with pytest.raises(UsageError, match="given twice"):
+        parse_specs("cosmic,cosmic:budget=10%", budget="10%")
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_in_the_table_steps_and_counts_its_state(name: str) -> None:
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(16, 16)
+    optimizer = OptimizerSpec(name).build(layer.named_parameters(), lr=0.1, weight_decay=0.0)
+    before = layer.weight.detach().clone()
+    layer(torch.ones(1, 16)).sum().backward()
+    optimizer.step()
+    assert not torch.equal(layer.weight, before)
+    moments = 2 * 4 * sum(parameter.numel() for parameter in layer.parameters())
+    assert OPTIMIZERS[name].state_bytes(optimizer) >= moments
+
+
+def test_option_of_the_spec_wins_over_the_shared_one() -> None:
+    layer = torch.nn.Linear(2, 2)
+    spec = parse_spec("cosmic:lr=0.5")
+    optimizer = spec.build(layer.named_parameters(), lr=0.1, weight_decay=0.2)
+    assert optimizer.param_groups[0]["lr"] == 0.5
+    assert optimizer.param_groups[0]["weight_decay"] == 0.2
+
+
+def test_value_that_the_optimizer_refuses_is_told_in_its_words() -> None:
+    layer = torch.nn.Linear(2, 2)
+    with pytest.raises(UsageError, match=r"optimizer 'cosmic:gate=loud': .*loud"):
+        parse_spec("cosmic:gate=loud").build(layer.named_parameters(), lr=0.1, weight_decay=0.0)
+
+
+# ---- names --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("model", "dataset", "folder"),
+    [
+        ("tiny-gpt2", "python-stdlib", "tiny-gpt2-python-stdlib"),
+        ("a/b", "wikitext:x:train[:1%]", "a-b-wikitext-x-train-1pct"),
+        ("./m", "../t.txt", "m-t.txt"),
+    ],
+)
+def test_default_folder_is_safe_on_every_file_system(model: str, dataset: str, folder: str) -> None:
+    assert default_out(model, dataset) == Path("runs") / folder
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("wikitext", ("wikitext", None, "train")),
+        ("wikitext:raw", ("wikitext", "raw", "train")),
+        ("imdb:test", ("imdb", None, "test")),
+        ("imdb:train[:1%]", ("imdb", None, "train[:1%]")),
+        ("a/b:raw:train[10:20]", ("a/b", "raw", "train[10:20]")),
+    ],
+)
+def test_hub_dataset_name(text: str, expected: tuple[str, str | None, str]) -> None:
+    assert corpus.parse_hub_name(text) == corpus.HubName(*expected)
+
+
+@pytest.mark.parametrize("text", ["", ":raw", "a::train", "a:b:train:c"])
+def test_bad_hub_dataset_name(text: str) -> None:
+    with pytest.raises(UsageError, match=r"id\[:config\]\[:split\]"):
+        corpus.parse_hub_name(text)
+
+
+@pytest.mark.parametrize(
+    ("model", "from_scratch", "expected"),
+    [
+        ("tiny-gpt2", False, sources.Source.BUILT_IN),
+        ("distilgpt2", True, sources.Source.BUILT_IN),
+        ("distilbert/distilgpt2", True, sources.Source.BUILT_IN),
+        ("distilgpt2", False, sources.Source.HUB),
+        ("somebody/llama", True, sources.Source.HUB),
+        ("./missing", True, sources.Source.LOCAL),
+    ],
+)
+def test_where_a_model_comes_from(model: str, from_scratch: bool, expected: sources.Source) -> None:
+    assert sources.model_source(model, from_scratch) is expected
+
+
+# ---- documents ----------------------------------------------------------------------------
+
+
+def test_stdlib_split_shares_no_file() -> None:
+    files = corpus.stdlib_files()
+    held_out = [name for name in files if corpus.is_held_out(name)]
+    assert files == sorted(set(files))
+    assert 0.05 < len(held_out) / len(files) < 0.2
+    assert not any("test" in Path(name).parts for name in files)
+    loaded = corpus.load_corpus("python-stdlib")
+    assert 0 < len(loaded.validation) <= len(held_out)
+    assert 0 < len(loaded.train) <= len(files) - len(held_out)
+    # Long files only: a few short ones are copies of each other.
+    train = {text for text in loaded.train["text"] if len(text) > 1000}
+    assert train.isdisjoint(loaded.validation["text"])
+
+
+def test_few_documents_are_cut_by_lines_and_nothing_is_lost() -> None:
+    train, held_out = corpus.split_tail([TEXT])
+    assert "".join(train) + "".join(held_out) == TEXT
+    assert len("".join(held_out).splitlines()) == 40
+
+
+def test_one_long_line_is_cut_between_words() -> None:
+    text = " ".join(str(number) for number in range(100))
+    train, held_out = corpus.split_tail([text])
+    assert train[0] + held_out[0] == text
+    assert held_out[0].split() == [str(number) for number in range(90, 100)]
+
+
+def test_many_documents_stay_whole() -> None:
+    documents = [f"document {number}" for number in range(25)]
+    train, held_out = corpus.split_tail(documents)
+    assert train + held_out == documents
+    assert len(held_out) == 2
+
+
+def test_jsonl_uses_the_field_text(tmp_path: Path) -> None:
+    file = tmp_path / "data.jsonl"
+    file.write_text("\n".join(json.dumps({"text": f"line {i}", "id": i}) for i in range(20)))
+    loaded = corpus.load_corpus(str(file))
+    assert list(loaded.train["text"]) == [f"line {i}" for i in range(18)]
+    assert list(loaded.validation["text"]) == ["line 18", "line 19"]
+
+
+@pytest.mark.parametrize("line", ['{"body": "x"}', "[1]", '{"text": 3}', "plain text"])
+def test_jsonl_without_text_names_line_and_expectation(line: str, tmp_path: Path) -> None:
+    file = tmp_path / "data.jsonl"
+    file.write_text(f'{{"text": "good"}}\n{line}\n')
+    with pytest.raises(UsageError, match=r'data\.jsonl:2: expected .* string "text"'):
+        corpus.load_corpus(str(file))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "does not exist"), (b"", "is empty"), (b"\xff\xfe\xfa", "cannot be read as UTF-8")],
+)
+def test_unusable_text_file(content: bytes | None, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "data.txt"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(UsageError, match=message):
+        corpus.load_corpus(str(file))
+
+
+# ---- tokens and batches -------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def text_corpus(tmp_path_factory: pytest.TempPathFactory) -> corpus.Corpus:
+    file = tmp_path_factory.mktemp("text") / "data.txt"
+    file.write_text(TEXT)
+    return corpus.load_corpus(str(file))
+
+
+def test_trained_tokenizer_keeps_every_byte_and_its_size() -> None:
+    tokenizer = tokenizing.train_tokenizer([TEXT], 300)
+    assert len(tokenizer) == 300
+    text = "fox é 漢\t\x00"  # bytes that the training text never showed
+    assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+
+
+def test_vocabulary_too_small_for_bytes() -> None:
+    with pytest.raises(UsageError, match="at least 257"):
+        tokenizing.train_tokenizer([TEXT], 256)
+
+
+@pytest.mark.parametrize("separate", [True, False])
+def test_documents_are_separated_by_the_end_token(separate: bool) -> None:
+    tokenizer = tokenizing.train_tokenizer([TEXT], 300)
+    documents = corpus._to_dataset(["one", "", "two"])
+    stream = tokenizing.encode(documents, tokenizer, separate)
+    ends = (stream == tokenizer.eos_token_id).sum()
+    assert ends == (2 if separate else 0)
+    assert tokenizer.decode(stream, skip_special_tokens=True) == "onetwo"
+
+
+def test_packing_drops_only_the_unfilled_end() -> None:
+    stream = np.arange(23, dtype=np.int32)
+    blocks = tokenizing.pack(stream, 5)
+    assert blocks.shape == (4, 5)
+    assert np.array_equal(blocks.ravel(), stream[:20])
+
+
+def test_tokens_on_disk_are_found_again(text_corpus: corpus.Corpus, tmp_path: Path) -> None:
+    tokenizer = tokenizing.train_tokenizer([TEXT], 300)
+    folder = tokens.cache_folder(tmp_path, "data", 300, 16)
+    assert tokens.open_tokens(folder) is None
+    written = tokenizing.write_tokens(folder, text_corpus, tokenizer, 16)
+    found = tokens.open_tokens(folder)
+    assert found == written
+    assert found is not None and found.train().shape == (written.train_tokens // 16, 16)
+    assert found.validation().max() < 300
+    assert [path.name for path in tmp_path.iterdir()] == [folder.name], "no partial folder left"
+
+
+def test_tokens_of_other_data_have_another_folder(tmp_path: Path) -> None:
+    assert tokens.cache_folder(tmp_path, "a", 16) != tokens.cache_folder(tmp_path, "a", 32)
+
+
+def test_text_shorter_than_a_block(text_corpus: corpus.Corpus, tmp_path: Path) -> None:
+    tokenizer = tokenizing.train_tokenizer([TEXT], 300)
+    with pytest.raises(UsageError, match="validation text is shorter than one block of 2000"):
+        tokenizing.write_tokens(tmp_path / "x", text_corpus, tokenizer, 2000)
+    assert not any(tmp_path.iterdir())
+
+
+def test_every_epoch_shows_every_block_once() -> None:
+    drawn = batches.training_batches(blocks=10, batch_size=4, steps=5, seed=1)
+    assert drawn.shape == (5, 4)
+    assert sorted(drawn.ravel()[:10]) == sorted(drawn.ravel()[10:]) == list(range(10))
+    assert np.array_equal(drawn, batches.training_batches(10, 4, 5, seed=1))
+    assert not np.array_equal(drawn, batches.training_batches(10, 4, 5, seed=2))
+
+
+@pytest.mark.parametrize(("blocks", "expected"), [(100, [4, 4, 4]), (6, [4, 2]), (1, [1])])
+def test_validation_blocks_differ_and_span_the_text(blocks: int, expected: list[int]) -> None:
+    chosen = batches.validation_batches(blocks, batch_size=4, count=3)
+    assert [len(batch) for batch in chosen] == expected
+    flat = np.concatenate(chosen)
+    assert len(set(flat)) == len(flat)
+    assert flat.max() < blocks <= flat.max() + blocks / len(flat) + 1
+
+
+@pytest.mark.parametrize("warmup", [0, 1, 10])
+def test_learning_rate_rises_then_falls_to_a_tenth(warmup: int) -> None:
+    factors = [lr_factor(step, 100, warmup) for step in range(100)]
+    assert factors[:warmup] == sorted(factors[:warmup])
+    assert factors[warmup] == max(factors) == 1.0
+    assert factors[warmup:] == sorted(factors[warmup:], reverse=True)
+    assert factors[-1] == pytest.approx(0.1, abs=0.001)
+    assert min(factors) > 0
+
+
+# ---- models -------------------------------------------------------------------------------
+
+
+def test_same_seed_same_weights() -> None:
+    first = models.build_model("tiny-gpt2", False, seed=3, dtype="fp32").state_dict()
+    again = models.build_model("tiny-gpt2", False, seed=3, dtype="fp32").state_dict()
+    other = models.build_model("tiny-gpt2", False, seed=4, dtype="fp32").state_dict()
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not all(torch.equal(first[name], other[name]) for name in first)
+
+
+def test_known_shape_is_the_published_one() -> None:
+    config = models.load_config("distilgpt2", from_scratch=True)
+    shape = (config.n_layer, config.n_embd, config.n_head, config.vocab_size, config.n_positions)
+    assert shape == (6, 768, 12, 50257, 1024)
+
+
+def test_model_that_nobody_has_gets_other_advice_than_a_known_one() -> None:
+    assert "try --from-scratch with a local folder or distilgpt2" in models.hub_advice("some/llama")
+    assert "same architecture from random weights" in models.hub_advice("openai-community/gpt2")
+
+
+def test_folder_without_a_model(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"has no config\.json"):
+        models.load_config(str(tmp_path), from_scratch=True)
+
+
+# ---- memory -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("by", ["kernel", "sampling"])
+def test_peak_memory_counts_what_was_freed_again(
+    by: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    if by == "sampling":
+        monkeypatch.setattr(memory, "CLEAR_REFS", tmp_path / "no" / "such" / "file")
+    size = 200_000_000
+    before = memory.rss_bytes()
+    with memory.PeakRss() as peak:
+        block = np.ones(size, np.uint8)
+        if by == "sampling":
+            while peak.bytes < before + 0.95 * size:
+                time.sleep(0.001)  # until the thread has looked
+        del block
+    assert peak.bytes > before + 0.9 * size
+    with memory.PeakRss() as calm:
+        pass
+    assert calm.bytes < before + 0.5 * size, "an earlier peak does not count"
+
+
+# ---- table, files, picture ----------------------------------------------------------------
+
+
+def make_row(name: str, loss: float) -> dict[str, Any]:
+    return {
+        "optimizer": name,
+        "train_loss": loss,
+        "validation_loss": loss,
+        "perplexity": math.exp(loss),
+        "seconds": 12.5,
+        "tokens_per_second": 4321.0,
+        "optimizer_ms": 1.25,
+        "state_bytes": 8_000_000,
+        "state_bits_per_parameter": 64.0,
+        "rss_growth_bytes": 9_100_000,
+        "rss_peak_bytes": 500_000_000,
+        "losses": [loss + 1, loss],
+        "machine": {},
+    }
+
+
+def test_table_has_a_line_an_optimizer_and_explains_itself() -> None:
+    text = report.format_table([make_row("adamw", 2.0), make_row("cosmic:tier=0", math.nan)])
+    lines = text.splitlines()
+    (adamw,) = (line for line in lines if line.strip().startswith("adamw"))
+    assert adamw.split() == [
+        "adamw", "2.000", "2.000", "7.4", "12.5", "4,321", "1.25", "8.00", "64.00", "9.1", "500.0",
+    ]  # fmt: skip
+    (broken,) = (line for line in lines if line.strip().startswith("cosmic:tier=0"))
+    assert broken.split()[1:4] == ["diverged"] * 3
+    assert "RSS growth is" in text
+
+
+def test_results_are_strict_json_even_of_a_diverged_run(tmp_path: Path) -> None:
+    file = tmp_path / "results.json"
+    report.write_results(
+        file, [make_row("a", math.inf)], machine={"cpu": "x"}, arguments={"lr": 0.1}, data={}
+    )
+    content = json.loads(file.read_text(), parse_constant=pytest.fail)
+    assert content["rows"][0]["train_loss"] is None
+    assert content["rows"][0]["state_bytes"] == 8_000_000
+    assert content["machine"] == {"cpu": "x"}
+
+
+def test_smoothing_is_a_mean_of_the_steps_before() -> None:
+    assert plot.smooth([4.0, 2.0, 0.0, 1.0], 2).tolist() == [4.0, 3.0, 1.0, 0.5]
+
+
+def test_smoothing_does_not_spread_a_divergence_backwards() -> None:
+    assert plot.smooth([4.0, 2.0, math.nan, 1.0], 1).tolist()[:2] == [4.0, 2.0]
+
+
+def test_picture_of_a_diverged_run(tmp_path: Path) -> None:
+    rows = [make_row("adamw", 2.0), make_row("cosmic", math.nan)]
+    plot.draw(tmp_path / "p.png", rows, "title", "subtitle")
+    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+
+
+# ---- from start to end --------------------------------------------------------------------
+
+OPTIMIZER_LIST = "adamw,cosmic,cosmic:budget=25%"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A small comparison that has been run."""
+
+    out: Path
+    stdout: str
+    stderr: str
+    results: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """Three optimizers on a model of some thousand weights and a local text."""
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "text.txt").write_text(TEXT)
+    shape = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 32, "vocab_size": 300}
+    (folder / "model").mkdir()
+    (folder / "model" / "config.json").write_text(json.dumps({"model_type": "gpt2"} | shape))
+    command = [sys.executable, "-m", "cosmic.cli.main", "finetune", "--from-scratch"]
+    command += ["--model", str(folder / "model"), "--dataset", str(folder / "text.txt")]
+    command += ["--optimizer", OPTIMIZER_LIST, "--steps", "30", "--batch-size", "4"]
+    command += ["--block-size", "16", "--lr", "0.01", "--eval-batches", "4", "--threads", "1"]
+    command += ["--out", str(folder / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    results = json.loads((folder / "out" / "results.json").read_text())
+    return Finished(folder / "out", done.stdout, done.stderr, results)
+
+
+def test_results_name_machine_arguments_and_data(finished: Finished) -> None:
+    machine = finished.results["machine"]
+    assert machine["torch"] == torch.__version__
+    assert machine["cosmic"] == cosmic.__version__
+    assert machine["threads"] == 1
+    assert machine["isa"] and machine["cpu"] and machine["cores"]
+    assert RunConfig(**finished.results["arguments"]).steps == 30
+    assert finished.results["data"]["train_tokens"] > finished.results["data"]["validation_tokens"]
+
+
+def test_all_optimizers_start_alike_and_learn(finished: Finished) -> None:
+    rows = finished.results["rows"]
+    assert [row["optimizer"] for row in rows] == OPTIMIZER_LIST.split(",")
+    assert len({row["first_loss"] for row in rows}) == 1, "same weights and same first batch"
+    assert len({row["validation_loss_before"] for row in rows}) == 1
+    for row in rows:
+        assert row["validation_loss"] < row["validation_loss_before"] - 0.5
+        assert row["perplexity"] == pytest.approx(math.exp(row["validation_loss"]))
+        assert row["rss_peak_bytes"] > row["rss_growth_bytes"] >= 0
+        assert row["optimizer_ms"] > 0 and row["tokens_per_second"] > 0
+
+
+def test_full_state_follows_adamw_step_by_step(finished: Finished) -> None:
+    """Only so if every batch, not the first alone, is the same."""
+    with (finished.out / "losses.csv").open() as file:
+        header, *lines = list(csv.reader(file))
+    losses = np.asarray(lines, dtype=float)
+    assert header == ["step", *OPTIMIZER_LIST.split(",")]
+    assert losses.shape == (30, 4)
+    np.testing.assert_allclose(losses[:, 1], losses[:, 2], rtol=1e-3)
+
+
+def test_state_is_counted(finished: Finished) -> None:
+    adamw, full, quarter = finished.results["rows"]
+    assert adamw["state_bits_per_parameter"] == pytest.approx(64, rel=0.05)
+    assert full["state_bits_per_parameter"] == pytest.approx(64, rel=0.05)
+    assert quarter["state_bytes"] <= 0.25 * 8 * quarter["parameters"]
+
+
+def test_picture_table_and_progress(finished: Finished) -> None:
+    assert (finished.out / "comparison.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    assert finished.stdout.count("\n cosmic") == 2 and "perplexity" in finished.stdout
+    assert finished.stderr.count("adamw: step ") == 10, "a line every tenth, not a bar"
+    assert "\r" not in finished.stderr
+
+
+def test_event_logs(finished: Finished) -> None:
+    events: dict[str, list[dict[str, Any]]] = {
+        slug: [json.loads(line) for line in (finished.out / name).read_text().splitlines()]
+        for slug in ("adamw", "cosmic", "cosmic-budget-25pct")
+        for name in [f"{slug}.events.jsonl"]
+    }
+    for lines in events.values():
+        assert lines[-1]["event"] == "validation"
+        assert [line["step"] for line in lines if line["event"] == "loss"] == [10, 20, 30]
+    assert events["cosmic"][0]["event"] == "run"
+    assert {"run", "step", "loss", "validation"} <= {e["event"] for e in events["cosmic"]}
