@@ -273,9 +273,9 @@ def test_meta_tensors_have_shapes_only() -> None:
 
     with pytest.raises(RuntimeError, match="expected one device"):
         ops.adam_step_(*lists._replace(params=meta(lists).params), **STEP)
-    with pytest.raises(ValueError, match="one for each parameter"):
+    with pytest.raises(RuntimeError, match="one for each parameter"):
         ops.adam_step_(*meta(lists)._replace(steps=[]), **STEP)
-    with pytest.raises(ValueError, match="block_size is 0"):
+    with pytest.raises(RuntimeError, match="block_size is 0"):
         ops.quantize(torch.empty(3, device="meta"), 4, 0)
 
 
@@ -367,46 +367,44 @@ def overlapping_halves(lists: Lists) -> Lists:
     return swap("params", 1, lambda p: whole[:127])(swap("params", 2, lambda p: whole[71:])(lists))
 
 
-BAD_LISTS: dict[str, tuple[Callable[[Lists], Lists], type[Exception], str]] = {
-    "too-few-grads": (lambda x: x._replace(grads=x.grads[1:]), ValueError, "grads has 5 tensors"),
-    "too-many-steps": (lambda x: x._replace(steps=x.steps * 2), ValueError, "steps has 12 tensors"),
-    "param-int": (swap("params", 2, lambda p: p.int()), RuntimeError, "params[2]"),
-    "param-sparse": (swap("params", 2, Tensor.to_sparse), RuntimeError, "params[2]"),
+BAD_LISTS: dict[str, tuple[Callable[[Lists], Lists], str]] = {
+    "too-few-grads": (lambda x: x._replace(grads=x.grads[1:]), "grads has 5 tensors"),
+    "too-many-steps": (lambda x: x._replace(steps=x.steps * 2), "steps has 12 tensors"),
+    "param-int": (swap("params", 2, lambda p: p.int()), "params[2]"),
+    "param-sparse": (swap("params", 2, Tensor.to_sparse), "params[2]"),
     "param-expanded": (
-        swap("params", 2, lambda p: p[:1].expand(129)), ValueError, "params[2] overlaps itself",
+        swap("params", 2, lambda p: p[:1].expand(129)), "params[2] overlaps itself",
     ),
-    "params-overlap": (overlapping_halves, ValueError, "params[1] and params[2] share memory"),
-    "grad-shape": (swap("grads", 3, Tensor.t), ValueError, "gradient of params[3] has shape"),
-    "grad-fp64": (swap("grads", 2, Tensor.double), RuntimeError, "gradient of params[2]"),
-    "grad-sparse": (swap("grads", 2, Tensor.to_sparse), RuntimeError, "grads[2]"),
-    "grad-bool": (swap("grads", 2, Tensor.bool), RuntimeError, "grads[2]"),
+    "params-overlap": (overlapping_halves, "params[1] and params[2] share memory"),
+    "grad-shape": (swap("grads", 3, Tensor.t), "gradient of params[3] has shape"),
+    "grad-fp64": (swap("grads", 2, Tensor.double), "gradient of params[2]"),
+    "grad-sparse": (swap("grads", 2, Tensor.to_sparse), "grads[2]"),
+    "grad-bool": (swap("grads", 2, Tensor.bool), "grads[2]"),
     "grad-17-dimensions": (
-        swap("grads", 0, lambda g: g.reshape([1] * 17)), ValueError, "17 dimensions",
+        swap("grads", 0, lambda g: g.reshape([1] * 17)), "17 dimensions",
     ),
-    "moment-fp16": (swap("exp_avgs", 2, Tensor.half), RuntimeError, "exp_avgs[2] is float16"),
-    "moment-fp64": (swap("exp_avgs", 2, Tensor.double), ValueError, "no kernel combines"),
+    "moment-fp16": (swap("exp_avgs", 2, Tensor.half), "exp_avgs[2] is float16"),
+    "moment-fp64": (swap("exp_avgs", 2, Tensor.double), "params[2]: no kernel combines"),
     "moment-complex": (
-        swap("exp_avg_sqs", 2, lambda v: v.to(torch.complex64)), RuntimeError, "exp_avg_sqs[2]",
+        swap("exp_avg_sqs", 2, lambda v: v.to(torch.complex64)), "exp_avg_sqs[2]",
     ),
-    "moment-shape": (swap("exp_avgs", 2, lambda m: m[1:]), ValueError, "exp_avgs[2] is float32"),
+    "moment-shape": (swap("exp_avgs", 2, lambda m: m[1:]), "exp_avgs[2] is float32"),
     "moment-layout": (
-        swap("exp_avg_sqs", 3, Tensor.contiguous), ValueError, "exp_avg_sqs[3] is float32",
+        swap("exp_avg_sqs", 3, Tensor.contiguous), "exp_avg_sqs[3] is float32",
     ),
-    "moments-shared": (tie_moments, ValueError, " share memory"),
-    "step-float": (swap("steps", 5, Tensor.float), ValueError, "steps[5] must be"),
-    "step-of-two": (swap("steps", 5, lambda t: t.expand(2)), ValueError, "steps[5] must be"),
-    "step-negative": (swap("steps", 5, lambda t: t - 1), ValueError, "steps[5] is -1"),
-    "steps-shared": (share_steps, ValueError, " share memory"),
+    "moments-shared": (tie_moments, " share memory"),
+    "step-float": (swap("steps", 5, Tensor.float), "steps[5] must be"),
+    "step-of-two": (swap("steps", 5, lambda t: t.expand(2)), "steps[5] must be"),
+    "step-negative": (swap("steps", 5, lambda t: t - 1), "steps[5] is -1"),
+    "steps-shared": (share_steps, " share memory"),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("change", "error", "fragment"), BAD_LISTS.values(), ids=BAD_LISTS)
-def test_bad_lists_change_nothing(
-    change: Callable[[Lists], Lists], error: type[Exception], fragment: str
-) -> None:
+@pytest.mark.parametrize(("change", "fragment"), BAD_LISTS.values(), ids=BAD_LISTS)
+def test_bad_lists_change_nothing(change: Callable[[Lists], Lists], fragment: str) -> None:
     lists = change(make_lists())
     before, versions = lists.copy(), lists.versions()
-    with pytest.raises(error) as caught:
+    with pytest.raises(RuntimeError) as caught:
         ops.adam_step_(*lists, **STEP)
     assert fragment in str(caught.value)
     assert lists.versions() == versions
@@ -424,66 +422,64 @@ BAD_OPTIONS: dict[str, float] = {
 def test_bad_options_change_nothing(name: str) -> None:
     lists = make_lists()
     before = lists.copy()
-    with pytest.raises(ValueError, match=f"{name} is .*expected a"):
+    with pytest.raises(RuntimeError, match=f"{name} is .*expected a"):
         ops.adam_step_(*lists, **{**STEP, name: BAD_OPTIONS[name]})
     if name in SIGN:
-        with pytest.raises(ValueError, match=f"{name} is .*expected a"):
+        with pytest.raises(RuntimeError, match=f"{name} is .*expected a"):
             ops.sign_step_(*lists[:2], **{**SIGN, name: BAD_OPTIONS[name]})
     assert same(lists, before)
 
 
 X = normal(1, 3, 100)
-BAD_QUANTIZE: dict[str, tuple[tuple[Any, ...], type[Exception], str]] = {
-    "bits-5": ((X, 5, 128), ValueError, "bits is 5; expected 4 or 8"),
-    "bits-2**32+4": ((X, 2**32 + 4, 128), ValueError, "expected 4 or 8"),
-    "block-0": ((X, 4, 0), ValueError, "block_size is 0"),
-    "block-12": ((X, 4, 12), ValueError, "block_size is 12"),
-    "block-8192": ((X, 4, 8192), ValueError, "block_size is 8192"),
-    "fp64": ((X.double(),), RuntimeError, "x is float64"),
-    "int": ((X.int(),), RuntimeError, "x cannot be used"),
-    "complex": ((X.to(torch.complex64),), RuntimeError, "view_as_real"),
-    "sparse": ((X.to_sparse(),), RuntimeError, "x cannot be used"),
-    "infinite": ((torch.tensor([[1.0, 2.0], [3.0, float("inf")]]),), ValueError, "x[1, 1]"),
-    "nan-transposed": ((torch.tensor([[1.0, float("nan")]]).t(),), ValueError, "x[1, 0]"),
+BAD_QUANTIZE: dict[str, tuple[tuple[Any, ...], str]] = {
+    "bits-5": ((X, 5, 128), "bits is 5; expected 4 or 8"),
+    "bits-2**32+4": ((X, 2**32 + 4, 128), "expected 4 or 8"),
+    "block-0": ((X, 4, 0), "block_size is 0"),
+    "block-12": ((X, 4, 12), "block_size is 12"),
+    "block-8192": ((X, 4, 8192), "block_size is 8192"),
+    "fp64": ((X.double(),), "x is float64"),
+    "int": ((X.int(),), "x cannot be used"),
+    "complex": ((X.to(torch.complex64),), "view_as_real"),
+    "sparse": ((X.to_sparse(),), "x cannot be used"),
+    "infinite": ((torch.tensor([[1.0, 2.0], [3.0, float("inf")]]),), "x[1, 1]"),
+    "nan-transposed": ((torch.tensor([[1.0, float("nan")]]).t(),), "x[1, 0]"),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("given", "error", "fragment"), BAD_QUANTIZE.values(), ids=BAD_QUANTIZE)
-def test_quantize_refuses(given: tuple[Any, ...], error: type[Exception], fragment: str) -> None:
-    with pytest.raises(error) as caught:
+@pytest.mark.parametrize(("given", "fragment"), BAD_QUANTIZE.values(), ids=BAD_QUANTIZE)
+def test_quantize_refuses(given: tuple[Any, ...], fragment: str) -> None:
+    with pytest.raises(RuntimeError) as caught:
         ops.quantize(*given)
     assert fragment in str(caught.value)
 
 
 CODES, SCALES = torch.zeros(192, dtype=torch.uint8), torch.zeros(3)  # of 300 elements at 4 bits
-BAD_DEQUANTIZE: dict[str, tuple[tuple[Any, ...], type[Exception], str]] = {
-    "bits-3": ((CODES, SCALES, [300], 3, 128, torch.float32), ValueError, "bits is 3"),
-    "block-7": ((CODES, SCALES, [300], 4, 7, torch.float32), ValueError, "block_size is 7"),
-    "too-few-codes": ((CODES, SCALES, [385], 4, 128, torch.float32), ValueError, "codes must be"),
-    "too-many-codes": ((CODES, SCALES, [256], 4, 128, torch.float32), ValueError, "codes must be"),
+BAD_DEQUANTIZE: dict[str, tuple[tuple[Any, ...], str]] = {
+    "bits-3": ((CODES, SCALES, [300], 3, 128, torch.float32), "bits is 3"),
+    "block-7": ((CODES, SCALES, [300], 4, 7, torch.float32), "block_size is 7"),
+    "too-few-codes": ((CODES, SCALES, [385], 4, 128, torch.float32), "codes must be"),
+    "too-many-codes": ((CODES, SCALES, [256], 4, 128, torch.float32), "codes must be"),
     "codes-int8": (
-        (CODES.char(), SCALES, [300], 4, 128, torch.float32), ValueError, "codes must be",
+        (CODES.char(), SCALES, [300], 4, 128, torch.float32), "codes must be",
     ),
     "codes-strided": (
-        (CODES.repeat(2)[::2], SCALES, [300], 4, 128, torch.float32), ValueError, "contiguous",
+        (CODES.repeat(2)[::2], SCALES, [300], 4, 128, torch.float32), "contiguous",
     ),
     "scales-fp64": (
-        (CODES, SCALES.double(), [300], 4, 128, torch.float32), ValueError, "scales must be",
+        (CODES, SCALES.double(), [300], 4, 128, torch.float32), "scales must be",
     ),
     "too-few-scales": (
-        (CODES, SCALES[1:], [300], 4, 128, torch.float32), ValueError, "scales must be",
+        (CODES, SCALES[1:], [300], 4, 128, torch.float32), "scales must be",
     ),
-    "negative-size": ((CODES, SCALES, [-3, 100], 4, 128, torch.float32), ValueError, "size holds"),
-    "huge-size": ((CODES, SCALES, [2**40] * 2, 4, 128, torch.float32), ValueError, "size holds"),
-    "to-fp64": ((CODES, SCALES, [300], 4, 128, torch.float64), RuntimeError, "float64"),
-    "to-int": ((CODES, SCALES, [300], 4, 128, torch.int32), RuntimeError, "the result"),
+    "negative-size": ((CODES, SCALES, [-3, 100], 4, 128, torch.float32), "size holds"),
+    "huge-size": ((CODES, SCALES, [2**40] * 2, 4, 128, torch.float32), "size holds"),
+    "to-fp64": ((CODES, SCALES, [300], 4, 128, torch.float64), "float64"),
+    "to-int": ((CODES, SCALES, [300], 4, 128, torch.int32), "the result"),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("given", "error", "fragment"), BAD_DEQUANTIZE.values(), ids=BAD_DEQUANTIZE
-)
-def test_dequantize_refuses(given: tuple[Any, ...], error: type[Exception], fragment: str) -> None:
-    with pytest.raises(error) as caught:
+@pytest.mark.parametrize(("given", "fragment"), BAD_DEQUANTIZE.values(), ids=BAD_DEQUANTIZE)
+def test_dequantize_refuses(given: tuple[Any, ...], fragment: str) -> None:
+    with pytest.raises(RuntimeError) as caught:
         ops.dequantize(*given)
     assert fragment in str(caught.value)

@@ -35,7 +35,7 @@ def cases() -> list[Case]:
     """What is compared; every row differs from a plain run in one or two things."""
     gate = {"gate": "snr", "c_min": 0.01}
     wild = (1e-3, 1e-2, 0.1, 1.0, 10.0)  # the gate is nearly closed
-    mild = (1.0, 1.3, 0.8, 1.1, 1.0, 0.9, 3.0)  # it closes in part, for spread and for the jump
+    mild = (1.0, 1.3, 0.8, 1.1) * 7 + (3.0,)  # it closes in part, for spread and for the jump
     ties = {"tier": 0, "betas": (0.0, 0.9), "weight_decay": 0.0}
     slow = {"beta_slow": 0.999, "alpha": 3.0, "slow_warmup": 4}
     f64 = {f"tier{t}": options(tier=t) for t in (0, 1, 2)} | {"slow": options(**slow)}

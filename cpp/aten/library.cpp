@@ -1,5 +1,6 @@
 // Entry of the library `cosmic/_ops`: the schemas of torch.ops.cosmic and what runs for them.
-// docs of each operator: python/cosmic/ops.py
+// Documented in python/cosmic/ops.py. An error of the core is a std::runtime_error, which the
+// dispatcher hands on as Python's RuntimeError.
 #include <torch/csrc/stable/library.h>
 
 #include "aten/ops.h"

@@ -77,6 +77,16 @@ void ListPlan::bind_step(const TensorList &steps) {
   written_.push_back({what, view, true});
 }
 
+void ListPlan::set_rule(Rule rule, const std::string &m, const std::string &v) {
+  row().rule = rule;
+  try {
+    row().combination =
+        find_combination(row().is_f64(), rule == Rule::adam ? "adam" : "sign", m, "none", v);
+  } catch (const Error &error) {
+    throw Error(error.kind, row().name + ": " + error.what());
+  }
+}
+
 void ListPlan::step(uint64_t seed) {
   std::vector<NamedSpan> spans;
   spans.reserve(written_.size());

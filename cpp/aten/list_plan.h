@@ -32,6 +32,9 @@ public:
   std::string bind_moment(Planes &slot, const TensorList &moments);
   void bind_step(const TensorList &steps);
 
+  // Makes the row added last one of this rule and these codecs.
+  void set_rule(Rule rule, const std::string &m, const std::string &v);
+
   Row &row() { return plan_.rows.back(); }
 
   // Steps all rows, once all that is written is known to be distinct.

@@ -4,9 +4,9 @@
 #include <algorithm>
 #include <string>
 
-#include "aten/errors.h"
 #include "aten/ops.h"
 #include "aten/tensor_reader.h"
+#include "core/error.h"
 #include "plan/bind.h"
 #include "plan/quantize.h"
 
@@ -54,40 +54,36 @@ int torch_threads() { return static_cast<int>(torch::stable::get_num_threads());
 } // namespace
 
 std::tuple<Tensor, Tensor> quantize_op(Tensor x, int64_t bits, int64_t block_size) {
-  return with_standard_errors([&] {
-    const int width = checked_bits(bits, block_size);
-    const TensorView view = read_real(x, "x", Access::read);
-    const Operand from = operand_by_index(view, "x");
-    const int64_t count = view.numel();
-    const std::vector<int64_t> bytes{quantized_code_bytes(count, width, block_size)};
-    const std::vector<int64_t> blocks{blocks_of(count, block_size)};
-    Tensor codes = torch::stable::empty(bytes, ScalarType::Byte);
-    Tensor scales = torch::stable::empty(blocks, ScalarType::Float);
-    const int64_t bad =
-        quantize(from, count, width, block_size, static_cast<uint8_t *>(codes.mutable_data_ptr()),
-                 static_cast<float *>(scales.mutable_data_ptr()), torch_threads());
-    if (bad >= 0)
-      throw Error(ErrorKind::value,
-                  "x[" + index_text(view, bad) + "] is not finite; only finite values have a code");
-    return std::make_tuple(codes, scales);
-  });
+  const int width = checked_bits(bits, block_size);
+  const TensorView view = read_real(x, "x", Access::read);
+  const Operand from = operand_by_index(view, "x");
+  const int64_t count = view.numel();
+  const std::vector<int64_t> bytes{quantized_code_bytes(count, width, block_size)};
+  const std::vector<int64_t> blocks{blocks_of(count, block_size)};
+  Tensor codes = torch::stable::empty(bytes, ScalarType::Byte);
+  Tensor scales = torch::stable::empty(blocks, ScalarType::Float);
+  const int64_t bad =
+      quantize(from, count, width, block_size, static_cast<uint8_t *>(codes.mutable_data_ptr()),
+               static_cast<float *>(scales.mutable_data_ptr()), torch_threads());
+  if (bad >= 0)
+    throw Error(ErrorKind::value,
+                "x[" + index_text(view, bad) + "] is not finite; only finite values have a code");
+  return std::make_tuple(codes, scales);
 }
 
 Tensor dequantize_op(Tensor codes, Tensor scales, std::vector<int64_t> size, int64_t bits,
                      int64_t block_size, ScalarType dtype) {
-  return with_standard_errors([&] {
-    const int width = checked_bits(bits, block_size);
-    const int64_t count = checked_numel(size);
-    const void *code_data = read_raw(codes, "codes", Access::read, aoti_torch_dtype_uint8(),
-                                     "uint8", quantized_code_bytes(count, width, block_size));
-    const void *scale_data = read_raw(scales, "scales", Access::read, aoti_torch_dtype_float32(),
-                                      "float32", blocks_of(count, block_size));
-    Tensor out = torch::stable::empty(size, dtype);
-    const Operand to = operand_by_index(read_real(out, "the result", Access::write), "the result");
-    dequantize(static_cast<const uint8_t *>(code_data), static_cast<const float *>(scale_data),
-               count, width, block_size, to, torch_threads());
-    return out;
-  });
+  const int width = checked_bits(bits, block_size);
+  const int64_t count = checked_numel(size);
+  const void *code_data = read_raw(codes, "codes", Access::read, aoti_torch_dtype_uint8(), "uint8",
+                                   quantized_code_bytes(count, width, block_size));
+  const void *scale_data = read_raw(scales, "scales", Access::read, aoti_torch_dtype_float32(),
+                                    "float32", blocks_of(count, block_size));
+  Tensor out = torch::stable::empty(size, dtype);
+  const Operand to = operand_by_index(read_real(out, "the result", Access::write), "the result");
+  dequantize(static_cast<const uint8_t *>(code_data), static_cast<const float *>(scale_data), count,
+             width, block_size, to, torch_threads());
+  return out;
 }
 
 } // namespace cosmic

@@ -113,10 +113,14 @@ bool PlanBinding::refresh_groups(const py::list &groups) {
 }
 
 bool PlanBinding::refresh_param(Entry &entry, Row &row) {
-  const TensorView view = read_tensor(entry.param.ptr(), row.name);
-  if (!view.same_geometry(entry.param_view)) return false;
-  if (view.data != row.param.data) {
-    row.param.data = entry.param_view.data = view.data;
+  void *data = data_if_unchanged(entry.param.ptr(), entry.param_view, row.name);
+  if (!data) {
+    const TensorView view = read_tensor(entry.param.ptr(), row.name);
+    if (!view.same_geometry(entry.param_view)) return false;
+    data = view.data;
+  }
+  if (data != row.param.data) {
+    row.param.data = entry.param_view.data = data;
     pointers_changed_ = true;
   }
   return true;
@@ -129,17 +133,18 @@ bool PlanBinding::refresh_state(const Entry &entry) const {
 }
 
 void PlanBinding::refresh_gradient(Entry &entry, Row &row, PyObject *gradient) {
-  const std::string &name = row.name; // composing a message costs: only where one is needed
-  TensorView view;
   try {
-    view = read_tensor(gradient, "gradient");
-  } catch (const Error &error) {
-    throw Error(error.kind, name + ": " + error.what());
+    if (entry.gradient_bound) {
+      row.grad.data = data_if_unchanged(gradient, entry.grad_view, "gradient");
+      if (row.grad.data) return;
+    }
+    entry.gradient_bound = false;
+    entry.grad_view = read_tensor(gradient, "gradient");
+  } catch (const Error &error) { // composing a name costs: only where a message needs it
+    throw Error(error.kind, row.name + ": " + error.what());
   }
-  row.grad.data = view.data;
-  if (entry.grad_view.data && view.same_geometry(entry.grad_view)) return;
-  bind_gradient(row, view, entry.param_view, entry.order);
-  entry.grad_view = view;
+  bind_gradient(row, entry.grad_view, entry.param_view, entry.order);
+  entry.gradient_bound = true;
 }
 
 bool PlanBinding::refresh(const py::list &groups, std::vector<py::object> &gradients) {

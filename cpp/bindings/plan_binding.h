@@ -44,6 +44,7 @@ private:
     std::vector<std::pair<pybind11::object, pybind11::object>> slots; // key, tensor of `state`
     TensorView param_view, grad_view;
     WalkOrder order;
+    bool gradient_bound = false; // grad_view describes the row's gradient
   };
 
   void bind_state(Entry &entry, Row &row, const std::string &m, const std::string &m_slow,

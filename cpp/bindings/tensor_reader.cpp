@@ -154,6 +154,19 @@ TensorView read_tensor(PyObject *tensor, const std::string &what) {
   return view;
 }
 
+void *data_if_unchanged(PyObject *tensor, const TensorView &known, const std::string &what) {
+  const DLTensorOf dl(tensor, what);
+  const DLTensor &t = dl.value;
+  DType dtype = DType::f32;
+  // complex tensors have a flag to look at, and another geometry than their real view
+  if (t.dtype.code == kDLComplex || !dtype_of(t.dtype, dtype) || dtype != known.dtype ||
+      t.ndim != known.ndim || !t.strides)
+    return nullptr;
+  for (int d = 0; d < t.ndim; ++d)
+    if (t.shape[d] != known.sizes[d] || t.strides[d] != known.strides[d]) return nullptr;
+  return data_of(t);
+}
+
 RawTensor read_raw(PyObject *tensor, const std::string &what) {
   const DLTensorOf dl(tensor, what);
   const DLTensor &t = dl.value;

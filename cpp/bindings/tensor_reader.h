@@ -26,7 +26,11 @@ struct RawTensor {
 // CPU tensors of a floating dtype.
 TensorView read_tensor(PyObject *tensor, const std::string &what);
 
-// As above for any dtype.
+// The memory of a tensor that is expected to look like `known`, as an earlier read_tensor saw it;
+// nullptr if it has changed (or has no elements): read it anew. Cheaper than reading.
+void *data_if_unchanged(PyObject *tensor, const TensorView &known, const std::string &what);
+
+// As read_tensor for any dtype.
 RawTensor read_raw(PyObject *tensor, const std::string &what);
 
 } // namespace cosmic

@@ -72,10 +72,19 @@ COSMIC_INLINE void step_block(const Rule &rule, Real *p, const Real *g, const M 
   }
 }
 
+// Bytes of one block in the codec's widest plane; 1 for a codec without any.
+template <class Codec> constexpr int64_t widest_plane() {
+  int64_t widest = 1;
+  for (int k = 0; k < Codec::kPlanes; ++k)
+    if (Codec::bytes(k, kBlock) > widest) widest = Codec::bytes(k, kBlock);
+  return widest;
+}
+
 // The encoded image of a tensor's last, partial block, copied to where a whole block has room.
 template <class Codec> struct TailImage {
-  static constexpr int64_t kBytes = Codec::kPresent ? kBlock * 8 : 1; // the widest codec's block
-  alignas(64) unsigned char image[2][kBytes];
+  static constexpr int kImages = Codec::kPlanes ? Codec::kPlanes : 1;
+  static constexpr int64_t kBytes = widest_plane<Codec>();
+  alignas(64) unsigned char image[kImages][kBytes];
   Planes planes;
   const Planes &home;
   int64_t block, count;

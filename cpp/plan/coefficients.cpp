@@ -92,6 +92,18 @@ Coefficients coefficients_for(const Row &row, const Group &group, uint64_t seed)
   return c;
 }
 
+bool shares_coefficients(const Row &a, const Row &b) {
+  return a.group == b.group && a.rule == b.rule && steps_taken(a) == steps_taken(b) &&
+         !a.m_slow.data[0] == !b.m_slow.data[0] && !a.gate && !b.gate && !a.magnitude &&
+         !b.magnitude;
+}
+
+Coefficients with_random_key(const Coefficients &of, const Row &row, uint64_t seed) {
+  Coefficients c = of;
+  c.random_key = random_key(seed, steps_taken(row), row.index);
+  return c;
+}
+
 void finish_step(Row &row, const Group &group) {
   const double x = row.last.mean_abs_gradient;
   if (row.magnitude) scalar_magnitude::observe(row.magnitude, x, group.beta1, group.beta2);

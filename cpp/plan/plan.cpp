@@ -93,15 +93,25 @@ void Plan::reduce_rows() {
   }
 }
 
+void Plan::prepare() {
+  coefficients_.clear();
+  const Row *before = nullptr;
+  for (const int r : active_) {
+    const Row &row = rows[static_cast<size_t>(r)];
+    const Group &group = groups[static_cast<size_t>(row.group)];
+    if (before && shares_coefficients(*before, row))
+      coefficients_.push_back(with_random_key(coefficients_.back(), row, seed));
+    else
+      coefficients_.push_back(coefficients_for(row, group, seed));
+    before = &row;
+  }
+}
+
 void Plan::step(int threads) {
   const DefaultFloatEnvironment environment;
   const Kernels &kernels = chosen_kernels();
   partition();
-  coefficients_.clear();
-  for (const int r : active_) {
-    const Row &row = rows[static_cast<size_t>(r)];
-    coefficients_.push_back(coefficients_for(row, groups[static_cast<size_t>(row.group)], seed));
-  }
+  prepare();
   for_each_item(threads, [&](size_t a, int64_t item) {
     const Row &row = rows[static_cast<size_t>(active_[a])];
     const int64_t first = item * kChunkBlocks;

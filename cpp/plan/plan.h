@@ -31,6 +31,7 @@ private:
   };
 
   void partition();
+  void prepare(); // coefficients of the active rows
   template <class Work> void for_each_item(int threads, Work work);
   void reduce_rows();
 

@@ -9,9 +9,9 @@ reaches it.
 Tensors are dense and on the CPU, of any layout. Arithmetic is float32 for float32, bfloat16 and
 float16, and float64 for float64; complex tensors are stepped as their real view. Results are
 bit-identical for every ISA and thread count, and equal to those of :class:`cosmic.Cosmic`.
-Operators raise ValueError for a value out of range, lists of different lengths, a shape that does
-not fit and tensors that share memory, and RuntimeError for a tensor of another dtype, layout or
-device. Nothing has changed then.
+As PyTorch's own operators they raise RuntimeError whatever is wrong: an option out of range, lists
+of different lengths, a dtype, layout, device or shape that does not fit, written tensors that share
+memory. Nothing has changed then.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def quantize(x: Tensor, bits: int = 4, block_size: int = 128) -> tuple[Tensor, T
         cosmic::quantize(Tensor x, int bits=4, int block_size=128) -> (Tensor codes, Tensor scales)
 
     Args:
-        x: float32, bfloat16 or float16, of any shape. A non-finite element raises ValueError.
+        x: float32, bfloat16 or float16, of any shape. Every element must be finite.
         bits: 4 or 8.
         block_size: elements that share a scale; a multiple of 8 from 8 to 4096.
 
@@ -182,7 +182,7 @@ _library = torch.library.Library("cosmic", "IMPL")  # type: ignore[no-untyped-ca
 def _fake_step_(*lists: Sequence[Tensor], **options: Any) -> None:
     lengths = [len(tensors) for tensors in lists]
     if len(set(lengths)) > 1:
-        raise ValueError(f"the lists have {lengths} tensors; expected one for each parameter")
+        raise RuntimeError(f"the lists have {lengths} tensors; expected one for each parameter")
     devices = {t.device for tensors in lists for t in tensors}
     if len(devices) > 1:
         raise RuntimeError(f"the tensors are on {sorted(map(str, devices))}; expected one device")
@@ -190,7 +190,7 @@ def _fake_step_(*lists: Sequence[Tensor], **options: Any) -> None:
 
 def _fake_quantize(x: Tensor, bits: int = 4, block_size: int = 128) -> tuple[Tensor, Tensor]:
     if block_size < 1:
-        raise ValueError(f"block_size is {block_size}; expected a positive number")
+        raise RuntimeError(f"block_size is {block_size}; expected a positive number")
     blocks = (x.numel() + block_size - 1) // block_size
     codes = x.new_empty((blocks * block_size * bits // 8,), dtype=torch.uint8)
     return codes, x.new_empty((blocks,), dtype=torch.float32)
