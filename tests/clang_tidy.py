@@ -33,7 +33,7 @@ def borrow_omp_header(compiler: str, folder: Path) -> None:
 
 
 def check(database: Path, file: str, include: Path) -> tuple[str, bool, str]:
-    command = [
+    command: list[str | Path] = [
         Path(sys.executable).parent / "clang-tidy", "--quiet", "-p", database.parent,
         f"--config-file={ROOT / '.clang-tidy'}", f"--extra-arg=-isystem{include}",
         "--extra-arg=-Wno-everything", file,

@@ -100,10 +100,10 @@ def test_no_population_costs_more_than_the_budget(
 # ---- the optimizer -----------------------------------------------------------------------------
 
 
-def two_tensors(**options: Any) -> tuple[Cosmic, list[nn.Parameter]]:
+def two_tensors(*, spare: int = 10, **options: Any) -> tuple[Cosmic, list[nn.Parameter]]:
     """Two tensors of the same size, and a budget for the full state of one."""
     params = parameters((20, 30), (20, 30))
-    budget = FULL.nbytes(600) + 16 + 10  # and two signals
+    budget = FULL.nbytes(600) + 16 + spare  # 16: two signals
     named = [("a", params[0]), ("b", params[1])]
     return Cosmic(named, budget=budget, reallocate_every=5, **{**UNUSUAL, **options}), params
 
@@ -153,11 +153,12 @@ def test_transitions_are_told_once_each() -> None:
     ]
 
 
-def test_a_promoted_tensor_starts_with_bias_correction_of_its_own() -> None:
+@pytest.mark.parametrize(("spare", "lower"), [(10, 0), (24, 1)], ids=["tier0", "tier1"])
+def test_a_promoted_tensor_starts_with_bias_correction_of_its_own(spare: int, lower: int) -> None:
     """Its first step in tier 2 is AdamW's first step: lr in every element."""
-    optimizer, params = two_tensors(weight_decay=0.0, lr=1e-3, eps=1e-12)
-    feed(optimizer, params, 5, 3.0, 1.0)
-    assert feed(optimizer, params, 5, 1.0, 90.0) == [0, 2]
+    optimizer, params = two_tensors(spare=spare, weight_decay=0.0, lr=1e-3, eps=1e-12)
+    assert feed(optimizer, params, 5, 3.0, 1.0) == [2, lower]
+    assert feed(optimizer, params, 5, 1.0, 90.0) == [lower, 2]
     before = params[1].detach().clone()
     feed(optimizer, params, 1, 1.0, 90.0)
     moved = (params[1].detach() - before).abs()

@@ -101,8 +101,13 @@ Group parse(const std::vector<py::object> &values, int index) {
 
 // Values that cannot change behind their identity.
 bool immutable(const py::object &value) {
+  if (PyTuple_CheckExact(value.ptr())) {
+    for (const py::handle item : py::reinterpret_borrow<py::tuple>(value))
+      if (!PyFloat_CheckExact(item.ptr())) return false;
+    return true;
+  }
   return value.is_none() || PyFloat_CheckExact(value.ptr()) || PyLong_CheckExact(value.ptr()) ||
-         PyBool_Check(value.ptr()) || PyTuple_CheckExact(value.ptr());
+         PyBool_Check(value.ptr());
 }
 
 } // namespace

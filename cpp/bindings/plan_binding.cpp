@@ -121,25 +121,25 @@ bool PlanBinding::refresh_param(Entry &entry, Row &row) {
   }
   if (data != row.param.data) {
     row.param.data = entry.param_view.data = data;
-    pointers_changed_ = true;
+    entry.distinct = false;
   }
   return true;
 }
 
-bool PlanBinding::refresh_state(const Entry &entry) const {
+bool PlanBinding::refresh_slots(const Entry &entry) const {
   for (const auto &[key, tensor] : entry.slots)
     if (PyDict_GetItemWithError(entry.state.ptr(), key.ptr()) != tensor.ptr()) return false;
   return true;
 }
 
-void PlanBinding::refresh_gradient(Entry &entry, Row &row, PyObject *gradient) {
+void PlanBinding::refresh_gradient(Entry &entry, Row &row, const py::object &gradient) {
   try {
     if (entry.gradient_bound) {
-      row.grad.data = data_if_unchanged(gradient, entry.grad_view, "gradient");
+      row.grad.data = data_if_unchanged(gradient.ptr(), entry.grad_view, "gradient");
       if (row.grad.data) return;
     }
     entry.gradient_bound = false;
-    entry.grad_view = read_tensor(gradient, "gradient");
+    entry.grad_view = read_tensor(gradient.ptr(), "gradient");
   } catch (const Error &error) { // composing a name costs: only where a message needs it
     throw Error(error.kind, row.name + ": " + error.what());
   }
@@ -147,9 +147,11 @@ void PlanBinding::refresh_gradient(Entry &entry, Row &row, PyObject *gradient) {
   entry.gradient_bound = true;
 }
 
-bool PlanBinding::refresh(const py::list &groups, std::vector<py::object> &gradients) {
-  if (!refresh_groups(groups)) return false;
+bool PlanBinding::refresh(const py::list &groups, const py::dict &states,
+                          std::vector<py::object> &gradients) {
+  if (!refresh_groups(groups) || !refresh_states(states)) return false;
   static PyObject *grad_key = PyUnicode_InternFromString("grad");
+  bool unchecked = false; // some active parameter's memory has not been compared with the others'
   for (Entry &entry : entries_) {
     py::object gradient =
         py::reinterpret_steal<py::object>(PyObject_GetAttr(entry.param.ptr(), grad_key));
@@ -158,27 +160,50 @@ bool PlanBinding::refresh(const py::list &groups, std::vector<py::object> &gradi
     if (gradient.is_none()) continue;
     if (entry.row < 0) return false;
     Row &row = plan_.rows[static_cast<size_t>(entry.row)];
-    if (!refresh_param(entry, row) || !refresh_state(entry)) return false;
-    refresh_gradient(entry, row, gradient.ptr());
-    gradients.push_back(std::move(gradient));
+    if (!refresh_param(entry, row) || !refresh_slots(entry)) return false;
+    gradients.push_back(resolved(std::move(gradient)));
+    refresh_gradient(entry, row, gradients.back());
+    unchecked |= !entry.distinct;
   }
-  if (pointers_changed_) check_overlaps();
-  pointers_changed_ = false;
+  if (unchecked) check_overlaps();
   return true;
 }
 
-void PlanBinding::check_overlaps() const {
+void PlanBinding::check_overlaps() {
   std::vector<NamedSpan> spans;
-  for (const Entry &entry : entries_)
-    if (entry.row >= 0)
-      spans.push_back(
-          {&plan_.rows[static_cast<size_t>(entry.row)].name, &entry.param_view, entry.order.dense});
+  for (Entry &entry : entries_) {
+    entry.distinct = false;
+    if (entry.row < 0 || !plan_.rows[static_cast<size_t>(entry.row)].active) continue;
+    spans.push_back(
+        {&plan_.rows[static_cast<size_t>(entry.row)].name, &entry.param_view, entry.order.dense});
+  }
   check_distinct(spans);
+  for (Entry &entry : entries_)
+    entry.distinct = entry.row >= 0 && plan_.rows[static_cast<size_t>(entry.row)].active;
 }
 
-py::object PlanBinding::step(const py::list &groups, int threads) {
+void PlanBinding::watch(const py::dict &states) {
+  watched_.clear();
+  watching_ = true;
+  PyObject *key = nullptr, *value = nullptr;
+  for (Py_ssize_t at = 0; PyDict_Next(states.ptr(), &at, &key, &value);)
+    watched_.emplace_back(key, value);
+}
+
+// Walks the dict without hashing: a step must not cost a look-up a parameter.
+bool PlanBinding::refresh_states(const py::dict &states) const {
+  if (!watching_) return true;
+  if (static_cast<size_t>(PyDict_GET_SIZE(states.ptr())) != watched_.size()) return false;
+  PyObject *key = nullptr, *value = nullptr;
+  auto expected = watched_.begin();
+  for (Py_ssize_t at = 0; PyDict_Next(states.ptr(), &at, &key, &value); ++expected)
+    if (*expected != std::make_pair(key, value)) return false;
+  return true;
+}
+
+py::object PlanBinding::step(const py::list &groups, const py::dict &states, int threads) {
   std::vector<py::object> gradients; // held while the GIL is away
-  if (!refresh(groups, gradients)) return py::none();
+  if (!refresh(groups, states, gradients)) return py::none();
   {
     const py::gil_scoped_release released;
     plan_.step(threads);
@@ -190,9 +215,9 @@ py::object PlanBinding::step(const py::list &groups, int threads) {
   return stepped;
 }
 
-py::object PlanBinding::inspect(const py::list &groups, int threads) {
+py::object PlanBinding::inspect(const py::list &groups, const py::dict &states, int threads) {
   std::vector<py::object> gradients;
-  if (!refresh(groups, gradients)) return py::none();
+  if (!refresh(groups, states, gradients)) return py::none();
   {
     const py::gil_scoped_release released;
     plan_.inspect(threads);
@@ -209,7 +234,7 @@ py::list PlanBinding::statistics() const {
   for (const Row &row : plan_.rows)
     if (row.active)
       out.append(py::make_tuple(row.index, row.group, row.last.mean_abs_gradient,
-                                row.last.update_rms, row.gate ? snr::factor(row.gate) : 1.0));
+                                row.last.update_rms, row.last.gate));
   return out;
 }
 
@@ -226,8 +251,10 @@ void register_plan(py::module_ &m) {
       .def("add_row", &PlanBinding::add_row, py::arg("param"), py::arg("name"), py::arg("group"),
            py::arg("index"), py::arg("rule"), py::arg("m"), py::arg("m_slow"), py::arg("v"),
            py::arg("state"))
-      .def("step", &PlanBinding::step, py::arg("groups"), py::arg("threads"))
-      .def("inspect", &PlanBinding::inspect, py::arg("groups"), py::arg("threads"))
+      .def("step", &PlanBinding::step, py::arg("groups"), py::arg("states"), py::arg("threads"))
+      .def("inspect", &PlanBinding::inspect, py::arg("groups"), py::arg("states"),
+           py::arg("threads"))
+      .def("watch", &PlanBinding::watch, py::arg("states"))
       .def("statistics", &PlanBinding::statistics)
       .def_property_readonly("nonfinite", &PlanBinding::nonfinite);
   m.def(

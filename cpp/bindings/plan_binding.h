@@ -4,6 +4,7 @@
 #include <pybind11/pybind11.h>
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "bindings/group_reader.h"
@@ -25,10 +26,15 @@ public:
 
   // Steps every parameter that has a gradient and returns these parameters; returns None, and has
   // changed nothing, if the plan no longer describes the groups and must be built anew.
-  pybind11::object step(const pybind11::list &groups, int threads);
+  // `states` is the optimizer's state by parameter.
+  pybind11::object step(const pybind11::list &groups, const pybind11::dict &states, int threads);
 
   // As `step`, but only looks: (parameter's row, mean of |g|, non-finite elements) a gradient.
-  pybind11::object inspect(const pybind11::list &groups, int threads);
+  pybind11::object inspect(const pybind11::list &groups, const pybind11::dict &states, int threads);
+
+  // From now on `step` notices if an entry of `states` was removed, added or exchanged. The plan
+  // holds what it watches through its rows.
+  void watch(const pybind11::dict &states);
 
   // What the last step saw, one tuple a row with a gradient:
   // (index, group, mean of |g|, RMS of the update before the learning rate, gate factor).
@@ -45,21 +51,25 @@ private:
     TensorView param_view, grad_view;
     WalkOrder order;
     bool gradient_bound = false; // grad_view describes the row's gradient
+    bool distinct = false;       // known to share no memory with another active parameter
   };
 
   void bind_state(Entry &entry, Row &row, const std::string &m, const std::string &m_slow,
                   const std::string &v);
-  bool refresh(const pybind11::list &groups, std::vector<pybind11::object> &gradients);
+  bool refresh(const pybind11::list &groups, const pybind11::dict &states,
+               std::vector<pybind11::object> &gradients);
+  bool refresh_states(const pybind11::dict &states) const;
   bool refresh_groups(const pybind11::list &groups);
   bool refresh_param(Entry &entry, Row &row);
-  bool refresh_state(const Entry &entry) const;
-  void refresh_gradient(Entry &entry, Row &row, PyObject *gradient);
-  void check_overlaps() const;
+  bool refresh_slots(const Entry &entry) const;
+  void refresh_gradient(Entry &entry, Row &row, const pybind11::object &gradient);
+  void check_overlaps();
 
   Plan plan_;
   std::vector<Entry> entries_; // in the order of the groups' parameters
   std::vector<GroupReader> readers_;
-  bool pointers_changed_ = true;
+  std::vector<std::pair<PyObject *, PyObject *>> watched_; // parameter, its state: identities only
+  bool watching_ = false;
 };
 
 } // namespace cosmic

@@ -56,8 +56,13 @@ void register_quantize(py::module_ &m) {
         py::arg("codes"), py::arg("scales"), py::arg("threads"));
   m.def("dequantize", &dequantize_tensor, py::arg("codes"), py::arg("scales"), py::arg("bits"),
         py::arg("block_size"), py::arg("out"), py::arg("threads"));
-  m.def("quantized_code_bytes", &quantized_code_bytes, py::arg("numel"), py::arg("bits"),
-        py::arg("block_size"));
+  m.def(
+      "quantized_code_bytes",
+      [](int64_t numel, int bits, int64_t block_size) {
+        check_quantization(bits, block_size);
+        return quantized_code_bytes(numel, bits, block_size);
+      },
+      py::arg("numel"), py::arg("bits"), py::arg("block_size"));
 }
 
 } // namespace cosmic

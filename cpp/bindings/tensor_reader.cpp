@@ -110,19 +110,17 @@ bool dtype_of(const DLDataType &type, DType &out) {
   return bits == 64 || bits == 32 || bits == 16;
 }
 
-// A tensor that carries its conjugation or sign as a flag has other values than its memory.
-void check_resolved(PyObject *tensor, const std::string &what) {
-  for (const char *flag : {"is_conj", "is_neg"}) {
-    const py::object set =
-        py::reinterpret_steal<py::object>(PyObject_CallMethod(tensor, flag, nullptr));
-    if (!set) {
-      PyErr_Clear(); // not a torch tensor: no such flag
-    } else if (PyObject_IsTrue(set.ptr()) == 1) {
-      throw_unreadable(tensor, what,
-                       "It is a lazily conjugated or negated view; assign its resolve_conj() or "
-                       "resolve_neg() instead.");
-    }
-  }
+bool flag(PyObject *tensor, PyObject *name) {
+  const py::object set = py::reinterpret_steal<py::object>(PyObject_CallMethodNoArgs(tensor, name));
+  if (!set) PyErr_Clear(); // not a torch tensor: no such flag
+  return set && PyObject_IsTrue(set.ptr()) == 1;
+}
+
+// A tensor that carries its sign or conjugation as a flag has other values than its memory.
+bool is_lazy(PyObject *tensor) {
+  static PyObject *is_neg = PyUnicode_InternFromString("is_neg");
+  static PyObject *is_conj = PyUnicode_InternFromString("is_conj");
+  return flag(tensor, is_neg) || flag(tensor, is_conj);
 }
 
 void *data_of(const DLTensor &tensor) {
@@ -137,7 +135,10 @@ TensorView read_tensor(PyObject *tensor, const std::string &what) {
   TensorView view;
   if (!dtype_of(t.dtype, view.dtype)) throw_unreadable(tensor, what, kWanted);
   const bool complex = t.dtype.code == kDLComplex;
-  if (complex) check_resolved(tensor, what);
+  if (is_lazy(tensor))
+    throw_unreadable(tensor, what,
+                     "It is a lazily conjugated or negated view, whose memory holds other values; "
+                     "use its resolve_conj().resolve_neg().");
   const int64_t width = complex ? 2 : 1;
   view.data = data_of(t);
   view.ndim = t.ndim;
@@ -152,6 +153,11 @@ TensorView read_tensor(PyObject *tensor, const std::string &what) {
     view.strides[view.ndim++] = 1;
   }
   return view;
+}
+
+py::object resolved(py::object tensor) {
+  if (!is_lazy(tensor.ptr())) return tensor;
+  return tensor.attr("resolve_conj")().attr("resolve_neg")();
 }
 
 void *data_if_unchanged(PyObject *tensor, const TensorView &known, const std::string &what) {

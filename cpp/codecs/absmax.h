@@ -1,5 +1,6 @@
 // Plain block-wise quantization of a tensor to signed integers of 4 or 8 bits, to nearest with
-// ties to even: scale = absmax / (2^(bits-1) - 1), code = round(x / scale).
+// ties to even: scale = absmax / (2^(bits-1) - 1), one unit of the last place less where the top
+// level would lie above absmax (and could overflow); code = round(x / scale).
 // |x - scale code| <= scale / 2 (1 + 2^-20), the slack for rounding in float.
 // Layout: 8 bits, one int8 an element; 4 bits, code + 8 as nibbles, planar in a block: nibble i of
 // the 32-bit word j holds element i block_size/8 + j. The last block is padded with zeros. Scales
@@ -33,6 +34,17 @@ COSMIC_INLINE float block_absmax(const float *x, int64_t count) {
   return out;
 }
 
+COSMIC_INLINE float block_scale(float absmax, float levels) {
+  float scale = absmax / levels;
+  if (scale * levels > absmax) {
+    int32_t bits;
+    __builtin_memcpy(&bits, &scale, 4);
+    --bits;
+    __builtin_memcpy(&scale, &bits, 4);
+  }
+  return scale;
+}
+
 COSMIC_INLINE void pack_nibbles(const int32_t *codes, int64_t block_size, uint8_t *out) {
   const int64_t words = block_size / 8;
   for (int64_t j = 0; j < words; ++j) {
@@ -49,7 +61,7 @@ static void quantize_absmax(const float *from, int64_t count, int bits, int64_t 
   int32_t block[kMaxQuantizedBlock];
   for (int64_t first = 0; first < count; first += block_size) {
     const int64_t here = count - first < block_size ? count - first : block_size;
-    const float scale = block_absmax(from + first, here) / levels;
+    const float scale = block_scale(block_absmax(from + first, here), levels);
     *scales++ = scale;
     for (int64_t k = 0; k < block_size; ++k) {
       // a scale that underflowed to zero holds nothing but zeros

@@ -106,11 +106,12 @@ Coefficients with_random_key(const Coefficients &of, const Row &row, uint64_t se
 
 void finish_step(Row &row, const Group &group) {
   const double x = row.last.mean_abs_gradient;
-  if (row.magnitude) scalar_magnitude::observe(row.magnitude, x, group.beta1, group.beta2);
+  const bool counted =
+      !row.magnitude || scalar_magnitude::observe(row.magnitude, x, group.beta1, group.beta2);
   if (row.gate) snr::observe(row.gate, x, group.c_min);
   if (row.signal && std::isfinite(x))
     *row.signal = *row.signal > 0 ? kSignalDecay * *row.signal + (1.0 - kSignalDecay) * x : x;
-  if (row.step) ++*row.step;
+  if (row.step && counted) ++*row.step;
 }
 
 } // namespace cosmic

@@ -7,6 +7,7 @@
 #include <omp.h>
 #endif
 
+#include "gates/snr.h"
 #include "isa/float_environment.h"
 #include "plan/coefficients.h"
 #include "plan/work.h"
@@ -97,8 +98,9 @@ void Plan::prepare() {
   coefficients_.clear();
   const Row *before = nullptr;
   for (const int r : active_) {
-    const Row &row = rows[static_cast<size_t>(r)];
+    Row &row = rows[static_cast<size_t>(r)];
     const Group &group = groups[static_cast<size_t>(row.group)];
+    if (row.gate) row.last.gate = snr::factor(row.gate);
     if (before && shares_coefficients(*before, row))
       coefficients_.push_back(with_random_key(coefficients_.back(), row, seed));
     else

@@ -32,6 +32,7 @@ struct Statistics {
   double mean_abs_gradient = 0;
   double update_rms = 0; // before the learning rate, after the gate
   int64_t nonfinite = 0; // elements of the gradient
+  double gate = 1;       // the factor that acted
 };
 
 // One tensor. Pointers to state are borrowed; those of state that the rung lacks are null.

@@ -17,11 +17,14 @@ inline double value(const double *state, double correction1, double correction2,
   return std::min(1.0, a / (std::sqrt(b) + eps));
 }
 
-inline void observe(double *state, double mean_abs_gradient, double beta1, double beta2) {
+// False if the step's mean is not finite: one bad element must not stop the whole tensor, so such
+// a step leaves the averages, and the count that corrects their bias, as they are.
+inline bool observe(double *state, double mean_abs_gradient, double beta1, double beta2) {
   const double x = mean_abs_gradient;
-  if (!std::isfinite(x)) return; // one bad element must not stop the whole tensor
+  if (!std::isfinite(x)) return false;
   state[kAbs] = beta1 * state[kAbs] + (1.0 - beta1) * x;
   state[kSquare] = beta2 * state[kSquare] + (1.0 - beta2) * x * x;
+  return true;
 }
 
 } // namespace cosmic::scalar_magnitude

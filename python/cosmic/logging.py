@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 
 from . import _core
-from .optimizer import Cosmic
+from .optimizer import Cosmic, Listener
 
 __all__ = ["EventLog"]
 
@@ -45,29 +46,37 @@ class EventLog:
             raise ValueError(f"every is {every}; expected 1 or more")
         self._file = Path(path).open("a", encoding="utf-8")  # noqa: SIM115 (closed by close)
         self._every = every
-        self._optimizers: list[Cosmic] = []
-        self._low_gates: set[str] = set()
+        self._attached: list[tuple[Cosmic, Listener]] = []
 
     def attach(self, optimizer: Cosmic) -> EventLog:
         """Log ``optimizer`` from now on; returns the log itself."""
         if not isinstance(optimizer, Cosmic):
             raise TypeError(f"expected a Cosmic optimizer, got {type(optimizer).__name__}")
-        self._optimizers.append(optimizer)
+        low_gates: set[str] = set()
+
+        def listen(event: str, fields: dict[str, Any]) -> None:
+            if event == "step":
+                self._write_gates(optimizer, fields["step"], low_gates)
+                self._write_step(optimizer, fields["step"])
+            else:
+                self.write(event, **fields)
+
         self.write("run", **_run_header(optimizer))
-        optimizer.add_listener(self._listen)
+        self._attached.append((optimizer, listen))
+        optimizer.add_listener(listen)
         return self
 
     def write(self, event: str, **fields: Any) -> None:
-        """Write one line."""
-        record = {"event": event, "time": time.time(), **fields}
-        self._file.write(json.dumps(record, default=str) + "\n")
+        """Write one line. Numbers that JSON lacks (NaN, infinities) are written as null."""
+        record = _jsonable({"event": event, "time": time.time(), **fields})
+        self._file.write(json.dumps(record, allow_nan=False) + "\n")
         self._file.flush()
 
     def close(self) -> None:
         """Detach and close the file."""
-        for optimizer in self._optimizers:
-            optimizer.remove_listener(self._listen)
-        self._optimizers.clear()
+        for optimizer, listen in self._attached:
+            optimizer.remove_listener(listen)
+        self._attached.clear()
         self._file.close()
 
     def __enter__(self) -> EventLog:
@@ -81,13 +90,7 @@ class EventLog:
     ) -> None:
         self.close()
 
-    def _listen(self, event: str, fields: dict[str, Any]) -> None:
-        optimizer = self._optimizers[-1]
-        if event != "step":
-            self.write(event, **fields)
-            return
-        step = fields["step"]
-        self._write_gates(optimizer, step)
+    def _write_step(self, optimizer: Cosmic, step: int) -> None:
         if step % self._every == 0:
             groups = [
                 {"lr": float(group["lr"]), **stats}
@@ -95,12 +98,24 @@ class EventLog:
             ]
             self.write("step", step=step, state_bytes=optimizer.state_bytes(), groups=groups)
 
-    def _write_gates(self, optimizer: Cosmic, step: int) -> None:
+    def _write_gates(self, optimizer: Cosmic, step: int, low_gates: set[str]) -> None:
         for name, factor in optimizer.gate_factors().items():
             low = factor < GATE_THRESHOLD
-            if low != (name in self._low_gates):
-                (self._low_gates.add if low else self._low_gates.discard)(name)
+            if low != (name in low_gates):
+                (low_gates.add if low else low_gates.discard)(name)
                 self.write("gate", step=step, name=name, factor=factor)
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_jsonable(item) for item in value]
+    if isinstance(value, torch.Tensor):
+        return _jsonable(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if isinstance(value, str | int | bool | None) else str(value)
 
 
 def _run_header(optimizer: Cosmic) -> dict[str, Any]:

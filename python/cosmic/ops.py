@@ -75,8 +75,9 @@ def adam_step_(
         params: float32, bfloat16, float16, float64 or complex; written.
         grads: one a parameter, of its shape. float64 goes with float64 only.
         exp_avgs: first moments :math:`m`, of the parameters' shapes (complex: with a last dimension
-            of 2) and layout in memory, as ``torch.zeros_like`` makes them. Their dtype is their
-            codec: float32, or bfloat16 rounded stochastically; float64 for float64. Written.
+            of 2) and layout in memory, as ``torch.zeros_like`` makes them; contiguous where a
+            parameter has gaps. Their dtype is their codec: float32, or bfloat16 rounded
+            stochastically; float64 for float64. Written.
         exp_avg_sqs: second moments :math:`v`, likewise. Written.
         steps: int64 counters of one element; advanced by one.
         lr: learning rate :math:`\gamma`.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import warnings
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple, TypeAlias, overload
+from typing import Any, NamedTuple, ParamSpec, TypeAlias, TypeVar, cast, overload
 
 import torch
 from torch import Tensor
@@ -16,12 +17,15 @@ from torch.optim.optimizer import Optimizer
 from . import _core
 from .allocation import Allocator, SignalAllocator
 from .budget import check_budget, resolve_budget
-from .planner import Compiled, check_options, compile_plan, members
+from .planner import Compiled, check_options, check_param, compile_plan, members
+from .rungs import Rung
 from .state import build_state, real_numel, state_bytes, state_rung
 
 __all__ = ["Cosmic", "NonfiniteGradientError", "TierInfo"]
 
 Params: TypeAlias = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 Listener: TypeAlias = Callable[[str, dict[str, Any]], None]
 
 #: Format of `state_dict()`, raised whenever its meaning changes.
@@ -32,6 +36,21 @@ _KEPT = (
     "budget", "nonfinite", "seed", "reallocate_every", "allocator",
     "_steps", "_skipped", "_nonfinite_seen",
 )  # fmt: skip
+
+
+def _hooked_where_observed(step: Callable[_P, _R]) -> Callable[_P, _R]:
+    """torch wraps every ``step`` in a profiler range and hooks, at a cost that small models feel.
+    This one goes through torch's wrapper where somebody looks, and past it where nobody does."""
+    observed_step = Optimizer.profile_hook_step(step)
+
+    @functools.wraps(step)
+    def wrapper(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        if cast(Cosmic, args[0])._observed():
+            return observed_step(*args, **kwargs)
+        return step(*args, **kwargs)
+
+    wrapper.hooked = True  # type: ignore[attr-defined]  # torch leaves it as it is
+    return wrapper
 
 
 class NonfiniteGradientError(RuntimeError):
@@ -149,8 +168,7 @@ class Cosmic(Optimizer):
         allocator: Allocator | None = None,
     ) -> None:
         check_budget(budget)
-        if nonfinite not in ("propagate", "raise", "skip"):
-            raise ValueError(f"nonfinite is {nonfinite!r}; expected 'propagate', 'raise' or 'skip'")
+        _check_nonfinite(nonfinite)
         if not isinstance(seed, int) or not 0 <= seed < 2**64:
             raise ValueError(f"seed is {seed!r}; expected an int from 0 to 2**64 - 1")
         if not isinstance(reallocate_every, int) or reallocate_every < 1:
@@ -183,8 +201,9 @@ class Cosmic(Optimizer):
         super().add_param_group(param_group)
         try:
             check_options(self.param_groups[-1], len(self.param_groups) - 1)
-            for member in members(self.param_groups[-1:]):
-                _check_param(member.param, member.label)
+            for member in members(self.param_groups):
+                if member.group == len(self.param_groups) - 1:
+                    check_param(member.param, member.label)
         except (TypeError, ValueError):
             del self.param_groups[-1]
             raise
@@ -194,6 +213,7 @@ class Cosmic(Optimizer):
     def step(self, closure: None = None) -> None: ...
     @overload
     def step(self, closure: Callable[[], float]) -> float: ...
+    @_hooked_where_observed
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """Take one step on every parameter that has a gradient.
 
@@ -208,35 +228,18 @@ class Cosmic(Optimizer):
                 out of range. NonfiniteGradientError: with ``nonfinite="raise"``. Nothing has
                 changed then.
         """
-        if self._observed():
-            return self._observed_step(closure)
-        return self._plain_step(closure)
-
-    # torch wraps a `step` that is not marked in a profiler range and hooks, at a cost that is
-    # felt with small models; this one goes through the same wrapper where somebody looks.
-    step.hooked = True  # type: ignore[attr-defined]
-
-    def _observed(self) -> bool:
-        return bool(
-            self._optimizer_step_pre_hooks
-            or self._optimizer_step_post_hooks
-            or torch_optimizer._global_optimizer_pre_hooks
-            or torch_optimizer._global_optimizer_post_hooks
-            or torch.autograd._profiler_enabled()  # type: ignore[attr-defined]
-        )
-
-    def _plain_step(self, closure: Callable[[], float] | None = None) -> float | None:
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         if self.nonfinite != "propagate" and self._refuse_nonfinite():
             return loss
+        threads = torch.get_num_threads()
         compiled = self._ready()
-        stepped = compiled.plan.step(self.param_groups, torch.get_num_threads())
+        stepped = compiled.plan.step(self.param_groups, self.state, threads)
         if stepped is None:  # a tensor, a group or a state was exchanged
             compiled = self._compile()
-            stepped = compiled.plan.step(self.param_groups, torch.get_num_threads())
+            stepped = compiled.plan.step(self.param_groups, self.state, threads)
             if stepped is None:
                 raise RuntimeError("param_groups or state changed while the step was prepared")
         if self._compiled is not compiled:
@@ -246,7 +249,14 @@ class Cosmic(Optimizer):
         self._after_step(compiled.plan)
         return loss
 
-    _observed_step = Optimizer.profile_hook_step(_plain_step)
+    def _observed(self) -> bool:
+        return bool(
+            self._optimizer_step_pre_hooks
+            or self._optimizer_step_post_hooks
+            or torch_optimizer._global_optimizer_pre_hooks
+            or torch_optimizer._global_optimizer_post_hooks
+            or torch.autograd._profiler_enabled()  # type: ignore[attr-defined]
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """As torch's, with an entry ``"cosmic"``: format, steps taken and steps skipped."""
@@ -388,7 +398,7 @@ class Cosmic(Optimizer):
 
     def _options_signature(self) -> list[Any]:
         return [
-            (g["tier"], g["state_dtype"], g["gate"], g["beta_slow"] is None)
+            (g.get("tier"), g.get("state_dtype"), g.get("gate"), g.get("beta_slow") is None)
             for g in self.param_groups
         ]
 
@@ -408,6 +418,7 @@ class Cosmic(Optimizer):
     def _adopt(self, compiled: Compiled) -> None:
         """Make a plan's state the optimizer's, now that it has been stepped."""
         self.state.update(compiled.states)
+        compiled.plan.watch(self.state)
         self._compiled = compiled
         self._signature = self._options_signature()
         for transition in compiled.transitions:
@@ -416,12 +427,15 @@ class Cosmic(Optimizer):
 
     def _refuse_nonfinite(self) -> bool:
         """Look at the gradients; True if this step is to be left out."""
+        _check_nonfinite(self.nonfinite)
         compiled = self._ready()
-        found = compiled.plan.inspect(self.param_groups, torch.get_num_threads())
+        found = compiled.plan.inspect(self.param_groups, self.state, torch.get_num_threads())
         if found is None:
             self._compiled = None
             compiled = self._compile()
-            found = compiled.plan.inspect(self.param_groups, torch.get_num_threads()) or []
+            found = (
+                compiled.plan.inspect(self.param_groups, self.state, torch.get_num_threads()) or []
+            )
         bad = [(index, count) for index, _, count in found if count]
         if not bad:
             return False
@@ -439,23 +453,23 @@ class Cosmic(Optimizer):
 
     def _after_step(self, plan: _core.Plan) -> None:
         self._steps += 1
-        if bad := plan.nonfinite:
-            self._note_nonfinite(bad)
+        bad, first = plan.nonfinite, not self._nonfinite_seen
+        self._nonfinite_seen += bad
         if self._listeners:
             self._emit("step", {"step": self._steps})
         if self.budget is not None and self._steps % self.reallocate_every == 0:
             self._reallocate()
+        if bad and first:  # last, because a warning may be an error
+            self._warn_of_nonfinite(bad)
 
-    def _note_nonfinite(self, count: int) -> None:
-        if not self._nonfinite_seen:
-            warnings.warn(
-                f"{count} elements of gradients are infinite or NaN at step {self._steps}; as in "
-                "AdamW they spoil their own elements. Further ones are counted in stats(); "
-                "nonfinite='raise' or 'skip' looks before it steps.",
-                RuntimeWarning,
-                stacklevel=4,
-            )
-        self._nonfinite_seen += count
+    def _warn_of_nonfinite(self, count: int) -> None:
+        warnings.warn(
+            f"{count} elements of gradients are infinite or NaN at step {self._steps}; as in AdamW "
+            "they spoil their own elements. Further ones are counted in stats(); "
+            "nonfinite='raise' or 'skip' looks before it steps.",
+            RuntimeWarning,
+            stacklevel=5,
+        )
 
     def _reallocate(self) -> None:
         compiled = self._compile(reallocate=True)
@@ -467,25 +481,21 @@ class Cosmic(Optimizer):
             listener(event, fields)
 
 
-def _check_param(param: Tensor, label: str) -> None:
-    """Refuse at once what could never be stepped."""
-    if not (param.is_floating_point() or param.is_complex()):
-        raise TypeError(f"{label} is {param.dtype}; expected a floating or complex dtype")
-    if param.layout != torch.strided or param.device.type != "cpu":
-        raise TypeError(
-            f"{label} has layout {param.layout} on device {param.device}; COSMIC steps dense "
-            "(strided) tensors on the CPU"
-        )
+def _check_nonfinite(mode: object) -> None:
+    if mode not in ("propagate", "raise", "skip"):
+        raise ValueError(f"nonfinite is {mode!r}; expected 'propagate', 'raise' or 'skip'")
 
 
 def _restored(param: Tensor, label: str, saved: dict[str, Any]) -> dict[str, Any]:
     if "rung" not in saved:
         raise ValueError(f"the state of {label} has no 'rung': it was not saved by Cosmic")
+    rung = Rung.parse(saved["rung"])
+    missing = [key for key in rung.entries if key not in saved]
+    if missing:
+        raise ValueError(f"the state of {label} has no {missing[0]!r}, which {rung.name} needs")
     copied = {k: v.clone() if isinstance(v, Tensor) else v for k, v in saved.items()}
     try:
-        return build_state(
-            param, state_rung(copied), copied, gate="gate" in saved, signal="signal" in saved
-        )
+        return build_state(param, rung, copied, gate="gate" in saved, signal="signal" in saved)
     except ValueError as error:
         raise ValueError(f"{label}: {error}") from None
 

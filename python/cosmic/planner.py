@@ -20,11 +20,18 @@ from .state import (
     State,
     build_state,
     real_numel,
-    state_bytes,
     state_rung,
 )
 
-__all__ = ["Compiled", "Member", "Transition", "check_options", "compile_plan", "members"]
+__all__ = [
+    "Compiled",
+    "Member",
+    "Transition",
+    "check_options",
+    "check_param",
+    "compile_plan",
+    "members",
+]
 
 Group = dict[str, Any]
 
@@ -82,12 +89,38 @@ def check_options(group: Group, index: int) -> None:
     """
     _core.check_group(group, index)
     where = f"param_groups[{index}]"
+    for option in ("tier", "state_dtype", "gate"):
+        if option not in group:
+            raise ValueError(f"{where} has no {option!r}; was it removed?")
     tier = group["tier"]
-    if tier is not None and (isinstance(tier, bool) or tier not in (0, 1, 2)):
+    if tier is not None and (type(tier) is not int or tier not in (0, 1, 2)):
         raise ValueError(f"{where}['tier'] is {tier!r}; expected None, 0, 1 or 2")
     if group["gate"] not in (None, "snr"):
         raise ValueError(f"{where}['gate'] is {group['gate']!r}; expected None or 'snr'")
-    parse_state_dtype(group["state_dtype"])
+    try:
+        parse_state_dtype(group["state_dtype"])
+    except ValueError as error:
+        raise ValueError(f"{where}['state_dtype']: {error}") from None
+
+
+def check_param(param: Tensor, label: str) -> None:
+    """Refuse at once what could never be stepped.
+
+    Raises:
+        TypeError: naming the parameter.
+    """
+    if not (param.is_floating_point() or param.is_complex()):
+        raise TypeError(f"{label} is {param.dtype}; expected a floating or complex dtype")
+    if param.layout != torch.strided or param.device.type != "cpu":
+        raise TypeError(
+            f"{label} has layout {param.layout} on device {param.device}; COSMIC steps dense "
+            "(strided) tensors on the CPU"
+        )
+    if param.is_conj() or param.is_neg():
+        raise TypeError(
+            f"{label} is a lazily conjugated or negated view, whose memory holds other values; "
+            "use its resolve_conj().resolve_neg()"
+        )
 
 
 def _ladder(member: Member, group: Group, budgeted: bool) -> tuple[Rung, ...]:
@@ -153,6 +186,8 @@ def compile_plan(
         for m in everyone
         if m.param.grad is not None or m.param in state
     ]  # fmt: skip
+    for x in live:
+        check_param(x.member.param, x.member.label)
     limit = resolve_budget(budget, sum(x.numel for x in live))
     rungs, measured = _assign(live, limit, allocator, reallocate)
     compiled = Compiled(_core.Plan(seed), {})
@@ -213,9 +248,23 @@ def _assign(
         candidates = [
             Candidate(x.member.index, x.numel, x.ladder, x.current, x.signal) for x in free
         ]
-        chosen = allocator.allocate(candidates, left)
+        chosen = _allocated(allocator, candidates, left)
     by_index = {x.member.index: r for x, r in zip(free, chosen, strict=True)}
     return [by_index.get(x.member.index, x.ladder[0]) for x in live], True
+
+
+def _allocated(allocator: Allocator, candidates: list[Candidate], budget: int) -> list[Rung]:
+    """What an allocator chooses, held to its promises."""
+    chosen = allocator.allocate(candidates, budget)
+    kind = type(allocator).__name__
+    if len(chosen) != len(candidates) or not all(
+        rung in c.ladder for rung, c in zip(chosen, candidates, strict=False)
+    ):
+        raise ValueError(f"{kind}.allocate must return one rung of each candidate's ladder")
+    spent = sum(r.nbytes(c.numel) for r, c in zip(chosen, candidates, strict=True))
+    if spent > budget:
+        raise ValueError(f"{kind}.allocate spent {spent} bytes of a budget of {budget}")
+    return chosen
 
 
 def _read_signals(free: list[_Live]) -> None:
@@ -231,8 +280,8 @@ def _read_signals(free: list[_Live]) -> None:
         look.add_row(
             x.member.param, x.member.label, 0, x.member.index, "sign", "none", "none", "none", {}
         )
-    found = look.inspect([_looking_group([x.member.param for x in unseen])],
-                         torch.get_num_threads())  # fmt: skip
+    group = _looking_group([x.member.param for x in unseen])
+    found = look.inspect([group], {}, torch.get_num_threads())
     means = {index: mean for index, mean, _ in found or []}
     for x in unseen:
         mean = means[x.member.index]
@@ -245,8 +294,3 @@ def _looking_group(params: list[Tensor]) -> Group:
         "params": params, "lr": 0.0, "betas": (0.9, 0.999), "eps": 0.0, "weight_decay": 0.0,
         "maximize": False, "beta_slow": None, "alpha": 0.0, "slow_warmup": None, "c_min": 0.0,
     }  # fmt: skip
-
-
-def used_bytes(state: Mapping[Tensor, State]) -> int:
-    """Bytes of all state."""
-    return sum(state_bytes(s) for s in state.values())

@@ -17,7 +17,8 @@ class QuantizedTensor:
     r"""A tensor as signed integers with one scale a block.
 
     Elements are taken in the order of their indices (C order), ``block_size`` at a time. With
-    :math:`L = 2^{bits-1} - 1` (7 or 127) and :math:`s = \max_{block}|x| / L`, the code of
+    :math:`L = 2^{bits-1} - 1` (7 or 127) and :math:`s = \max_{block}|x| / L` (rounded so that
+    :math:`sL` does not exceed the maximum), the code of
     :math:`x` is :math:`\mathrm{round}(x/s)`, ties to even, and decodes to :math:`s` times the code.
 
     Error bound: :math:`|x - \hat x| \le \tfrac{s}{2}(1 + 2^{-20})`, that is at most 1/14 (4 bits)
@@ -49,7 +50,7 @@ class QuantizedTensor:
 
     def dequantize(self) -> Tensor:
         """The tensor back, contiguous, in its original shape and dtype."""
-        out = torch.empty(self.shape, dtype=self.dtype)
+        out = torch.empty(self.shape, dtype=self.dtype, device="cpu")
         _core.dequantize(
             self.codes, self.scales, self.bits, self.block_size, out, torch.get_num_threads()
         )
@@ -80,9 +81,11 @@ def quantize(tensor: Tensor, bits: int = 4, block_size: int = 128) -> QuantizedT
         raise ValueError(f"block_size is {block_size}; expected a multiple of 8 from 8 to 4096")
     blocks = -(-tensor.numel() // block_size)
     codes = torch.empty(
-        _core.quantized_code_bytes(tensor.numel(), bits, block_size), dtype=torch.uint8
+        _core.quantized_code_bytes(tensor.numel(), bits, block_size),
+        dtype=torch.uint8,
+        device="cpu",
     )
-    scales = torch.empty(blocks, dtype=torch.float32)
+    scales = torch.empty(blocks, dtype=torch.float32, device="cpu")
     bad = _core.quantize(tensor.detach(), bits, block_size, codes, scales, torch.get_num_threads())
     if bad >= 0:
         index = tuple(int(i) for i in torch.unravel_index(torch.tensor(bad), tensor.shape))

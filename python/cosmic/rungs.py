@@ -27,8 +27,9 @@ def parse_state_dtype(state_dtype: str | torch.dtype) -> tuple[str, str]:
         ValueError: for any other value.
     """
     parts = state_dtype.split("+") if isinstance(state_dtype, str) else [state_dtype]
-    codecs = [_ALIASES.get(part, part) for part in parts]
-    if len(codecs) > 2 or not all(codec in ("fp32", "bf16") for codec in codecs):
+    known = [part for part in parts if isinstance(part, str | torch.dtype)]
+    codecs = [_ALIASES.get(part, part) for part in known]
+    if len(codecs) not in (1, 2) or not all(codec in ("fp32", "bf16") for codec in codecs):
         raise ValueError(
             f"state_dtype is {state_dtype!r}; expected 'fp32', 'bf16', torch.float32, "
             "torch.bfloat16, or two of these names joined by '+' (first moment + second moment)"
@@ -89,6 +90,12 @@ class Rung:
         """Codec of every slot that this rung keeps, by its key in ``optimizer.state``."""
         slots = {"exp_avg": self.m, "exp_avg_slow": self.m_slow, "exp_avg_sq": self.v}
         return {key: codec for key, codec in slots.items() if codec != "none"}
+
+    @property
+    def entries(self) -> tuple[str, ...]:
+        """Keys of every tensor that this rung keeps in ``optimizer.state``."""
+        scalars = ((), ("step", "magnitude"), ("step",))[self.tier]
+        return (*scalars, *self.slots)
 
     def nbytes(self, numel: int) -> int:
         """Exact bytes of this rung's state for a tensor of ``numel`` real elements."""

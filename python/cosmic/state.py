@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .rungs import CODEC_DTYPES, Rung
 
-__all__ = ["build_state", "has_gate", "real_numel", "state_bytes", "state_rung"]
+__all__ = ["build_state", "real_numel", "state_bytes", "state_rung"]
 
 State = dict[str, Any]
 
@@ -37,8 +37,8 @@ def state_rung(state: State) -> Rung:
     return Rung.parse(state["rung"])
 
 
-def has_gate(state: State) -> bool:
-    return "gate" in state
+def _strides(tensor: Tensor) -> list[int]:
+    return [stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if size > 1]
 
 
 def _slot(param: Tensor, codec: str, old: Tensor | None) -> Tensor:
@@ -51,6 +51,8 @@ def _slot(param: Tensor, codec: str, old: Tensor | None) -> Tensor:
             "new parameter to a new optimizer"
         )
     fresh = torch.empty_like(like, dtype=dtype, device="cpu")
+    if _strides(fresh) != _strides(like):  # gaps between elements: walked by index, not by memory
+        fresh = torch.empty(like.shape, dtype=dtype, device="cpu")
     if old is None:
         return fresh.zero_()
     if old.dtype == dtype and old.stride() == fresh.stride() and old.device.type == "cpu":
@@ -61,7 +63,7 @@ def _slot(param: Tensor, codec: str, old: Tensor | None) -> Tensor:
 def _scalars(size: int, old: Tensor | None, dtype: torch.dtype = torch.float64) -> Tensor:
     shape = (size,) if size > 1 else ()
     if old is None:
-        return torch.zeros(shape, dtype=dtype)
+        return torch.zeros(shape, dtype=dtype, device="cpu")
     if old.shape != shape:
         raise ValueError(f"a state of shape {tuple(old.shape)} stands where {shape} is expected")
     return old.detach().to(dtype=dtype, device="cpu").contiguous()

@@ -22,7 +22,11 @@ def encode(
     padded.reshape(-1)[: values.size] = values
     codes, scales = [], np.empty(blocks, np.float32)
     for b, block in enumerate(padded):
-        scales[b] = np.abs(block).max() / np.float32(levels(bits))
+        absmax = np.abs(block).max()
+        scales[b] = absmax / np.float32(levels(bits))
+        with np.errstate(over="ignore"):
+            if scales[b] * np.float32(levels(bits)) > absmax:  # no level above the largest value
+                scales[b] = np.nextafter(scales[b], np.float32(0))
         scaled = block / scales[b] if scales[b] > 0 else np.zeros_like(block)
         integers = np.clip(np.rint(scaled), -levels(bits), levels(bits)).astype(np.int64)
         codes.append(_pack(integers, bits))

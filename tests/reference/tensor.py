@@ -105,4 +105,5 @@ class ReferenceTensor:
             )
         if self.options.gate:
             self.gate = self.gate.observe(self.mean_abs_gradient, self.options.c_min)
-        self.steps += 1
+        # tier 1 counts the gradients that its averages have seen
+        self.steps += self.options.tier != 1 or math.isfinite(self.mean_abs_gradient)
