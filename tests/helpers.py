@@ -108,9 +108,7 @@ def digest(optimizer: Cosmic) -> str:
 
 
 @contextmanager
-def refused(
-    optimizer: Cosmic, error: type[BaseException], *fragments: str
-) -> Iterator[None]:
+def refused(optimizer: Cosmic, error: type[BaseException], *fragments: str) -> Iterator[None]:
     """The block raises ``error`` with every fragment in its message, and changes nothing."""
     before = digest(optimizer)
     with pytest.raises(error) as caught:

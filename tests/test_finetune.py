@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -201,6 +202,63 @@ def test_unusable_text_file(content: bytes | None, message: str, tmp_path: Path)
         corpus.load_corpus(str(file))
 
 
+class FakeHub:
+    """Stands in for `datasets.load_dataset`: rows of a split, or the error that it raises."""
+
+    def __init__(self, **splits: list[str] | Exception) -> None:
+        self.splits = splits
+        self.asked: list[tuple[str, str | None, str]] = []
+
+    def __call__(self, path: str, config: str | None, *, split: str) -> datasets.Dataset:
+        self.asked.append((path, config, split))
+        rows = self.splits.get(split.partition("[")[0], ValueError(f"Unknown split {split}"))
+        if isinstance(rows, Exception):
+            raise rows
+        return datasets.Dataset.from_dict({"text": rows, "id": list(range(len(rows)))})
+
+
+def test_hub_dataset_brings_its_own_validation_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeHub(train=["", " = Title = \n", "a line\n"], validation=["held out\n"])
+    monkeypatch.setattr(datasets, "load_dataset", fake)
+    loaded = corpus.load_corpus("wikitext:raw:train[:1%]")
+    assert fake.asked == [("wikitext", "raw", "train[:1%]"), ("wikitext", "raw", "validation")]
+    assert list(loaded.validation["text"]) == ["held out\n"]
+    assert not loaded.separate, "lines of one text, not documents"
+
+
+def test_hub_dataset_without_validation_gives_its_tail(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [f"story {number}" for number in range(30)]
+    monkeypatch.setattr(datasets, "load_dataset", FakeHub(train=rows))
+    loaded = corpus.load_corpus("somebody/stories")
+    assert [*loaded.train["text"], *loaded.validation["text"]] == rows
+    assert len(loaded.validation) == 3
+    assert loaded.separate
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (ConnectionError("no route"), "the Hugging Face Hub does not answer; try --dataset"),
+        (FileNotFoundError("none.\nSee x"), "cannot be loaded: none; try --dataset"),
+    ],
+)
+def test_hub_dataset_that_cannot_be_had(
+    error: Exception, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datasets, "load_dataset", FakeHub(train=error))
+    with pytest.raises(UsageError, match=message):
+        corpus.load_corpus("somebody/stories")
+
+
+def test_hub_dataset_without_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    def pairs(*_: object, **__: object) -> datasets.Dataset:
+        return datasets.Dataset.from_dict({"question": ["?"], "answer": ["!"]})
+
+    monkeypatch.setattr(datasets, "load_dataset", pairs)
+    with pytest.raises(UsageError, match="no column 'text', only question, answer"):
+        corpus.load_corpus("somebody/quiz")
+
+
 # ---- tokens and batches -------------------------------------------------------------------
 
 
@@ -308,8 +366,22 @@ def test_known_shape_is_the_published_one() -> None:
 
 
 def test_model_that_nobody_has_gets_other_advice_than_a_known_one() -> None:
-    assert "try --from-scratch with a local folder or distilgpt2" in models.hub_advice("some/llama")
-    assert "same architecture from random weights" in models.hub_advice("openai-community/gpt2")
+    error = OSError("401 Client Error.\nRepository Not Found for url: x")
+    said = models.hub_advice("some/llama", error)
+    assert "(401 Client Error); try --from-scratch with a local folder or distilgpt2" in said
+    known = models.hub_advice("openai-community/gpt2", error)
+    assert known.endswith("start the same architecture from random weights with --from-scratch")
+
+
+def test_local_folder_gives_its_weights_and_tokenizer(tmp_path: Path) -> None:
+    model = models.build_model("tiny-gpt2", False, seed=1, dtype="fp32")
+    model.save_pretrained(tmp_path)
+    tokenizing.train_tokenizer([TEXT], 300).save_pretrained(tmp_path)
+    loaded = models.build_model(str(tmp_path), False, seed=2, dtype="bf16")
+    assert torch.equal(loaded.lm_head.weight, model.lm_head.weight.bfloat16())
+    assert len(models.load_tokenizer(str(tmp_path))) == 300
+    fresh = models.build_model(str(tmp_path), True, seed=1, dtype="fp32")
+    assert torch.equal(fresh.lm_head.weight, model.lm_head.weight), "same seed, same shape"
 
 
 def test_folder_without_a_model(tmp_path: Path) -> None:
@@ -438,7 +510,9 @@ def test_results_name_machine_arguments_and_data(finished: Finished) -> None:
     assert machine["cosmic"] == cosmic.__version__
     assert machine["threads"] == 1
     assert machine["isa"] and machine["cpu"] and machine["cores"]
-    assert RunConfig(**finished.results["arguments"]).steps == 30
+    arguments = finished.results["arguments"]
+    assert arguments.pop("optimizers") == OPTIMIZER_LIST.split(",")
+    assert RunConfig(**arguments).steps == 30
     assert finished.results["data"]["train_tokens"] > finished.results["data"]["validation_tokens"]
 
 
@@ -450,7 +524,8 @@ def test_all_optimizers_start_alike_and_learn(finished: Finished) -> None:
     for row in rows:
         assert row["validation_loss"] < row["validation_loss_before"] - 0.5
         assert row["perplexity"] == pytest.approx(math.exp(row["validation_loss"]))
-        assert row["rss_peak_bytes"] > row["rss_growth_bytes"] >= 0
+        assert row["rss_peak_bytes"] == row["rss_before_bytes"] + row["rss_growth_bytes"]
+        assert row["rss_peak_bytes"] > 10_000_000
         assert row["optimizer_ms"] > 0 and row["tokens_per_second"] > 0
 
 

@@ -70,9 +70,7 @@ def only_param(optimizer: Cosmic) -> nn.Parameter:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.complex64], ids=str)
 @pytest.mark.parametrize("rung", RUNGS)
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_view_steps_as_its_contiguous_copy(
-    layout: str, rung: str, dtype: torch.dtype
-) -> None:
+def test_a_view_steps_as_its_contiguous_copy(layout: str, rung: str, dtype: torch.dtype) -> None:
     shape, make_view = LAYOUTS[layout]
     base = normal(1, *shape, dtype=dtype)
     before, view = base.clone(), make_view(base)

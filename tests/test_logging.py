@@ -36,7 +36,7 @@ def path(tmp_path: Path) -> Path:
 
 def test_the_header_says_what_runs(path: Path) -> None:
     optimizer = Cosmic(parameters((5,)), budget="50%", seed=17, nonfinite="skip", **UNUSUAL)
-    EventLog(path).attach(optimizer)
+    EventLog(path).attach(optimizer).close()
     (header,) = read(path)
     info = cosmic._core.build_info()
     assert header["event"] == "run" and header["time"] > 1e9

@@ -80,9 +80,7 @@ def train(
 @pytest.mark.parametrize("fused", [False, True], ids=["plain", "fused"])
 @pytest.mark.parametrize("maximize", [False, True], ids=["minimize", "maximize"])
 @pytest.mark.parametrize("scheduler", [None, cosine, warm_up], ids=["constant", "cosine", "warm"])
-def test_200_steps_of_adamw(
-    fused: bool, maximize: bool, scheduler: Scheduler | None
-) -> None:
+def test_200_steps_of_adamw(fused: bool, maximize: bool, scheduler: Scheduler | None) -> None:
     theirs = [parameter(k, *shape) for k, shape in enumerate(SHAPES)]
     ours = [parameter(k, *shape) for k, shape in enumerate(SHAPES)]
     adamw = AdamW(uneven_groups(theirs), **UNUSUAL, maximize=maximize, fused=fused)

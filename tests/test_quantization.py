@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from torch import Tensor
+from torch import Tensor, nn
 
 from conftest import Runner
 from cosmic import QuantizedTensor, quantize
@@ -25,22 +25,27 @@ BLOCK_SIZES = (8, 64, 128, 4096)
 SLACK = 2.0**-20
 
 
+def blocks_of(x: Tensor, block_size: int) -> Tensor:
+    """A tensor's values in float64, a row a block, padded with zeros."""
+    flat = x.detach().reshape(-1).double()
+    return nn.functional.pad(flat, (0, -flat.numel() % block_size)).view(-1, block_size)
+
+
 def assert_within_bound(x: Tensor, quantized: QuantizedTensor) -> None:
     """The documented bound, block by block, in float64."""
-    flat = x.detach().reshape(-1).double()
-    back = quantized.dequantize().reshape(-1).double()
+    back = quantized.dequantize()
     assert bool(back.isfinite().all())
-    unit = torch.finfo(x.dtype).eps / 2
-    for b, first in enumerate(range(0, flat.numel(), quantized.block_size)):
-        block = flat[first : first + quantized.block_size]
-        absmax = float(block.abs().max())
-        bound = float(quantized.scales[b]) / 2 * (1 + SLACK)
-        if absmax < 2.0**-120:
-            bound = 2.0**-123
-        if x.dtype != torch.float32:  # and the rounding of the output
-            bound += unit * absmax + float(torch.finfo(x.dtype).smallest_normal)
-        error = float((block - back[first : first + quantized.block_size]).abs().max())
-        assert error <= bound, (first, absmax)
+    values = blocks_of(x, quantized.block_size)
+    error = (values - blocks_of(back, quantized.block_size)).abs()
+    absmax = values.abs().amax(1)
+    bound = quantized.scales.double() / 2 * (1 + SLACK)
+    bound = torch.where(absmax < 2.0**-120, 2.0**-123, bound)
+    if x.dtype != torch.float32:  # and the rounding of the output
+        info = torch.finfo(x.dtype)
+        bound = bound + info.eps / 2 * absmax + info.smallest_normal
+    excess = (error - bound[:, None]).amax(1) if error.numel() else torch.zeros(1)
+    worst = int(excess.argmax())
+    assert float(excess[worst]) <= 0, f"block {worst}: error {error[worst].max()} > {bound[worst]}"
 
 
 finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
@@ -65,12 +70,12 @@ def test_any_values_come_back_within_the_bound(
     assert np.array_equal(quantized.scales.numpy(), scales)
 
 
-@pytest.mark.parametrize("exponent", [-60, -41, 0, 21, 50])
+@pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("bits", [4, 8])
-def test_the_bound_holds_where_codes_are_nearly_ties(bits: int, exponent: int) -> None:
+def test_the_bound_holds_next_to_ties(bits: int, seed: int) -> None:
     """Among many values some lie next to the middle between two codes."""
-    generator = torch.Generator().manual_seed(exponent)
-    x = (torch.rand(40_000, generator=generator) * 2 - 1) * 2.0**exponent
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.rand(409_600, generator=generator) * 2 - 1
     assert_within_bound(x, quantize(x, bits, block_size=8))
 
 

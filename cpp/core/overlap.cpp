@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <tuple>
 #include <utility>
 
 #include "core/error.h"
@@ -60,8 +61,9 @@ void check_distinct(const std::vector<NamedSpan> &spans) {
   std::vector<Range> ranges;
   for (const NamedSpan &span : spans)
     if (span.view->numel() > 0) ranges.push_back(range_of(span));
-  std::sort(ranges.begin(), ranges.end(),
-            [](const Range &a, const Range &b) { return a.begin < b.begin; });
+  std::sort(ranges.begin(), ranges.end(), [](const Range &a, const Range &b) {
+    return std::tie(a.begin, a.span) < std::tie(b.begin, b.span);
+  });
   for (size_t k = 0; k < ranges.size(); ++k)
     for (size_t j = k + 1; j < ranges.size() && ranges[j].begin < ranges[k].end; ++j)
       if (share_element(ranges[k], ranges[j]))

@@ -11,7 +11,7 @@ except ImportError as error:  # pragma: no cover - needs a broken installation
         "pip install --no-build-isolation . (see CONTRIBUTING.md)"
     ) from error
 
-from . import logging
+from . import logging, ops
 from .allocation import Allocator, Candidate, SignalAllocator
 from .optimizer import Cosmic, NonfiniteGradientError, TierInfo
 from .quantization import QuantizedTensor, quantize
@@ -30,5 +30,6 @@ __all__ = [
     "TierInfo",
     "__version__",
     "logging",
+    "ops",
     "quantize",
 ]

@@ -79,6 +79,10 @@ class EventLog:
         self._attached.clear()
         self._file.close()
 
+    def __del__(self) -> None:
+        if file := getattr(self, "_file", None):
+            file.close()  # every line has been flushed: a log that nobody closes is whole
+
     def __enter__(self) -> EventLog:
         return self
 

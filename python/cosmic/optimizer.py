@@ -184,7 +184,7 @@ class Cosmic(Optimizer):
             "maximize": maximize, "tier": tier, "state_dtype": state_dtype, "gate": gate,
             "c_min": c_min, "beta_slow": beta_slow, "alpha": alpha, "slow_warmup": slow_warmup,
         }  # fmt: skip
-        super().__init__(params, defaults)  # type: ignore[arg-type]
+        super().__init__(params, defaults)
 
     def _reset(self) -> None:
         self._compiled: Compiled | None = None
@@ -397,8 +397,11 @@ class Cosmic(Optimizer):
     # ---- the plan --------------------------------------------------------------------------
 
     def _options_signature(self) -> list[Any]:
+        # an option that is missing differs from one that is None
         return [
-            (g.get("tier"), g.get("state_dtype"), g.get("gate"), g.get("beta_slow") is None)
+            tuple(
+                g.get(option, Ellipsis) for option in ("tier", "state_dtype", "gate", "beta_slow")
+            )
             for g in self.param_groups
         ]
 
@@ -489,7 +492,10 @@ def _check_nonfinite(mode: object) -> None:
 def _restored(param: Tensor, label: str, saved: dict[str, Any]) -> dict[str, Any]:
     if "rung" not in saved:
         raise ValueError(f"the state of {label} has no 'rung': it was not saved by Cosmic")
-    rung = Rung.parse(saved["rung"])
+    try:
+        rung = Rung.parse(saved["rung"])
+    except ValueError as error:
+        raise ValueError(f"the state of {label}: {error}") from None
     missing = [key for key in rung.entries if key not in saved]
     if missing:
         raise ValueError(f"the state of {label} has no {missing[0]!r}, which {rung.name} needs")

@@ -79,9 +79,7 @@ class ReferenceTensor:
 
     def _adam(self, p: Array, g: Array, gate: float) -> tuple[Array, Array]:
         decoded = {key: widen(self.moments[key], form) for key, form in self.formats.items()}
-        old = adam.Moments(
-            decoded["exp_avg"], decoded["exp_avg_sq"], decoded.get("exp_avg_slow")
-        )
+        old = adam.Moments(decoded["exp_avg"], decoded["exp_avg_sq"], decoded.get("exp_avg_slow"))
         new_p, new, u = adam.step(p, g, old, self.options, self.steps + 1, gate)
         values = {"exp_avg": new.m, "exp_avg_slow": new.slow, "exp_avg_sq": new.v}
         key = tensor_key(self.seed, self.steps, self.index)
@@ -100,9 +98,7 @@ class ReferenceTensor:
         self.mean_abs_gradient = ordered_sum(np.abs(g)) / count
         self.update_rms = math.sqrt(ordered_sum(u * u) / count) * scale
         if self.options.tier == 1:
-            self.averages = scalar_sign.observe(
-                self.averages, self.options, self.mean_abs_gradient
-            )
+            self.averages = scalar_sign.observe(self.averages, self.options, self.mean_abs_gradient)
         if self.options.gate:
             self.gate = self.gate.observe(self.mean_abs_gradient, self.options.c_min)
         # tier 1 counts the gradients that its averages have seen

@@ -12,7 +12,7 @@ from typing import Any
 
 import datasets
 
-from cosmic.finetune.errors import UsageError
+from cosmic.finetune.errors import UsageError, first_line
 from cosmic.finetune.sources import STDLIB, Source, dataset_source
 
 HELD_OUT = 10  # one document in so many is for validation
@@ -199,7 +199,7 @@ def _load_split(dataset: str, name: HubName, split: str) -> datasets.Dataset:
             f"answer; {advice}"
         ) from error
     except (ValueError, OSError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
+        reason = first_line(error)
         raise UsageError(f"dataset {dataset!r} cannot be loaded: {reason}; {advice}") from error
     if "text" not in loaded.column_names:
         columns = ", ".join(loaded.column_names)

@@ -20,6 +20,12 @@ class TrainingFailed(Exception):
         self.status = status
 
 
+def first_line(error: Exception) -> str:
+    """What another library's error says, short enough to be part of a sentence."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].rstrip(". ")
+
+
 def require_demo_packages(packages: tuple[str, ...] = DEMO_PACKAGES) -> None:
     """Raise `UsageError` naming each package of the demo extra that is not installed."""
     missing = [package for package in packages if find_spec(package) is None]

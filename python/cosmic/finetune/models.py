@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import transformers
 
-from cosmic.finetune.errors import UsageError
+from cosmic.finetune.errors import UsageError, first_line
 from cosmic.finetune.sources import (
     GPT2_SHAPES,
     WITHOUT_WEIGHTS,
@@ -50,7 +50,7 @@ def build_model(model: str, from_scratch: bool, seed: int, dtype: str) -> Any:
         try:
             built = transformers.AutoModelForCausalLM.from_config(config)
         except ValueError as error:
-            raise UsageError(f"model {model!r}: {_one_line(error)}") from error
+            raise UsageError(f"model {model!r}: {first_line(error)}") from error
     else:
         built = _from_pretrained(transformers.AutoModelForCausalLM, model)
     return built.to(DTYPES[dtype]).train()
@@ -74,21 +74,18 @@ def _from_pretrained(loader: Any, model: str) -> Any:
         return loader.from_pretrained(str(path) if local else model)
     except (OSError, ValueError) as error:
         if local:
-            raise UsageError(f"model folder {model}: {_one_line(error)}") from error
-        raise UsageError(hub_advice(model)) from error
+            raise UsageError(f"model folder {model}: {first_line(error)}") from error
+        raise UsageError(hub_advice(model, error)) from error
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
-
-
-def hub_advice(model: str) -> str:
+def hub_advice(model: str, error: Exception) -> str:
     """One sentence: why there is no such model, and what to do instead."""
-    from huggingface_hub import is_offline_mode
+    from huggingface_hub import constants
 
-    why = f"model {model!r} cannot be had from the Hugging Face Hub"
-    if is_offline_mode():
+    if constants.HF_HUB_OFFLINE:
         why = f"model {model!r} is not in the local cache and the Hugging Face Hub does not answer"
+    else:
+        why = f"model {model!r} cannot be had from the Hugging Face Hub ({first_line(error)})"
     if known_shape(model) is not None:
         return f"{why}; start the same architecture from random weights with --from-scratch"
     known = ", ".join(name for name in GPT2_SHAPES if name not in WITHOUT_WEIGHTS)

@@ -18,10 +18,11 @@ MB = 1e6
 FOOTNOTE = (
     "Losses are a mean per token: train over the last 20 steps, validation over held-out text; "
     "perplexity is exp(validation loss).\n"
-    "RSS growth is the peak of the process's resident memory while training, minus what it had "
-    "right before the optimizer was made,\n"
-    "when model, data and the gradients of one forward and backward pass were there already. "
-    "RSS peak is that peak itself. 1 MB is 10^6 bytes."
+    "RSS peak is the most resident memory of the process while training. RSS growth is that minus "
+    "what it held right before the\n"
+    "optimizer was made, when model, data and the gradients of one pass were there already: state, "
+    "activations, and what the\n"
+    "C allocator keeps, which moves by some MB from run to run. 1 MB is 10^6 bytes."
 )
 
 

@@ -150,7 +150,7 @@ def _report(
         out / "results.json",
         rows,
         machine=machine,
-        arguments=config.to_dict(),
+        arguments=config.to_dict() | {"optimizers": [row["optimizer"] for row in rows]},
         data=tokens.to_dict(),
     )
     write_losses(out / "losses.csv", rows)
