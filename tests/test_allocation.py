@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from cosmic import Candidate, Cosmic, Rung, SignalAllocator
-from helpers import UNUSUAL, normal, parameters, take_steps
+from helpers import UNUSUAL, digest, normal, parameters, take_steps
 
 FULL = Rung(2, "fp32", "none", "fp32")
 LADDER = (Rung(0), Rung(1), FULL)
@@ -219,3 +219,29 @@ def test_an_allocator_that_overspends_is_refused() -> None:
         optimizer.step()
     assert optimizer.state_bytes() == 0
     assert all(torch.equal(p, q) for p, q in zip(params, before, strict=True))
+
+
+class Spendthrift(SignalAllocator):
+    """Keeps to the budget once, and never again."""
+
+    spent = False
+
+    def allocate(self, candidates: Sequence[Candidate], budget: int) -> list[Rung]:
+        if self.spent:
+            return [c.ladder[-1] for c in candidates]
+        object.__setattr__(self, "spent", True)
+        return super().allocate(candidates, budget)
+
+
+def test_a_step_that_an_allocator_spoils_has_changed_nothing() -> None:
+    """Wherever the look is taken, the step that raises because of it has not been taken."""
+    optimizer, params = two_tensors(allocator=Spendthrift())
+    for _ in range(8):
+        before = digest(optimizer)
+        try:
+            feed(optimizer, params, 1, 1.0, 2.0)
+        except ValueError as error:
+            assert "budget" in str(error)
+            assert digest(optimizer) == before
+            return
+    pytest.fail("the overspending was not noticed")

@@ -56,6 +56,8 @@ void PlanBinding::add_row(const py::object &param, const std::string &name, int 
   row.index = index;
   row.rule = rule_of(rule);
   entry.param_view = read_tensor(param.ptr(), name);
+  entry.complex =
+      PyObject_HasAttrString(param.ptr(), "is_complex") && param.attr("is_complex")().cast<bool>();
   entry.order = bind_param(row, entry.param_view);
   row.combination = find_combination(row.is_f64(), rule == "adam" ? "adam" : "sign", m, m_slow, v);
   bind_state(entry, row, m, m_slow, v);
@@ -88,10 +90,7 @@ void PlanBinding::bind_state(Entry &entry, Row &row, const std::string &m,
     throw Error(ErrorKind::value, "state 'step' of " + row.name + " is missing");
   if (row.rule == Rule::scalar_sign && !row.magnitude)
     throw Error(ErrorKind::value, "state 'magnitude' of " + row.name + " is missing");
-  for (const auto &item : state)
-    if (PyObject_HasAttrString(item.second.ptr(), "__dlpack__"))
-      entry.slots.emplace_back(py::reinterpret_borrow<py::object>(item.first),
-                               py::reinterpret_borrow<py::object>(item.second));
+  entry.slots = DictIdentity(state.ptr());
 }
 
 bool PlanBinding::refresh_groups(const py::list &groups) {
@@ -127,9 +126,7 @@ bool PlanBinding::refresh_param(Entry &entry, Row &row) {
 }
 
 bool PlanBinding::refresh_slots(const Entry &entry) const {
-  for (const auto &[key, tensor] : entry.slots)
-    if (PyDict_GetItemWithError(entry.state.ptr(), key.ptr()) != tensor.ptr()) return false;
-  return true;
+  return entry.slots.matches(entry.state.ptr());
 }
 
 void PlanBinding::refresh_gradient(Entry &entry, Row &row, const py::object &gradient) {
@@ -149,7 +146,7 @@ void PlanBinding::refresh_gradient(Entry &entry, Row &row, const py::object &gra
 
 bool PlanBinding::refresh(const py::list &groups, const py::dict &states,
                           std::vector<py::object> &gradients) {
-  if (!refresh_groups(groups) || !refresh_states(states)) return false;
+  if (!refresh_groups(groups) || (watching_ && !watched_.matches(states.ptr()))) return false;
   static PyObject *grad_key = PyUnicode_InternFromString("grad");
   bool unchecked = false; // some active parameter's memory has not been compared with the others'
   for (Entry &entry : entries_) {
@@ -161,7 +158,7 @@ bool PlanBinding::refresh(const py::list &groups, const py::dict &states,
     if (entry.row < 0) return false;
     Row &row = plan_.rows[static_cast<size_t>(entry.row)];
     if (!refresh_param(entry, row) || !refresh_slots(entry)) return false;
-    gradients.push_back(resolved(std::move(gradient)));
+    gradients.push_back(resolved(std::move(gradient), entry.complex));
     refresh_gradient(entry, row, gradients.back());
     unchecked |= !entry.distinct;
   }
@@ -183,22 +180,8 @@ void PlanBinding::check_overlaps() {
 }
 
 void PlanBinding::watch(const py::dict &states) {
-  watched_.clear();
+  watched_ = DictIdentity(states.ptr());
   watching_ = true;
-  PyObject *key = nullptr, *value = nullptr;
-  for (Py_ssize_t at = 0; PyDict_Next(states.ptr(), &at, &key, &value);)
-    watched_.emplace_back(key, value);
-}
-
-// Walks the dict without hashing: a step must not cost a look-up a parameter.
-bool PlanBinding::refresh_states(const py::dict &states) const {
-  if (!watching_) return true;
-  if (static_cast<size_t>(PyDict_GET_SIZE(states.ptr())) != watched_.size()) return false;
-  PyObject *key = nullptr, *value = nullptr;
-  auto expected = watched_.begin();
-  for (Py_ssize_t at = 0; PyDict_Next(states.ptr(), &at, &key, &value); ++expected)
-    if (*expected != std::make_pair(key, value)) return false;
-  return true;
 }
 
 py::object PlanBinding::step(const py::list &groups, const py::dict &states, int threads) {

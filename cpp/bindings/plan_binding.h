@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "bindings/dict_identity.h"
 #include "bindings/group_reader.h"
 #include "plan/plan.h"
 
@@ -47,7 +48,8 @@ private:
     pybind11::object param;
     int row = -1; // in plan_.rows; -1: idle
     pybind11::object state;
-    std::vector<std::pair<pybind11::object, pybind11::object>> slots; // key, tensor of `state`
+    DictIdentity slots; // of `state`
+    bool complex = false;
     TensorView param_view, grad_view;
     WalkOrder order;
     bool gradient_bound = false; // grad_view describes the row's gradient
@@ -58,7 +60,6 @@ private:
                   const std::string &v);
   bool refresh(const pybind11::list &groups, const pybind11::dict &states,
                std::vector<pybind11::object> &gradients);
-  bool refresh_states(const pybind11::dict &states) const;
   bool refresh_groups(const pybind11::list &groups);
   bool refresh_param(Entry &entry, Row &row);
   bool refresh_slots(const Entry &entry) const;
@@ -68,7 +69,7 @@ private:
   Plan plan_;
   std::vector<Entry> entries_; // in the order of the groups' parameters
   std::vector<GroupReader> readers_;
-  std::vector<std::pair<PyObject *, PyObject *>> watched_; // parameter, its state: identities only
+  DictIdentity watched_; // of the optimizer's state
   bool watching_ = false;
 };
 

@@ -116,11 +116,12 @@ bool flag(PyObject *tensor, PyObject *name) {
   return set && PyObject_IsTrue(set.ptr()) == 1;
 }
 
-// A tensor that carries its sign or conjugation as a flag has other values than its memory.
-bool is_lazy(PyObject *tensor) {
+// A tensor that carries its sign or conjugation as a flag has other values than its memory; only a
+// complex one can be conjugated.
+bool is_lazy(PyObject *tensor, bool complex) {
   static PyObject *is_neg = PyUnicode_InternFromString("is_neg");
   static PyObject *is_conj = PyUnicode_InternFromString("is_conj");
-  return flag(tensor, is_neg) || flag(tensor, is_conj);
+  return flag(tensor, is_neg) || (complex && flag(tensor, is_conj));
 }
 
 void *data_of(const DLTensor &tensor) {
@@ -135,7 +136,7 @@ TensorView read_tensor(PyObject *tensor, const std::string &what) {
   TensorView view;
   if (!dtype_of(t.dtype, view.dtype)) throw_unreadable(tensor, what, kWanted);
   const bool complex = t.dtype.code == kDLComplex;
-  if (is_lazy(tensor))
+  if (is_lazy(tensor, complex))
     throw_unreadable(tensor, what,
                      "It is a lazily conjugated or negated view, whose memory holds other values; "
                      "use its resolve_conj().resolve_neg().");
@@ -155,8 +156,8 @@ TensorView read_tensor(PyObject *tensor, const std::string &what) {
   return view;
 }
 
-py::object resolved(py::object tensor) {
-  if (!is_lazy(tensor.ptr())) return tensor;
+py::object resolved(py::object tensor, bool complex) {
+  if (!is_lazy(tensor.ptr(), complex)) return tensor;
   return tensor.attr("resolve_conj")().attr("resolve_neg")();
 }
 

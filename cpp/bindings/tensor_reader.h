@@ -28,7 +28,7 @@ TensorView read_tensor(PyObject *tensor, const std::string &what);
 
 // The tensor itself, or a copy with its values where it is a lazily conjugated or negated view, as
 // autograd makes them of complex numbers' parts.
-pybind11::object resolved(pybind11::object tensor);
+pybind11::object resolved(pybind11::object tensor, bool complex);
 
 // The memory of a tensor that is expected to look like `known`, as an earlier read_tensor saw it;
 // nullptr if it has changed (or has no elements): read it anew. Cheaper than reading.

@@ -1,6 +1,6 @@
 """Sums in a fixed order, which no ISA and no thread count can change.
 
-A tensor is cut into items of 32 blocks of 128 elements. Inside an item each of 16 lanes adds up
+A tensor is cut into items of 128 blocks of 128 elements. Inside an item each of 16 lanes adds up
 its own elements in the arithmetic type; lanes and then items are added up in float64, in order.
 """
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 LANES = 16
-ITEM = 32 * 128
+ITEM = 128 * 128
 
 
 def ordered_sum(values: NDArray[Any]) -> float:

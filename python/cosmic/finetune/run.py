@@ -98,8 +98,9 @@ def _prepare_tokens(config: RunConfig, vocabulary: int, cache: Path) -> "TokenFo
         documents = corpus.load_corpus(config.dataset)
         found = _tokenize(config, documents, vocabulary if trained else None, folder)
     _say(
-        f"data: {config.dataset}, {found.train_tokens:,} tokens of {found.train_documents:,} "
-        f"documents; held out {found.validation_tokens:,} of {found.validation_documents:,}"
+        f"data: {config.dataset}; to train on {found.train_tokens:,} tokens "
+        f"(documents: {found.train_documents:,}), held out {found.validation_tokens:,} "
+        f"({found.validation_documents:,})"
     )
     return found
 
