@@ -14,6 +14,7 @@ from cosmic import Cosmic
 from helpers import UNUSUAL, bits, normal, same_bits, set_gradient, stored, take_steps
 from reference.options import Options
 from reference.storage import narrow, widen
+from reference.sums import ITEM
 from reference.tensor import ReferenceTensor
 
 RUNGS: dict[str, dict[str, Any]] = {
@@ -32,7 +33,7 @@ LAYOUTS: dict[str, tuple[tuple[int, ...], Callable[[Tensor], Tensor]]] = {
     "rows-and-columns-with-gaps": ((40, 50), lambda x: x[3:37, 5:45:2]),
     "transposed-with-gaps": ((30, 20), lambda x: x[:, ::2].t()),
     "every-third": ((700,), lambda x: x[::3]),
-    "gaps-past-one-work-item": ((130, 64), lambda x: x[:, 3:43]),
+    "gaps-past-one-work-item": ((ITEM // 40 + 9, 64), lambda x: x[:, 3:43]),
     "one-element-off": ((900,), lambda x: x[1:]),
     "three-off-and-short": ((900,), lambda x: x[3:520]),
     "column": ((150, 4), lambda x: x[:, 2]),

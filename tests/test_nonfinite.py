@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from cosmic import Cosmic, NonfiniteGradientError
 from helpers import UNUSUAL, digest, normal, parameter, refused, take_steps
+from reference.sums import ITEM
 
 BAD = {"nan": float("nan"), "inf": float("inf"), "-inf": float("-inf")}
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64, torch.complex64]
@@ -36,9 +37,9 @@ def counted(optimizer: Cosmic) -> tuple[float, float]:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_every_bad_element_is_counted(dtype: torch.dtype, tier: int, value: float) -> None:
     """Far apart, in several work items, in the last, partial block; each once."""
-    p = parameter(0, 3 * 4096 + 77, dtype=dtype)
+    p = parameter(0, 2 * ITEM + 77, dtype=dtype)
     optimizer = Cosmic([p], tier=tier)
-    p.grad = spoiled(p, 0, 15, 16, 127, 128, 4095, 4096, 3 * 4096 + 76, value=value)
+    p.grad = spoiled(p, 0, 15, 16, 127, 128, ITEM - 1, ITEM, 2 * ITEM + 76, value=value)
     with pytest.warns(RuntimeWarning, match="infinite or NaN at step 1"):
         optimizer.step()
     assert counted(optimizer) == (8, 0)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from conftest import Runner
 from helpers import SIZES, UNUSUAL
 from reference.options import Options
+from reference.sums import ITEM
 from trajectories import Case, Outcome, run_cosmic, run_reference
 
 
@@ -72,7 +73,8 @@ def cases() -> list[Case]:
         Case("betas-0-tier1", options=options(betas=(0.0, 0.0), tier=1)),
         Case("eps-0", options=options(eps=0.0)),
         Case("decay-beyond-1", options=options(weight_decay=500.0)),
-        Case("items-4-and-a-tail", numel=3 * 4096 + 77, options=options(state_dtype="bf16"),
+        Case("items-2-and-a-tail", numel=2 * ITEM + 77, options=options(tier=1), steps=2),
+        Case("items-2-and-a-tail-bf16", numel=2 * ITEM + 77, options=options(state_dtype="bf16"),
              steps=2),
     ]  # fmt: skip
 

@@ -22,7 +22,7 @@ from reference import quantization as reference
 BLOCK_SIZES = (8, 64, 128, 4096)
 
 #: The documented bound is half a scale, and so much of it more for rounding in float32.
-SLACK = 2.0**-20
+SLACK = 2.0**-15
 
 
 def blocks_of(x: Tensor, block_size: int) -> Tensor:

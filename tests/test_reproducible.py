@@ -23,7 +23,7 @@ from trajectories import SPECIAL_VALUES
 THREADS = (1, 2, 3, 7)
 
 #: Odd sizes, and enough elements that seven threads have work.
-SHAPES = ((70001,), (257, 65), (4097,), (1,), (127,), (0, 3), ())
+SHAPES = ((130001,), (257, 65), (4097,), (1,), (127,), (0, 3), ())
 
 
 def combination_options(name: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 // Plain block-wise quantization of a tensor to signed integers of 4 or 8 bits, to nearest with
 // ties to even: scale = absmax / (2^(bits-1) - 1), one unit of the last place less where the top
 // level would lie above absmax (and could overflow); code = round(x / scale).
-// |x - scale code| <= scale / 2 (1 + 2^-20), the slack for rounding in float.
+// |x - scale code| <= scale / 2 (1 + 2^-15), the slack for rounding in float.
 // Layout: 8 bits, one int8 an element; 4 bits, code + 8 as nibbles, planar in a block: nibble i of
 // the 32-bit word j holds element i block_size/8 + j. The last block is padded with zeros. Scales
 // are one float a block.

@@ -6,10 +6,11 @@
 
 namespace cosmic {
 
-constexpr int kLanes = 16;           // elements of one logical vector on every ISA
-constexpr int64_t kBlock = 128;      // elements encoded, partitioned and summed together
-constexpr int64_t kChunkBlocks = 128; // blocks of one work item: a fixed share, whatever the threads
-constexpr int kMaxDims = 16;         // dimensions of a tensor that the core accepts
+constexpr int kLanes = 16;      // elements of one logical vector on every ISA
+constexpr int64_t kBlock = 128; // elements encoded, partitioned and summed together
+constexpr int64_t kChunkBlocks =
+    128;                     // blocks of one work item: a fixed share, whatever the threads
+constexpr int kMaxDims = 16; // dimensions of a tensor that the core accepts
 
 enum class DType : uint8_t { f32, bf16, f16, f64 };
 

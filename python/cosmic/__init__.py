@@ -13,8 +13,9 @@ except ImportError as error:  # pragma: no cover - needs a broken installation
 
 from . import logging, ops
 from .allocation import Allocator, Candidate, SignalAllocator
-from .optimizer import Cosmic, NonfiniteGradientError, TierInfo
+from .optimizer import Cosmic, NonfiniteGradientError
 from .quantization import QuantizedTensor, quantize
+from .reports import TierInfo
 from .rungs import Rung
 
 __version__: str = _core.__version__

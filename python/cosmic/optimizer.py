@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 import warnings
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple, ParamSpec, TypeAlias, TypeVar, cast, overload
+from typing import Any, ParamSpec, TypeAlias, TypeVar, cast, overload
 
 import torch
 from torch import Tensor
@@ -17,19 +16,17 @@ from torch.optim.optimizer import Optimizer
 from . import _core
 from .allocation import Allocator, SignalAllocator
 from .budget import check_budget, resolve_budget
+from .checkpoint import STATE_FORMAT, parse_saved
 from .planner import Compiled, check_options, check_param, compile_plan, members
-from .rungs import Rung
-from .state import build_state, real_numel, state_bytes, state_rung
+from .reports import StatisticsRow, TierInfo, group_statistics, tier_table
+from .state import real_numel, state_bytes
 
-__all__ = ["Cosmic", "NonfiniteGradientError", "TierInfo"]
+__all__ = ["Cosmic", "Listener", "NonfiniteGradientError"]
 
 Params: TypeAlias = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 Listener: TypeAlias = Callable[[str, dict[str, Any]], None]
-
-#: Format of `state_dict()`, raised whenever its meaning changes.
-STATE_FORMAT = 1
 
 #: What a copy or a pickle of the optimizer keeps beside torch's own.
 _KEPT = (
@@ -55,26 +52,6 @@ def _hooked_where_observed(step: Callable[_P, _R]) -> Callable[_P, _R]:
 
 class NonfiniteGradientError(RuntimeError):
     """A gradient held an infinity or a NaN, and ``nonfinite="raise"``."""
-
-
-class TierInfo(NamedTuple):
-    """What one parameter holds.
-
-    Attributes:
-        name: the parameter's name, or its index as text.
-        tier: 0, 1 or 2.
-        rung: tier and codecs, such as ``"tier2:bf16+bf16"``.
-        codecs: codec of every slot, by its key in ``optimizer.state``.
-        numel: real elements of the parameter.
-        nbytes: bytes of its state, counters included.
-    """
-
-    name: str
-    tier: int
-    rung: str
-    codecs: dict[str, str]
-    numel: int
-    nbytes: int
 
 
 class Cosmic(Optimizer):
@@ -274,7 +251,7 @@ class Cosmic(Optimizer):
         extra: dict[str, Any] = {}
 
         def take_state(_: Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
-            extra.update(self._parse_saved(saved))
+            extra.update(parse_saved(saved, self.param_groups))
             return {**saved, "state": {}}  # torch would cast moments to the parameter's dtype
 
         def place_state(_: Optimizer) -> None:
@@ -291,27 +268,6 @@ class Cosmic(Optimizer):
         finally:
             for handle in handles:
                 handle.remove()
-
-    def _parse_saved(self, saved: dict[str, Any]) -> dict[str, Any]:
-        """State for this optimizer's parameters out of a state dict, checked."""
-        about = saved.get("cosmic", {})
-        if about.get("format", STATE_FORMAT) > STATE_FORMAT:
-            raise ValueError(
-                f"the state_dict has format {about['format']}, newer than this release's "
-                f"{STATE_FORMAT}; upgrade cosmic-optim"
-            )
-        ids = [i for group in saved["param_groups"] for i in group["params"]]
-        own = list(members(self.param_groups))
-        if len(ids) != len(own):
-            raise ValueError(
-                f"loaded state dict has {len(ids)} parameters, this optimizer has {len(own)}"
-            )
-        state = {}
-        for member, saved_id in zip(own, ids, strict=True):
-            if old := saved["state"].get(saved_id):
-                state[member.param] = _restored(member.param, member.label, old)
-        steps = about.get("steps", max((_count(s) for s in state.values()), default=0))
-        return {"state": state, "steps": steps, "skipped": about.get("skipped", 0)}
 
     def __getstate__(self) -> dict[str, Any]:
         kept = {key: getattr(self, key) for key in _KEPT}
@@ -340,17 +296,7 @@ class Cosmic(Optimizer):
 
     def tiers(self) -> list[TierInfo]:
         """What every parameter that has been stepped holds, in the order of the parameters."""
-        out = []
-        for member in members(self.param_groups):
-            if state := self.state.get(member.param):
-                rung = state_rung(state)
-                out.append(
-                    TierInfo(
-                        member.name, rung.tier, rung.name, rung.slots,
-                        real_numel(member.param), state_bytes(state),
-                    )
-                )  # fmt: skip
-        return out
+        return tier_table(self.param_groups, self.state)
 
     def stats(self) -> list[dict[str, float]]:
         """What the last step saw, one dict a parameter group.
@@ -360,31 +306,25 @@ class Cosmic(Optimizer):
         and, of the optimizer as a whole since it was made, ``skipped_steps`` and
         ``nonfinite_gradients`` (elements).
         """
-        numel = [real_numel(m.param) for m in members(self.param_groups)]
-        rows = self._compiled.plan.statistics() if self._compiled else []
-        out = []
-        for g in range(len(self.param_groups)):
-            mine = [(numel[i], a, u, c) for i, group, a, u, c in rows if group == g and numel[i]]
-            n = sum(size for size, *_ in mine)
-            out.append(
-                {
-                    "gate": sum(s * c for s, _, _, c in mine) / n if n else 1.0,
-                    "gate_min": min((c for *_, c in mine), default=1.0),
-                    "update_rms": math.sqrt(sum(s * u * u for s, _, u, _ in mine) / n) if n else 0,
-                    "gradient_abs": sum(s * a for s, a, _, _ in mine) / n if n else 0.0,
-                    "skipped_steps": self._skipped,
-                    "nonfinite_gradients": self._nonfinite_seen,
-                }
-            )
-        return out
+        whole = {
+            "skipped_steps": self._skipped,
+            "nonfinite_gradients": self._nonfinite_seen,
+        }
+        return [
+            {**group, **whole} for group in group_statistics(self.param_groups, self._last_rows())
+        ]
 
     def gate_factors(self) -> dict[str, float]:
         """The gate's factor of every gated parameter at the last step, by name."""
-        named = {m.index: m for m in members(self.param_groups)}
-        rows = self._compiled.plan.statistics() if self._compiled else []
+        names = [member.name for member in members(self.param_groups)]
         return {
-            named[i].name: c for i, g, _, _, c in rows if self.param_groups[g]["gate"] is not None
+            names[index]: factor
+            for index, group, _, _, factor in self._last_rows()
+            if self.param_groups[group]["gate"] is not None
         }
+
+    def _last_rows(self) -> list[StatisticsRow]:
+        return self._compiled.plan.statistics() if self._compiled else []
 
     def add_listener(self, listener: Listener) -> None:
         """Call ``listener(event, fields)`` at every step, tier transition and skipped step."""
@@ -406,8 +346,14 @@ class Cosmic(Optimizer):
         ]
 
     def _ready(self) -> Compiled:
-        if self._compiled is None or self._signature != self._options_signature():
-            return self._compile()
+        # The allocator looks before a step, not after it: if it fails, nothing has changed.
+        look = (
+            self.budget is not None
+            and self._steps > 0
+            and self._steps % self.reallocate_every == 0
+        )
+        if look or self._compiled is None or self._signature != self._options_signature():
+            return self._compile(reallocate=look)
         return self._compiled
 
     def _compile(self, *, reallocate: bool = False) -> Compiled:
@@ -460,8 +406,6 @@ class Cosmic(Optimizer):
         self._nonfinite_seen += bad
         if self._listeners:
             self._emit("step", {"step": self._steps})
-        if self.budget is not None and self._steps % self.reallocate_every == 0:
-            self._reallocate()
         if bad and first:  # last, because a warning may be an error
             self._warn_of_nonfinite(bad)
 
@@ -474,11 +418,6 @@ class Cosmic(Optimizer):
             stacklevel=5,
         )
 
-    def _reallocate(self) -> None:
-        compiled = self._compile(reallocate=True)
-        if compiled.transitions:
-            self._adopt(compiled)
-
     def _emit(self, event: str, fields: dict[str, Any]) -> None:
         for listener in self._listeners:
             listener(event, fields)
@@ -487,24 +426,3 @@ class Cosmic(Optimizer):
 def _check_nonfinite(mode: object) -> None:
     if mode not in ("propagate", "raise", "skip"):
         raise ValueError(f"nonfinite is {mode!r}; expected 'propagate', 'raise' or 'skip'")
-
-
-def _restored(param: Tensor, label: str, saved: dict[str, Any]) -> dict[str, Any]:
-    if "rung" not in saved:
-        raise ValueError(f"the state of {label} has no 'rung': it was not saved by Cosmic")
-    try:
-        rung = Rung.parse(saved["rung"])
-    except ValueError as error:
-        raise ValueError(f"the state of {label}: {error}") from None
-    missing = [key for key in rung.entries if key not in saved]
-    if missing:
-        raise ValueError(f"the state of {label} has no {missing[0]!r}, which {rung.name} needs")
-    copied = {k: v.clone() if isinstance(v, Tensor) else v for k, v in saved.items()}
-    try:
-        return build_state(param, rung, copied, gate="gate" in saved, signal="signal" in saved)
-    except ValueError as error:
-        raise ValueError(f"{label}: {error}") from None
-
-
-def _count(state: dict[str, Any]) -> int:
-    return int(state["step"]) if "step" in state else 0

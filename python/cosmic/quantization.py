@@ -21,7 +21,7 @@ class QuantizedTensor:
     :math:`sL` does not exceed the maximum), the code of
     :math:`x` is :math:`\mathrm{round}(x/s)`, ties to even, and decodes to :math:`s` times the code.
 
-    Error bound: :math:`|x - \hat x| \le \tfrac{s}{2}(1 + 2^{-20})`, that is at most 1/14 (4 bits)
+    Error bound: :math:`|x - \hat x| \le \tfrac{s}{2}(1 + 2^{-15})`, that is at most 1/14 (4 bits)
     or 1/254 (8 bits) of the block's largest magnitude, plus the rounding of the output dtype. In a
     block whose largest magnitude is below 2^-120 the bound is 2^-123 instead.
 

@@ -19,6 +19,16 @@ Row = Mapping[str, Any]
 # Okabe and Ito's colours, told apart by colour-blind eyes too; the first is the yardstick's.
 COLOURS = ("#444444", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 GRID = "#DDDDDD"
+BROAD: dict[str, Any] = {"linewidth": 4.0, "alpha": 0.45}
+NARROW: dict[str, Any] = {"linewidth": 1.6, "alpha": 0.95}
+DIAMOND: dict[str, Any] = {
+    **{"marker": "D", "markersize": 6.5, "markeredgecolor": "white", "linestyle": "none"},
+    **{"clip_on": False, "zorder": 5},
+}
+LEGEND: dict[str, Any] = {
+    **{"loc": "upper right", "framealpha": 0.95, "edgecolor": GRID, "alignment": "left"},
+    **{"fontsize": 9.5, "title_fontsize": 9.5},
+}
 SPARE_ROOM = 1.22  # right of the longest bar, for its number
 
 
@@ -62,24 +72,15 @@ def draw(path: Path, rows: Sequence[Row], title: str, subtitle: str) -> None:
 def _draw_curves(axes: Axes, rows: Sequence[Row], colours: Sequence[str]) -> None:
     window = max(1, len(rows[0]["losses"]) // 20)
     floor, ceiling = math.inf, -math.inf
-    for row, colour in zip(rows, colours, strict=True):
+    for index, (row, colour) in enumerate(zip(rows, colours, strict=True)):
         losses = smooth(row["losses"], window)
         steps = np.arange(1, len(losses) + 1)
-        axes.plot(steps, losses, color=colour, linewidth=1.7, alpha=0.9)
+        # The first, the yardstick, is broad: what follows it closely does not hide it.
+        axes.plot(steps, losses, color=colour, **(BROAD if index == 0 else NARROW))
         final = row["validation_loss"]
         shown = f"{final:.3f}" if math.isfinite(final) else "diverged"
-        axes.plot(
-            [steps[-1]],
-            [final],
-            marker="D",
-            markersize=6.5,
-            color=colour,
-            markeredgecolor="white",
-            linestyle="none",
-            clip_on=False,
-            zorder=5,
-            label=f"{row['optimizer']}   {shown}",
-        )
+        label = f"{shown}   {row['optimizer']}"
+        axes.plot([steps[-1]], [final], color=colour, label=label, **DIAMOND)
         finite = [value for value in (*losses[window:], final) if math.isfinite(value)]
         floor, ceiling = min([floor, *finite]), max([ceiling, *finite])
     if floor < ceiling:
@@ -89,10 +90,7 @@ def _draw_curves(axes: Axes, rows: Sequence[Row], colours: Sequence[str]) -> Non
     axes.set_title(f"Training loss, mean of {window} steps", loc="left", fontsize=11)
     axes.set_xlabel("step")
     axes.grid(color=GRID, linewidth=0.7)
-    axes.legend(
-        title="validation loss at the end ◆", loc="upper right", frameon=True, framealpha=0.95,
-        edgecolor=GRID, fontsize=9.5, title_fontsize=9.5, alignment="left",
-    )  # fmt: skip
+    axes.legend(title="Validation loss at the end", **LEGEND)
     _bare(axes)
 
 

@@ -64,10 +64,9 @@ def evaluate(model: Any, batches: Sequence[torch.Tensor]) -> float:
     """Mean loss a token over held-out batches."""
     model.eval()
     with torch.no_grad():
-        losses: list[float] = [model(input_ids=ids, labels=ids).loss.item() for ids in batches]
+        losses = [model(input_ids=ids, labels=ids).loss.item() for ids in batches]
     model.train()
-    rows = [len(ids) for ids in batches]
-    return statistics.fmean(losses, weights=rows)
+    return float(np.average(losses, weights=[len(ids) for ids in batches]))
 
 
 def warm_up(model: Any, ids: torch.Tensor) -> None:

@@ -1,0 +1,64 @@
+"""Reading a ``state_dict``: checked against the parameters before anything changes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from .planner import Group, members
+from .rungs import Rung
+from .state import State, build_state
+
+__all__ = ["STATE_FORMAT", "parse_saved"]
+
+#: Format of `state_dict()`, raised whenever its meaning changes.
+STATE_FORMAT = 1
+
+
+def parse_saved(saved: dict[str, Any], groups: Sequence[Group]) -> dict[str, Any]:
+    """State for the parameters of ``groups`` out of a state dict.
+
+    Returns:
+        ``state`` by parameter (copies), ``steps`` and ``skipped``.
+
+    Raises:
+        ValueError: if the format is newer than this release, or a state does not fit its parameter.
+    """
+    about = saved.get("cosmic", {})
+    if about.get("format", STATE_FORMAT) > STATE_FORMAT:
+        raise ValueError(
+            f"the state_dict has format {about['format']}, newer than this release's "
+            f"{STATE_FORMAT}; upgrade cosmic-optim"
+        )
+    ids = [i for group in saved["param_groups"] for i in group["params"]]
+    own = list(members(groups))
+    if len(ids) != len(own):
+        raise ValueError(
+            f"loaded state dict has {len(ids)} parameters, this optimizer has {len(own)}"
+        )
+    state: dict[Tensor, State] = {}
+    for member, saved_id in zip(own, ids, strict=True):
+        if old := saved["state"].get(saved_id):
+            state[member.param] = _restored(member.param, member.label, old)
+    counts = (int(s["step"]) for s in state.values() if "step" in s)
+    steps = about.get("steps", max(counts, default=0))
+    return {"state": state, "steps": steps, "skipped": about.get("skipped", 0)}
+
+
+def _restored(param: Tensor, label: str, saved: State) -> State:
+    if "rung" not in saved:
+        raise ValueError(f"the state of {label} has no 'rung': it was not saved by Cosmic")
+    try:
+        rung = Rung.parse(saved["rung"])
+    except ValueError as error:
+        raise ValueError(f"the state of {label}: {error}") from None
+    missing = [key for key in rung.entries if key not in saved]
+    if missing:
+        raise ValueError(f"the state of {label} has no {missing[0]!r}, which {rung.name} needs")
+    copied = {k: v.clone() if isinstance(v, Tensor) else v for k, v in saved.items()}
+    try:
+        return build_state(param, rung, copied, gate="gate" in saved, signal="signal" in saved)
+    except ValueError as error:
+        raise ValueError(f"{label}: {error}") from None

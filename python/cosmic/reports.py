@@ -1,0 +1,69 @@
+"""What an optimizer tells about itself: its tiers, and what its last step saw."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, TypeAlias
+
+from torch import Tensor
+
+from .planner import Group, members
+from .state import State, real_numel, state_bytes, state_rung
+
+__all__ = ["StatisticsRow", "TierInfo", "group_statistics", "tier_table"]
+
+#: Parameter's index, its group, mean of |g|, RMS of the update, gate factor; from the plan.
+StatisticsRow: TypeAlias = tuple[int, int, float, float, float]
+
+
+class TierInfo(NamedTuple):
+    """What one parameter holds.
+
+    Attributes:
+        name: the parameter's name, or its index as text.
+        tier: 0, 1 or 2.
+        rung: tier and codecs, such as ``"tier2:bf16+bf16"``.
+        codecs: codec of every slot, by its key in ``optimizer.state``.
+        numel: real elements of the parameter.
+        nbytes: bytes of its state, counters included.
+    """
+
+    name: str
+    tier: int
+    rung: str
+    codecs: dict[str, str]
+    numel: int
+    nbytes: int
+
+
+def tier_table(groups: Sequence[Group], state: Mapping[Tensor, State]) -> list[TierInfo]:
+    """One row for every parameter that has state, in the order of the parameters."""
+    out = []
+    for member in members(groups):
+        if held := state.get(member.param):
+            rung, numel = state_rung(held), real_numel(member.param)
+            out.append(
+                TierInfo(member.name, rung.tier, rung.name, rung.slots, numel, state_bytes(held))
+            )
+    return out
+
+
+def group_statistics(
+    groups: Sequence[Group], rows: Sequence[StatisticsRow]
+) -> list[dict[str, float]]:
+    """Means over the elements of each group; see ``Cosmic.stats``."""
+    numel = [real_numel(member.param) for member in members(groups)]
+    out = []
+    for g in range(len(groups)):
+        mine = [(numel[i], a, u, c) for i, group, a, u, c in rows if group == g and numel[i]]
+        n = sum(size for size, *_ in mine)
+        out.append(
+            {
+                "gate": sum(s * c for s, _, _, c in mine) / n if n else 1.0,
+                "gate_min": min((c for *_, c in mine), default=1.0),
+                "update_rms": math.sqrt(sum(s * u * u for s, _, u, _ in mine) / n) if n else 0.0,
+                "gradient_abs": sum(s * a for s, a, _, _ in mine) / n if n else 0.0,
+            }
+        )
+    return out
