@@ -348,9 +348,7 @@ class Cosmic(Optimizer):
     def _ready(self) -> Compiled:
         # The allocator looks before a step, not after it: if it fails, nothing has changed.
         look = (
-            self.budget is not None
-            and self._steps > 0
-            and self._steps % self.reallocate_every == 0
+            self.budget is not None and self._steps > 0 and self._steps % self.reallocate_every == 0
         )
         if look or self._compiled is None or self._signature != self._options_signature():
             return self._compile(reallocate=look)
