@@ -53,7 +53,7 @@ int torch_threads() { return static_cast<int>(torch::stable::get_num_threads());
 
 } // namespace
 
-std::tuple<Tensor, Tensor> quantize_op(Tensor x, int64_t bits, int64_t block_size) {
+std::tuple<Tensor, Tensor> quantize_op(const Tensor &x, int64_t bits, int64_t block_size) {
   const int width = checked_bits(bits, block_size);
   const TensorView view = read_real(x, "x", Access::read);
   const Operand from = operand_by_index(view, "x");
@@ -71,8 +71,8 @@ std::tuple<Tensor, Tensor> quantize_op(Tensor x, int64_t bits, int64_t block_siz
   return std::make_tuple(codes, scales);
 }
 
-Tensor dequantize_op(Tensor codes, Tensor scales, std::vector<int64_t> size, int64_t bits,
-                     int64_t block_size, ScalarType dtype) {
+Tensor dequantize_op(const Tensor &codes, const Tensor &scales, std::vector<int64_t> size,
+                     int64_t bits, int64_t block_size, ScalarType dtype) {
   const int width = checked_bits(bits, block_size);
   const int64_t count = checked_numel(size);
   const void *code_data = read_raw(codes, "codes", Access::read, aoti_torch_dtype_uint8(), "uint8",
