@@ -20,10 +20,11 @@ void sign_step_(std::vector<torch::stable::Tensor> params, std::vector<torch::st
                 double lr, double beta1, double weight_decay, bool maximize);
 
 std::tuple<torch::stable::Tensor, torch::stable::Tensor>
-quantize_op(torch::stable::Tensor x, int64_t bits, int64_t block_size);
+quantize_op(const torch::stable::Tensor &x, int64_t bits, int64_t block_size);
 
-torch::stable::Tensor dequantize_op(torch::stable::Tensor codes, torch::stable::Tensor scales,
-                                    std::vector<int64_t> size, int64_t bits, int64_t block_size,
+torch::stable::Tensor dequantize_op(const torch::stable::Tensor &codes,
+                                    const torch::stable::Tensor &scales, std::vector<int64_t> size,
+                                    int64_t bits, int64_t block_size,
                                     torch::headeronly::ScalarType dtype);
 
 } // namespace cosmic
