@@ -10,21 +10,23 @@
 
 namespace cosmic {
 
-void adam_step_(std::vector<torch::stable::Tensor> params, std::vector<torch::stable::Tensor> grads,
-                std::vector<torch::stable::Tensor> exp_avgs,
-                std::vector<torch::stable::Tensor> exp_avg_sqs,
-                std::vector<torch::stable::Tensor> steps, double lr, double beta1, double beta2,
-                double eps, double weight_decay, bool maximize, int64_t seed);
+void adam_step_(const std::vector<torch::stable::Tensor> &params,
+                const std::vector<torch::stable::Tensor> &grads,
+                const std::vector<torch::stable::Tensor> &exp_avgs,
+                const std::vector<torch::stable::Tensor> &exp_avg_sqs,
+                const std::vector<torch::stable::Tensor> &steps, double lr, double beta1,
+                double beta2, double eps, double weight_decay, bool maximize, int64_t seed);
 
-void sign_step_(std::vector<torch::stable::Tensor> params, std::vector<torch::stable::Tensor> grads,
-                double lr, double beta1, double weight_decay, bool maximize);
+void sign_step_(const std::vector<torch::stable::Tensor> &params,
+                const std::vector<torch::stable::Tensor> &grads, double lr, double beta1,
+                double weight_decay, bool maximize);
 
 std::tuple<torch::stable::Tensor, torch::stable::Tensor>
 quantize_op(const torch::stable::Tensor &x, int64_t bits, int64_t block_size);
 
 torch::stable::Tensor dequantize_op(const torch::stable::Tensor &codes,
-                                    const torch::stable::Tensor &scales, std::vector<int64_t> size,
-                                    int64_t bits, int64_t block_size,
-                                    torch::headeronly::ScalarType dtype);
+                                    const torch::stable::Tensor &scales,
+                                    const std::vector<int64_t> &size, int64_t bits,
+                                    int64_t block_size, torch::headeronly::ScalarType dtype);
 
 } // namespace cosmic

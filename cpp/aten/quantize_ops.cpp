@@ -71,7 +71,7 @@ std::tuple<Tensor, Tensor> quantize_op(const Tensor &x, int64_t bits, int64_t bl
   return std::make_tuple(codes, scales);
 }
 
-Tensor dequantize_op(const Tensor &codes, const Tensor &scales, std::vector<int64_t> size,
+Tensor dequantize_op(const Tensor &codes, const Tensor &scales, const std::vector<int64_t> &size,
                      int64_t bits, int64_t block_size, ScalarType dtype) {
   const int width = checked_bits(bits, block_size);
   const int64_t count = checked_numel(size);

@@ -5,9 +5,9 @@
 
 namespace cosmic {
 
-void adam_step_(Tensors params, Tensors grads, Tensors exp_avgs, Tensors exp_avg_sqs, Tensors steps,
-                double lr, double beta1, double beta2, double eps, double weight_decay,
-                bool maximize, int64_t seed) {
+void adam_step_(const Tensors &params, const Tensors &grads, const Tensors &exp_avgs,
+                const Tensors &exp_avg_sqs, const Tensors &steps, double lr, double beta1,
+                double beta2, double eps, double weight_decay, bool maximize, int64_t seed) {
   check(ranges::kLr, lr);
   check(ranges::kBeta1, beta1);
   check(ranges::kBeta2, beta2);
@@ -33,8 +33,8 @@ void adam_step_(Tensors params, Tensors grads, Tensors exp_avgs, Tensors exp_avg
   plan.step(static_cast<uint64_t>(seed));
 }
 
-void sign_step_(Tensors params, Tensors grads, double lr, double beta1, double weight_decay,
-                bool maximize) {
+void sign_step_(const Tensors &params, const Tensors &grads, double lr, double beta1,
+                double weight_decay, bool maximize) {
   check(ranges::kLr, lr);
   check(ranges::kBeta1, beta1);
   check(ranges::kWeightDecay, weight_decay);
