@@ -43,6 +43,7 @@ def test_spec_reads_name_and_typed_options() -> None:
     spec = parse_spec("cosmic:budget=10%:tier=1:c_min=0.5")
     assert spec.name == "cosmic"
     assert spec.options == {"budget": "10%", "tier": 1, "c_min": 0.5}
+    assert parse_spec("cosmic:budget=4096").options == {"budget": 4096}
     assert parse_spec(spec.text) == spec
 
 

@@ -99,14 +99,14 @@ def _add_how(parser: argparse.ArgumentParser) -> None:
         "--lr",
         type=float,
         metavar="RATE",
-        help="highest learning rate (default: 3e-3 for tiny-gpt2, else 5e-4)",
+        help="highest learning rate (default: 1.5e-3 for tiny-gpt2, else 5e-4)",
     )
     add("--weight-decay", type=float, default=0.01, metavar="W", help="default: %(default)s")
     add(
         "--warmup",
         type=int,
         metavar="N",
-        help="steps of linear warm-up before the cosine (default: a twentieth, at most 100)",
+        help="steps of linear warm-up before the cosine (default: a tenth, at most 100)",
     )
     add(
         "--eval-batches",
@@ -122,23 +122,23 @@ def _add_how(parser: argparse.ArgumentParser) -> None:
 
 def run_finetune(arguments: argparse.Namespace) -> int:
     """Do `cosmic finetune`."""
-    from cosmic.finetune.config import RunConfig, default_out
+    from cosmic.finetune.config import RunConfig, default_lr, default_out
     from cosmic.finetune.errors import require_demo_packages
     from cosmic.finetune.optimizers import parse_specs
     from cosmic.finetune.run import compare
 
     require_demo_packages()
     specs = parse_specs(arguments.optimizer, arguments.budget)
-    lr, warmup = arguments.lr, arguments.warmup
+    warmup = arguments.warmup
     config = RunConfig(
         model=arguments.model,
         dataset=arguments.dataset,
         steps=arguments.steps,
         batch_size=arguments.batch_size,
         block_size=arguments.block_size,
-        lr=lr if lr is not None else 3e-3 if arguments.model == "tiny-gpt2" else 5e-4,
+        lr=arguments.lr if arguments.lr is not None else default_lr(arguments.model),
         weight_decay=arguments.weight_decay,
-        warmup=warmup if warmup is not None else min(100, arguments.steps // 20),
+        warmup=warmup if warmup is not None else min(100, arguments.steps // 10),
         eval_batches=arguments.eval_batches,
         seed=arguments.seed,
         dtype=arguments.dtype,
@@ -165,8 +165,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"cosmic: error: {error}", file=sys.stderr)
         return USAGE
     except TrainingFailed as error:
+        if error.status == USAGE:
+            return USAGE  # the training process has told the mistake
         print(f"cosmic: error: {error}", file=sys.stderr)
-        return USAGE if error.status == USAGE else FAILED
+        return FAILED
     except KeyboardInterrupt:
         print("cosmic: interrupted", file=sys.stderr)
         return INTERRUPTED

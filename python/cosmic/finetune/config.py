@@ -80,6 +80,11 @@ _LEAST: dict[str, float] = {
 }
 
 
+def default_lr(model: str) -> float:
+    """AdamW's best in the demo; otherwise usual for weights that are trained already."""
+    return 1.5e-3 if model == "tiny-gpt2" else 5e-4
+
+
 def default_out(model: str, dataset: str) -> Path:
     """`runs/<model>-<dataset>`, with only characters that every file system takes."""
 

@@ -27,27 +27,32 @@ def own_state_bytes(optimizer: torch.optim.Optimizer) -> int:
     return int(optimizer.state_bytes())  # type: ignore[attr-defined]
 
 
+def byte_budget(text: str) -> int | str:
+    """A number is bytes; "10%" and "64MB" are the optimizer's to read."""
+    return int(text) if text.isdecimal() else text
+
+
+Value = int | float | str
+Converter = Callable[[str], Value]
+
+
 @dataclass(frozen=True)
 class OptimizerKind:
     """One line of the table: where the class lives, and what a spec may set on it."""
 
     target: str  # "module:Class", imported when first used
-    options: Mapping[str, type[int] | type[float] | type[str]]
+    options: Mapping[str, Converter]
     fixed: Mapping[str, object] = field(default_factory=dict)  # always passed, never an option
     state_bytes: Callable[[torch.optim.Optimizer], int] = tensor_state_bytes
 
 
-COMMON: dict[str, type[int] | type[float] | type[str]] = {
-    "lr": float,
-    "weight_decay": float,
-    "eps": float,
-}
+COMMON: dict[str, Converter] = {"lr": float, "weight_decay": float, "eps": float}
 OPTIMIZERS: dict[str, OptimizerKind] = {
     "adamw": OptimizerKind("torch.optim:AdamW", COMMON, {"fused": True}),
     "cosmic": OptimizerKind(
         "cosmic:Cosmic",
         COMMON
-        | {"budget": str, "tier": int, "state_dtype": str, "gate": str, "c_min": float}
+        | {"budget": byte_budget, "tier": int, "state_dtype": str, "gate": str, "c_min": float}
         | {"beta_slow": float, "alpha": float, "nonfinite": str, "seed": int},
         state_bytes=own_state_bytes,
     ),
@@ -59,7 +64,7 @@ class OptimizerSpec:
     """One optimizer with its options, as named on the command line."""
 
     name: str
-    options: Mapping[str, int | float | str] = field(default_factory=dict)
+    options: Mapping[str, Value] = field(default_factory=dict)
 
     @property
     def text(self) -> str:
@@ -103,7 +108,7 @@ def parse_spec(text: str) -> OptimizerSpec:
     if name not in OPTIMIZERS:
         raise UsageError(f"unknown optimizer {name!r}; known are {', '.join(OPTIMIZERS)}")
     allowed = OPTIMIZERS[name].options
-    options: dict[str, int | float | str] = {}
+    options: dict[str, Value] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if key not in allowed:
@@ -118,9 +123,7 @@ def parse_spec(text: str) -> OptimizerSpec:
     return OptimizerSpec(name, options)
 
 
-def _convert(
-    kind: type[int] | type[float] | type[str], key: str, value: str, text: str
-) -> int | float | str:
+def _convert(kind: Converter, key: str, value: str, text: str) -> Value:
     try:
         return kind(value)
     except ValueError:
@@ -144,7 +147,7 @@ def parse_specs(text: str, budget: str | None = None) -> tuple[OptimizerSpec, ..
             raise UsageError(f"--optimizer {text!r} has an empty entry; write for example adamw")
         spec = parse_spec(part)
         if budget and "budget" in spec.kind.options and "budget" not in spec.options:
-            spec = OptimizerSpec(spec.name, {**spec.options, "budget": budget})
+            spec = parse_spec(f"{spec.text}:budget={budget}")
         if spec.slug in specs:
             raise UsageError(f"optimizer {spec.text!r} is given twice in {text!r}")
         specs[spec.slug] = spec

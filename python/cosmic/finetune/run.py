@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -130,14 +131,28 @@ def _train_in_process(
         result, file = Path(temporary, "result.json"), Path(temporary, "job.json")
         events = out / f"{spec.slug}.events.jsonl"
         Job(config, spec.text, str(tokens), str(events), str(result)).save(file)
-        # What the hub has is in the local cache by now.
-        environment = os.environ | {"HF_HUB_OFFLINE": "1"}
-        command = [sys.executable, "-m", "cosmic.finetune.worker", str(file)]
-        done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, check=False)
-        if done.returncode:
-            raise TrainingFailed(spec.text, done.returncode)
+        status = _run([sys.executable, "-m", "cosmic.finetune.worker", str(file)])
+        if status:
+            raise TrainingFailed(spec.text, status)
         row: dict[str, Any] = json.loads(result.read_text())
         return row
+
+
+def _run(command: Sequence[str]) -> int:
+    """Run a process to its end; on Ctrl-C kill it, without a stack trace of its own."""
+    # What the hub has is in the local cache by now.
+    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a new process inherits this
+    try:
+        process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with process:
+        try:
+            return process.wait()
+        except BaseException:
+            process.kill()
+            raise
 
 
 def _report(

@@ -84,7 +84,7 @@ def timed_step(optimizer: torch.optim.Optimizer) -> float:
     try:
         optimizer.step()
     except (ValueError, NonfiniteGradientError) as error:
-        raise UsageError(f"{type(optimizer).__name__}: {error}") from error
+        raise UsageError(str(error)) from error
     return time.perf_counter() - start
 
 
@@ -201,10 +201,8 @@ def main(arguments: list[str]) -> int:
     try:
         row = run(job)
     except UsageError as error:
-        print(f"cosmic: error: {error}", file=sys.stderr)
+        print(f"cosmic: error: optimizer {job.optimizer!r}: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        return 130
     Path(job.result).write_text(json.dumps(row))
     return 0
 
