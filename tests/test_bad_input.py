@@ -216,6 +216,14 @@ def test_a_parameter_that_overlaps_itself() -> None:
         optimizer.step()
 
 
+def test_a_parameter_of_too_many_dimensions() -> None:
+    p = nn.Parameter(torch.zeros((1,) * 16))
+    optimizer = Cosmic([("deep", p)])
+    p.grad = torch.ones_like(p)
+    with refused(optimizer, TypeError, "'deep'", "16 dimensions", "at most 15"):
+        optimizer.step()
+
+
 @pytest.mark.parametrize("gate", [None, "snr"])
 @pytest.mark.parametrize("tier", [0, 1, 2])
 def test_a_conjugated_parameter(tier: int, gate: str | None) -> None:

@@ -145,16 +145,19 @@ def test_two_columns_of_one_matrix_are_two_parameters(rung: str) -> None:
     assert same_bits(matrix[:, 1], before[:, 1])
 
 
-def test_a_lazily_negated_gradient_has_the_values_that_it_shows() -> None:
+@pytest.mark.parametrize("size", [(50,), (4, 7), (1,), ()])
+def test_a_lazily_negated_gradient_has_the_values_that_it_shows(size: tuple[int, ...]) -> None:
     """``x.conj().imag`` carries its minus sign as a flag; memory holds the opposite."""
-    lazy = (normal(1, 50) * 1j).to(torch.complex64).conj().imag
-    plain = lazy.clone()
-    assert lazy.is_neg() and not plain.is_neg()
-    a, b = nn.Parameter(normal(2, 50)), nn.Parameter(normal(2, 50))
-    a.grad, b.grad = lazy, plain
-    for p in (a, b):
-        Cosmic([p], **UNUSUAL).step()
-    assert torch.equal(a, b)
+    a, b = nn.Parameter(normal(2, *size)), nn.Parameter(normal(2, *size))
+    ours, twin = Cosmic([a], **UNUSUAL), Cosmic([b], **UNUSUAL)
+    for step, lazily in enumerate((False, True, True, False, True)):
+        lazy = (normal(3 + step, *size) * 1j).to(torch.complex64).conj().imag
+        plain = lazy.clone()
+        assert lazy.is_neg() and not plain.is_neg()
+        a.grad, b.grad = lazy if lazily else plain, plain
+        ours.step()
+        twin.step()
+        assert torch.equal(a, b)
 
 
 # ---- tensors that change under the plan -------------------------------------------------------

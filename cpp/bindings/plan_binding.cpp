@@ -129,14 +129,16 @@ bool PlanBinding::refresh_slots(const Entry &entry) const {
   return entry.slots.matches(entry.state.ptr());
 }
 
-void PlanBinding::refresh_gradient(Entry &entry, Row &row, const py::object &gradient) {
+void PlanBinding::refresh_gradient(Entry &entry, Row &row, py::object &gradient) {
+  static const std::string kWhat = "gradient";
   try {
-    if (entry.gradient_bound) {
-      row.grad.data = data_if_unchanged(gradient.ptr(), entry.grad_view, "gradient");
+    if (entry.gradient_bound && !can_be_negated(entry.grad_view)) {
+      row.grad.data = data_if_unchanged(gradient.ptr(), entry.grad_view, kWhat);
       if (row.grad.data) return;
     }
     entry.gradient_bound = false;
-    entry.grad_view = read_tensor(gradient.ptr(), "gradient");
+    gradient = resolved(std::move(gradient), entry.complex);
+    entry.grad_view = read_tensor(gradient.ptr(), kWhat);
   } catch (const Error &error) { // composing a name costs: only where a message needs it
     throw Error(error.kind, row.name + ": " + error.what());
   }
@@ -148,6 +150,7 @@ bool PlanBinding::refresh(const py::list &groups, const py::dict &states,
                           std::vector<py::object> &gradients) {
   if (!refresh_groups(groups) || (watching_ && !watched_.matches(states.ptr()))) return false;
   static PyObject *grad_key = PyUnicode_InternFromString("grad");
+  gradients.reserve(entries_.size());
   bool unchecked = false; // some active parameter's memory has not been compared with the others'
   for (Entry &entry : entries_) {
     py::object gradient =
@@ -158,8 +161,8 @@ bool PlanBinding::refresh(const py::list &groups, const py::dict &states,
     if (entry.row < 0) return false;
     Row &row = plan_.rows[static_cast<size_t>(entry.row)];
     if (!refresh_param(entry, row) || !refresh_slots(entry)) return false;
-    gradients.push_back(resolved(std::move(gradient), entry.complex));
-    refresh_gradient(entry, row, gradients.back());
+    refresh_gradient(entry, row, gradient);
+    gradients.push_back(std::move(gradient));
     unchecked |= !entry.distinct;
   }
   if (unchecked) check_overlaps();

@@ -63,7 +63,8 @@ private:
   bool refresh_groups(const pybind11::list &groups);
   bool refresh_param(Entry &entry, Row &row);
   bool refresh_slots(const Entry &entry) const;
-  void refresh_gradient(Entry &entry, Row &row, const pybind11::object &gradient);
+  // Binds the gradient, or a copy that takes its place in `gradient` if it is a lazy view.
+  void refresh_gradient(Entry &entry, Row &row, pybind11::object &gradient);
   void check_overlaps();
 
   Plan plan_;

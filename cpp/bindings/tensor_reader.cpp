@@ -75,8 +75,11 @@ public:
     } else {
       from_capsule(tensor, what);
     }
-    if (value.device.device_type != kDLCPU || value.ndim > kMaxDims - 1)
-      throw_unreadable(tensor, what, kWanted);
+    if (value.device.device_type != kDLCPU) throw_unreadable(tensor, what, kWanted);
+    if (value.ndim > kMaxDims - 1) // a complex tensor's real view has one more
+      throw_unreadable(tensor, what,
+                       "It has " + std::to_string(value.ndim) + " dimensions; at most " +
+                           std::to_string(kMaxDims - 1) + " are supported: reshape it.");
   }
 
   DLTensor value; // filled by the constructor, or it throws
@@ -159,6 +162,12 @@ TensorView read_tensor(PyObject *tensor, const std::string &what) {
 py::object resolved(py::object tensor, bool complex) {
   if (!is_lazy(tensor.ptr(), complex)) return tensor;
   return tensor.attr("resolve_conj")().attr("resolve_neg")();
+}
+
+bool can_be_negated(const TensorView &view) {
+  for (int d = 0; d < view.ndim; ++d)
+    if (view.sizes[d] > 1 && view.strides[d] % 2 != 0) return false;
+  return true;
 }
 
 void *data_if_unchanged(PyObject *tensor, const TensorView &known, const std::string &what) {

@@ -30,6 +30,10 @@ TensorView read_tensor(PyObject *tensor, const std::string &what);
 // autograd makes them of complex numbers' parts.
 pybind11::object resolved(pybind11::object tensor, bool complex);
 
+// Whether a real tensor of this geometry could be a lazily negated view. Only `imag` of a conjugate
+// makes one, and all its strides are even. Asking torch costs more than all other reading.
+bool can_be_negated(const TensorView &view);
+
 // The memory of a tensor that is expected to look like `known`, as an earlier read_tensor saw it;
 // nullptr if it has changed (or has no elements): read it anew. Cheaper than reading.
 void *data_if_unchanged(PyObject *tensor, const TensorView &known, const std::string &what);

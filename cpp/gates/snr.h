@@ -1,9 +1,10 @@
 // Gate `snr`: a factor in [c_min, 1] on a tensor's update from how steady its gradient has been.
 // With x the mean of |g| over the tensor, r = max(1 - kDecay, 1/t):
-//   d = x - mean      mean <- mean + r d      variance <- (1 - r) (variance + r d^2)
+//   d = min(x, 10 mean) - mean      mean <- mean + r d      variance <- (1 - r) (variance + r d^2)
 //   factor = mean^2 / (mean^2 + variance) * min(1, (mean' + 3 sqrt(variance')) / x)
 // mean' and variance' are the values before this step, so that a jump is measured against the
-// running ones. The factor acts at the next step; it is 1 during the warm-up.
+// running ones. One outlier counts for at most ten means, or its square would be remembered for
+// hundreds of steps. The factor acts at the next step; it is 1 during the warm-up.
 // The running variance is West's (CACM 22(9), 1979), exponentially weighted.
 #pragma once
 
@@ -15,6 +16,7 @@ namespace cosmic::snr {
 constexpr double kDecay = 0.98; // a memory of about 50 steps
 constexpr double kWarmUp = 20;  // steps
 constexpr double kJump = 3;     // standard deviations
+constexpr double kOutlier = 10; // means
 enum State { kCount, kMean, kVariance, kFactor, kStateSize };
 
 inline double factor(const double *state) { return state[kCount] > 0 ? state[kFactor] : 1.0; }
@@ -29,7 +31,9 @@ inline void observe(double *state, double mean_abs_gradient, double c_min) {
   const double jump = state[kCount] > 0 && x > ceiling ? ceiling / x : 1.0;
   state[kCount] += 1;
   const double rate = std::max(1.0 - kDecay, 1.0 / state[kCount]);
-  const double d = x - state[kMean];
+  // a mean of zero has no scale to hold x against
+  const double seen = state[kMean] > 0 ? std::min(x, kOutlier * state[kMean]) : x;
+  const double d = seen - state[kMean];
   state[kMean] += rate * d;
   state[kVariance] = (1.0 - rate) * (state[kVariance] + rate * d * d);
   const double signal = state[kMean] * state[kMean], all = signal + state[kVariance];

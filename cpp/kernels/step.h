@@ -12,8 +12,8 @@
 namespace cosmic::COSMIC_TARGET {
 
 constexpr int kGroups = kBlock / kLanes;
-constexpr int64_t kPrefetchBytes =
-    4096; // ahead; measured: a quarter of the time where memory is fast
+// Ahead of the gradient, which is read only. Measured: a gain there and a loss for what is written.
+constexpr int64_t kPrefetchBytes = 4096;
 
 // Lane sums of a run, loaded from and stored to where the work item carries them.
 template <class Real> struct RunningSums {
@@ -55,7 +55,6 @@ COSMIC_INLINE void step_block(const Rule &rule, Real *p, const Real *g, const M 
 #pragma GCC unroll 8
   for (int i = 0; i < kGroups; ++i) {
     __builtin_prefetch((const char *)(g + i * kLanes) + kPrefetchBytes);
-    __builtin_prefetch((const char *)(p + i * kLanes) + kPrefetchBytes, 1);
     const V gradient = V::load(g + i * kLanes);
     Slots<V> slots;
     m.load(i, slots.m);

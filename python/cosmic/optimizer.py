@@ -244,6 +244,9 @@ class Cosmic(Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load what ``state_dict`` returned; state keeps its own dtypes.
 
+        State that takes more than this optimizer's budget is brought under it by the next step,
+        which knows the gradients that decide who keeps what.
+
         Raises:
             ValueError: if the groups differ, a state does not fit its parameter, or the format is
                 newer than this release. Nothing has changed then.

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 DECAY = 0.98  # a memory of about 50 steps
 WARM_UP = 20  # steps
 JUMP = 3.0  # standard deviations
+OUTLIER = 10.0  # means
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class Gate:
         jump = ceiling / x if self.count > 0 and x > ceiling else 1.0
         count = self.count + 1
         rate = max(1.0 - DECAY, 1.0 / count)
-        d = x - self.mean
+        seen = min(x, OUTLIER * self.mean) if self.mean > 0 else x
+        d = seen - self.mean
         mean = self.mean + rate * d
         variance = (1.0 - rate) * (self.variance + rate * d * d)
         total = mean * mean + variance
