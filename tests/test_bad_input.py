@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.testing._internal.two_tensor import TwoTensor
 
 from cosmic import Cosmic, _core
 from helpers import (
@@ -131,6 +132,7 @@ def test_an_option_that_went_missing_is_named() -> None:
         ({"budget": "-5MB"}, ValueError, ("'-5MB'", "'64MB'")),
         ({"budget": "MB"}, ValueError, ("'MB'", "'64MB'")),
         ({"budget": ""}, ValueError, ("''", "'64MB'")),
+        ({"budget": "9" * 400 + "B"}, ValueError, ("no finite number",)),
         ({"budget": -1}, ValueError, ("-1 bytes", "0 or more")),
         ({"budget": 1.5}, TypeError, ("1.5", "an int of bytes")),
         ({"budget": True}, TypeError, ("True", "an int of bytes")),
@@ -150,6 +152,24 @@ def test_a_bad_option_of_the_whole_optimizer(
         Cosmic(parameters((3,)), **options)
     for fragment in (*options, *fragments):
         assert fragment in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "option", [{"budget": "10%"}, {"nonfinite": "skip"}, {"seed": 1}, {"reallocate_every": 9}]
+)
+def test_an_option_of_the_whole_optimizer_is_refused_in_a_group(option: dict[str, Any]) -> None:
+    (name,) = option
+    with pytest.raises(ValueError, match=rf"param_groups\[0\] has '{name}'.*whole optimizer"):
+        Cosmic([{"params": parameters((3,)), **option}])
+
+
+@pytest.mark.parametrize("option", [{"budget": "lots"}, {"seed": "x"}, {"nonfinite": "ignore"}])
+def test_an_option_of_the_whole_optimizer_goes_bad_in_mid_run(option: dict[str, Any]) -> None:
+    optimizer, _ = running()
+    ((name, value),) = option.items()
+    setattr(optimizer, name, value)
+    with refused(optimizer, ValueError, name, repr(value)):
+        optimizer.step()
 
 
 # ---- parameters --------------------------------------------------------------------------------
@@ -213,6 +233,35 @@ def test_a_parameter_that_overlaps_itself() -> None:
     optimizer = Cosmic([("wide", p)])
     p.grad = torch.ones(3, 4)
     with refused(optimizer, ValueError, "'wide'", "overlaps itself"):
+        optimizer.step()
+
+
+def without_memory() -> Tensor:
+    plain = torch.ones(600)
+    plain.untyped_storage().resize_(0)
+    return plain
+
+
+MEMORYLESS: dict[str, Callable[[], Tensor]] = {
+    "wrapper": lambda: TwoTensor(torch.ones(600), torch.ones(600)),  # type: ignore[no-untyped-call]
+    "freed": without_memory,
+}
+
+
+@pytest.mark.parametrize("where", ["parameter", "gradient"])
+@pytest.mark.parametrize("case", MEMORYLESS)
+def test_a_tensor_without_memory_of_its_own(case: str, where: str) -> None:
+    p = nn.Parameter(MEMORYLESS[case]() if where == "parameter" else torch.ones(600))
+    optimizer = Cosmic([("wrapped", p)])
+    p.grad = MEMORYLESS[case]() if where == "gradient" or case == "wrapper" else torch.ones(600)
+    with pytest.raises(TypeError, match=r"'wrapped'.*no memory of its own"):
+        optimizer.step()
+
+
+def test_memory_that_is_freed_in_mid_run() -> None:
+    optimizer, params = running()
+    params[1].untyped_storage().resize_(0)
+    with pytest.raises(TypeError, match=r"'head'.*no memory of its own"):
         optimizer.step()
 
 

@@ -47,6 +47,26 @@ def with_another_counter(saved: Saved) -> None:
     saved["state"][1]["step"] = torch.zeros(3, dtype=torch.int64)
 
 
+def with_a_negative_counter(saved: Saved) -> None:
+    saved["state"][1]["step"] = torch.tensor(-5)
+
+
+def with_a_number_for_a_tensor(saved: Saved) -> None:
+    saved["state"][1]["step"] = 5
+
+
+def with_a_number_for_a_rung(saved: Saved) -> None:
+    saved["state"][1]["rung"] = 3
+
+
+def with_steps_in_words(saved: Saved) -> None:
+    saved["cosmic"]["steps"] = "x"
+
+
+def with_nothing_about_itself(saved: Saved) -> None:
+    saved["cosmic"] = None
+
+
 def from_the_future(saved: Saved) -> None:
     saved["cosmic"]["format"] = 10**6
 
@@ -66,6 +86,11 @@ SPOILS: dict[str, tuple[Callable[[Saved], None], tuple[str, ...]]] = {
     "no-moment": (without_a_moment, ("'head'", "exp_avg_sq")),
     "no-counter": (without_a_counter, ("'head'", "step")),
     "counter-of-three": (with_another_counter, ("'head'", "(3,)")),
+    "negative-counter": (with_a_negative_counter, ("'head'", "step -5", "0 or more")),
+    "number-for-tensor": (with_a_number_for_a_tensor, ("'head'", "step 5", "a tensor")),
+    "number-for-rung": (with_a_number_for_a_rung, ("'head'", "3", "'tier1'")),
+    "steps-in-words": (with_steps_in_words, ("'cosmic'", "steps 'x'", "an int")),
+    "nothing-about-itself": (with_nothing_about_itself, ("'cosmic'", "None", "a dict")),
     "newer-format": (from_the_future, ("1000000", "upgrade")),
     "fewer-parameters": (with_fewer_parameters, ("1", "2")),
     "more-groups": (with_another_group, ("groups",)),

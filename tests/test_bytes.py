@@ -269,6 +269,24 @@ def test_no_life_exceeds_its_budget(
         life.step(10 * seed + 1)  # two steps: the allocator has had a look
 
 
+@pytest.mark.parametrize("nonfinite", ["propagate", "skip"])
+@pytest.mark.parametrize(("before", "after"), [(None, 1000), ("50%", 1000), ("50%", "80%")])
+def test_a_budget_changed_in_mid_run_holds_at_the_next_step(
+    before: int | str | None, after: int | str, nonfinite: str
+) -> None:
+    params = parameters(*[(100,)] * 5)
+    optimizer = Cosmic(params, budget=before, nonfinite=nonfinite)
+    take_steps(optimizer, 0, 2)
+    optimizer.budget = after
+    take_steps(optimizer, 2, 3)
+    limit = optimizer.budget_bytes()
+    assert limit is not None and optimizer.state_bytes() <= limit
+    assert sum(info.tier == 2 for info in optimizer.tiers()) == (1 if after == 1000 else 3)
+    optimizer.budget = None
+    take_steps(optimizer, 3, 4)
+    assert all(info.tier == 2 for info in optimizer.tiers())
+
+
 @pytest.mark.parametrize("budget", [100, "25%", "1KB"])
 def test_loading_more_state_than_the_budget_holds(budget: int | str) -> None:
     """What was saved without a budget is cut down, and never stepped over it."""

@@ -3,6 +3,7 @@
 import http.server
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 import cosmic
@@ -94,6 +96,7 @@ def test_importing_the_package_imports_nothing_of_the_demo() -> None:
         (["--optimizer", "cosmic:tier"], "write tier=..."),
         (["--optimizer", "adamw,"], "empty entry"),
         (["--optimizer", "adamw,adamw"], "given twice"),
+        (["--seed", "99999999999999999999"], "--seed must be below 2**63"),
         (["--steps", "0"], "--steps must be at least 1"),
         (["--block-size", "1"], "--block-size must be at least 2"),
         (["--lr", "nan"], "--lr must be a positive number"),
@@ -113,6 +116,34 @@ def test_bad_argument_is_one_sentence(
     monkeypatch.chdir(tmp_path)
     assert expected in complaint(["finetune", *arguments], capsys)
     assert not any(tmp_path.iterdir()), "a refused run leaves nothing behind"
+
+
+def test_a_folder_that_cannot_be_written(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    for out in (tmp_path / "file" / "under", Path("/proc")):
+        said = complaint(["finetune", "--out", str(out)], capsys)
+        assert f"--out {out} cannot be written" in said
+
+
+def test_an_unknown_isa_is_one_sentence() -> None:
+    for command in ("info", "finetune"):
+        done = run_cosmic(command, COSMIC_ISA="foo")
+        assert done.returncode == 2 and done.stderr.count("\n") == 1
+        assert "COSMIC_ISA" in done.stderr and "'foo'" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_what_ends_the_command_ends_its_training_too(number: signal.Signals) -> None:
+    training = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
+    script = f"from cosmic.finetune.run import _run; _run([{sys.executable!r}, '-c', {training!r}])"
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout
+        child = psutil.Process(int(run.stdout.readline()))
+        run.send_signal(number)
+        assert run.wait() == 128 + number
+        assert not child.is_running()
 
 
 def test_missing_demo_packages_are_named(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from cosmic import Cosmic
-from helpers import UNUSUAL, normal, same_bits
+from helpers import UNUSUAL, normal, parameters, same_bits, take_steps
 
 WARM_UP = 20  # steps
 
@@ -91,6 +91,15 @@ def test_it_acts_one_step_later() -> None:
         feed(optimizer, scale)
         moved.append(float((param.detach() - before).abs().mean()))
     assert moved == pytest.approx([1.0, 0.2], rel=1e-5)
+
+
+def test_reports_after_a_group_was_taken_away() -> None:
+    optimizer = Cosmic([{"params": parameters((3,), (4,))} for _ in range(2)], gate="snr")
+    take_steps(optimizer, 0, 1)
+    del optimizer.param_groups[1]
+    assert optimizer.gate_factors() == {} and len(optimizer.stats()) == 1
+    take_steps(optimizer, 1, 2)
+    assert len(optimizer.gate_factors()) == 2
 
 
 def test_reports_are_of_the_step_that_was_taken() -> None:

@@ -160,6 +160,21 @@ def test_a_lazily_negated_gradient_has_the_values_that_it_shows(size: tuple[int,
         assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize("rung", RUNGS)
+@pytest.mark.parametrize("size", [(0,), (4, 0), (0, 4), (2, 0, 3)])
+def test_a_parameter_without_elements_is_no_obstacle(size: tuple[int, ...], rung: str) -> None:
+    """``nn.Linear(0, 4)`` has a weight of shape (4, 0)."""
+    empty, other = nn.Parameter(torch.empty(size)), nn.Parameter(normal(1, 50))
+    alone = nn.Parameter(other.detach().clone())
+    ours, twin = (Cosmic(ps, **UNUSUAL, **RUNGS[rung]) for ps in ([other, empty], [alone]))
+    for step in range(3):
+        empty.grad = torch.empty(size)
+        other.grad, alone.grad = normal(step, 50), normal(step, 50)
+        ours.step()
+        twin.step()
+    assert same_bits(other, alone) and empty.shape == size
+
+
 # ---- tensors that change under the plan -------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -13,7 +14,7 @@ from torch import nn
 import cosmic
 from cosmic import Cosmic
 from cosmic.logging import EventLog
-from helpers import UNUSUAL, normal, parameter, parameters, take_steps
+from helpers import UNUSUAL, digest, normal, parameter, parameters, take_steps
 
 Event = dict[str, Any]
 
@@ -172,9 +173,30 @@ def test_a_closed_log_is_detached(path: Path) -> None:
     assert path.stat().st_size == size
 
 
+@pytest.mark.parametrize("event", ["transition", "step"])
+def test_a_listener_that_fails_finds_a_step_that_was_taken_in_full(event: str) -> None:
+    params, twins = parameters((50,)), parameters((50,))
+    optimizer, twin = Cosmic(params, **UNUSUAL), Cosmic(twins, **UNUSUAL)
+
+    def fail(heard: str, _: Event) -> None:
+        if heard == event:
+            raise OSError("disk full")
+
+    optimizer.add_listener(fail)
+    with pytest.raises(OSError, match="disk full"):
+        take_steps(optimizer, 0, 1)
+    optimizer.remove_listener(fail)
+    take_steps(twin, 0, 1)
+    assert digest(optimizer) == digest(twin)
+    take_steps(optimizer, 1, 3)
+    take_steps(twin, 1, 3)
+    assert digest(optimizer) == digest(twin)
+
+
 def test_bad_use_is_refused(path: Path) -> None:
-    with pytest.raises(ValueError, match="every is 0"):
-        EventLog(path, every=0)
+    for every in (0, math.nan, 2.0):
+        with pytest.raises(ValueError, match=f"every is {every}"):
+            EventLog(path, every=every)  # type: ignore[arg-type]
     with pytest.raises(FileNotFoundError):
         EventLog(path.parent / "missing" / "run.jsonl")
     with EventLog(path) as log, pytest.raises(TypeError, match="SGD"):

@@ -192,6 +192,8 @@ def test_a_parameter_is_quantized_without_a_graph() -> None:
     [
         (torch.ones(3), {"bits": 3}, ValueError, ("bits is 3", "4 or 8")),
         (torch.ones(3), {"bits": 16}, ValueError, ("bits is 16", "4 or 8")),
+        (torch.ones(3), {"bits": "4"}, TypeError, ("bits is '4'", "an int")),
+        (torch.ones(3), {"block_size": 128.0}, TypeError, ("block_size is 128.0", "an int")),
         (torch.ones(3), {"block_size": 0}, ValueError, ("block_size is 0", "multiple of 8")),
         (torch.ones(3), {"block_size": -8}, ValueError, ("block_size is -8", "multiple of 8")),
         (torch.ones(3), {"block_size": 12}, ValueError, ("block_size is 12", "multiple of 8")),
@@ -208,12 +210,13 @@ def test_a_parameter_is_quantized_without_a_graph() -> None:
         (torch.tensor(math.nan), {}, ValueError, ("not finite",)),
     ],
     ids=[
-        "bits-3", "bits-16", "block-0", "block-negative", "block-12", "block-4104", "block-huge",
-        "float64", "int32", "complex", "sparse", "meta", "list", "nan", "inf", "0-d-nan",
+        "bits-3", "bits-16", "bits-text", "block-float", "block-0", "block-negative", "block-12",
+        "block-4104", "block-huge", "float64", "int32", "complex", "sparse", "meta", "list",
+        "nan", "inf", "0-d-nan",
     ],
 )  # fmt: skip
 def test_bad_input_is_refused(
-    tensor: Any, options: dict[str, int], error: type[Exception], fragments: tuple[str, ...]
+    tensor: Any, options: dict[str, Any], error: type[Exception], fragments: tuple[str, ...]
 ) -> None:
     with pytest.raises(error) as caught:
         quantize(tensor, **options)

@@ -127,9 +127,14 @@ bool is_lazy(PyObject *tensor, bool complex) {
   return flag(tensor, is_neg) || (complex && flag(tensor, is_conj));
 }
 
+// Null for a tensor without elements, and for one without memory of its own.
 void *data_of(const DLTensor &tensor) {
-  return static_cast<char *>(tensor.data) + tensor.byte_offset;
+  return tensor.data ? static_cast<char *>(tensor.data) + tensor.byte_offset : nullptr;
 }
+
+constexpr const char *kNoMemory =
+    "It has no memory of its own: it wraps other tensors (DTensor, FakeTensor, a subclass), or its "
+    "storage was freed. Step the plain tensors inside, such as a DTensor's to_local().";
 
 } // namespace
 
@@ -156,6 +161,7 @@ TensorView read_tensor(PyObject *tensor, const std::string &what) {
     view.sizes[view.ndim] = 2;
     view.strides[view.ndim++] = 1;
   }
+  if (!view.data && view.numel() > 0) throw_unreadable(tensor, what, kNoMemory);
   return view;
 }
 
@@ -196,6 +202,7 @@ RawTensor read_raw(PyObject *tensor, const std::string &what) {
     if (t.strides && t.shape[d] > 1 && t.strides[d] != raw.numel) raw.contiguous = false;
     raw.numel *= t.shape[d];
   }
+  if (!raw.data && raw.numel > 0) throw_unreadable(tensor, what, kNoMemory);
   return raw;
 }
 

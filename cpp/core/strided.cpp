@@ -43,6 +43,7 @@ WalkOrder walk_order(const TensorView &tensor) {
 
 Walk walk_along(const TensorView &tensor, const WalkOrder &order) {
   Walk walk;
+  if (tensor.numel() == 0) return walk; // nowhere to go: its strides mean nothing
   for (int k = 0; k < order.ndim; ++k) {
     const int64_t size = tensor.sizes[order.dims[k]], stride = tensor.strides[order.dims[k]];
     if (!walk.sizes.empty() && walk.strides.back() == size * stride) {

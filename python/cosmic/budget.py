@@ -45,11 +45,14 @@ def resolve_budget(budget: object, numel: int) -> int | None:
             "or None"
         )
     if match := _PERCENT.fullmatch(budget):
-        return math.floor(float(match[1]) / 100 * ADAMW_BYTES * numel)
-    match = _SIZE.fullmatch(budget)
-    if not match or match[2].upper() not in _UNITS:
+        nbytes = float(match[1]) / 100 * ADAMW_BYTES * numel
+    elif (match := _SIZE.fullmatch(budget)) and match[2].upper() in _UNITS:
+        nbytes = float(match[1]) * _UNITS[match[2].upper()]
+    else:
         raise ValueError(
             f"budget is {budget!r}; expected a size such as '64MB' or '512KiB' (units: B, KB, MB, "
             "GB, TB, KiB, MiB, GiB, TiB) or a share such as '10%'"
         )
-    return math.floor(float(match[1]) * _UNITS[match[2].upper()])
+    if not math.isfinite(nbytes):
+        raise ValueError(f"budget is {budget!r}, which is no finite number; None is no limit")
+    return math.floor(nbytes)

@@ -27,7 +27,9 @@ def parse_saved(saved: dict[str, Any], groups: Sequence[Group]) -> dict[str, Any
         ValueError: if the format is newer than this release, or a state does not fit its parameter.
     """
     about = saved.get("cosmic", {})
-    if about.get("format", STATE_FORMAT) > STATE_FORMAT:
+    if not isinstance(about, dict):
+        raise ValueError(f"the state_dict's 'cosmic' is {about!r}; expected a dict")
+    if _counter(about, "format", STATE_FORMAT) > STATE_FORMAT:
         raise ValueError(
             f"the state_dict has format {about['format']}, newer than this release's "
             f"{STATE_FORMAT}; upgrade cosmic-optim"
@@ -43,8 +45,18 @@ def parse_saved(saved: dict[str, Any], groups: Sequence[Group]) -> dict[str, Any
         if old := saved["state"].get(saved_id):
             state[member.param] = _restored(member.param, member.label, old)
     counts = (int(s["step"]) for s in state.values() if "step" in s)
-    steps = about.get("steps", max(counts, default=0))
-    return {"state": state, "steps": steps, "skipped": about.get("skipped", 0)}
+    return {
+        "state": state,
+        "steps": _counter(about, "steps", max(counts, default=0)),
+        "skipped": _counter(about, "skipped", 0),
+    }
+
+
+def _counter(about: dict[str, Any], key: str, default: int) -> int:
+    value = about.get(key, default)
+    if not isinstance(value, int) or value < 0:
+        raise ValueError(f"the state_dict's 'cosmic' has {key} {value!r}; expected an int >= 0")
+    return value
 
 
 def _restored(param: Tensor, label: str, saved: State) -> State:
@@ -54,9 +66,13 @@ def _restored(param: Tensor, label: str, saved: State) -> State:
         rung = Rung.parse(saved["rung"])
     except ValueError as error:
         raise ValueError(f"the state of {label}: {error}") from None
-    missing = [key for key in rung.entries if key not in saved]
-    if missing:
-        raise ValueError(f"the state of {label} has no {missing[0]!r}, which {rung.name} needs")
+    for key in rung.entries:
+        if key not in saved:
+            raise ValueError(f"the state of {label} has no {key!r}, which {rung.name} needs")
+        if not isinstance(saved[key], Tensor):
+            raise ValueError(f"the state of {label} has {key} {saved[key]!r}; expected a tensor")
+    if "step" in rung.entries and not (saved["step"] >= 0).all():
+        raise ValueError(f"the state of {label} has step {saved['step']}; expected 0 or more")
     copied = {k: v.clone() if isinstance(v, Tensor) else v for k, v in saved.items()}
     try:
         return build_state(param, rung, copied, gate="gate" in saved, signal="signal" in saved)

@@ -42,8 +42,8 @@ class EventLog:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, every: int = 1) -> None:
-        if every < 1:
-            raise ValueError(f"every is {every}; expected 1 or more")
+        if not isinstance(every, int) or every < 1:
+            raise ValueError(f"every is {every!r}; expected an int, 1 or more")
         self._file = Path(path).open("a", encoding="utf-8")  # noqa: SIM115 (closed by close)
         self._every = every
         self._attached: list[tuple[Cosmic, Listener]] = []

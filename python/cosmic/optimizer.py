@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.optim import optimizer as torch_optimizer
 from torch.optim.optimizer import Optimizer
 
-from . import _core
 from .allocation import Allocator, SignalAllocator
 from .budget import check_budget, resolve_budget
 from .checkpoint import STATE_FORMAT, parse_saved
@@ -27,6 +26,9 @@ Params: TypeAlias = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 Listener: TypeAlias = Callable[[str, dict[str, Any]], None]
+
+#: Options that a parameter group cannot have for itself.
+_WHOLE_OPTIONS = ("budget", "nonfinite", "seed", "reallocate_every", "allocator")
 
 #: What a copy or a pickle of the optimizer keeps beside torch's own.
 _KEPT = (
@@ -93,7 +95,8 @@ class Cosmic(Optimizer):
         weight_decay: decoupled weight decay.
         budget: bytes that all state together may take: an int, ``"64MB"``, or a share such as
             ``"10%"`` of AdamW's two fp32 moments for the parameters that have had a gradient. It is
-            never exceeded. None: no limit, every parameter on tier 2. Not a group option.
+            never exceeded. Counters count: ``"100%"`` does not quite hold tier 2 for all; None is
+            no limit. May be changed between steps. Not a group option.
         tier: fixes the tier of all parameters of a group; None lets the budget decide.
         state_dtype: storage of tier 2's moments: ``"fp32"``, ``"bf16"`` (rounded
             stochastically), a torch dtype of these, or first and second moment apart, such as
@@ -115,11 +118,12 @@ class Cosmic(Optimizer):
         allocator: spends the budget; by default the highest gradient signal per byte first.
 
     Raises:
-        ValueError: for an option out of range, parameters that overlap, a budget that cannot hold
-            what fixed tiers and gates demand.
+        ValueError: for an option out of range; at the first step, for parameters that overlap and
+            for a budget that cannot hold what fixed tiers and gates demand.
         TypeError: for tensors that are not dense CPU tensors of a floating dtype.
 
-    ``step`` raises before anything has changed.
+    ``step`` raises before anything has changed; only what a listener raises, or a warning that is
+    turned into an error, comes after a step that was taken in full.
     """
 
     def __init__(
@@ -146,8 +150,7 @@ class Cosmic(Optimizer):
     ) -> None:
         check_budget(budget)
         _check_nonfinite(nonfinite)
-        if not isinstance(seed, int) or not 0 <= seed < 2**64:
-            raise ValueError(f"seed is {seed!r}; expected an int from 0 to 2**64 - 1")
+        _check_seed(seed)
         if not isinstance(reallocate_every, int) or reallocate_every < 1:
             raise ValueError(f"reallocate_every is {reallocate_every!r}; expected an int >= 1")
         self.budget = budget
@@ -174,7 +177,18 @@ class Cosmic(Optimizer):
     # ---- torch.optim's interface ----------------------------------------------------------
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a parameter group; options that it lacks are the optimizer's."""
+        """Add a parameter group; options that it lacks are the optimizer's.
+
+        Raises:
+            ValueError, TypeError: for an option out of range, one of the whole optimizer, or a
+                parameter that cannot be stepped. The group is not added then.
+        """
+        for option in _WHOLE_OPTIONS:
+            if option in param_group:
+                raise ValueError(
+                    f"param_groups[{len(self.param_groups)}] has {option!r}, which is an option "
+                    f"of the whole optimizer: Cosmic(params, {option}=...)"
+                )
         super().add_param_group(param_group)
         try:
             check_options(self.param_groups[-1], len(self.param_groups) - 1)
@@ -219,11 +233,12 @@ class Cosmic(Optimizer):
             stepped = compiled.plan.step(self.param_groups, self.state, threads)
             if stepped is None:
                 raise RuntimeError("param_groups or state changed while the step was prepared")
-        if self._compiled is not compiled:
+        fresh = self._compiled is not compiled
+        if fresh:
             self._adopt(compiled)
         if stepped:
             torch.autograd.graph.increment_version(stepped)
-        self._after_step(compiled.plan)
+        self._after_step(compiled, fresh)
         return loss
 
     def _observed(self) -> bool:
@@ -327,7 +342,10 @@ class Cosmic(Optimizer):
         }
 
     def _last_rows(self) -> list[StatisticsRow]:
-        return self._compiled.plan.statistics() if self._compiled else []
+        compiled = self._compiled
+        if compiled is None or compiled.members != sum(len(g["params"]) for g in self.param_groups):
+            return []  # groups were taken away: the rows are of parameters that are gone
+        return compiled.plan.statistics()
 
     def add_listener(self, listener: Listener) -> None:
         """Call ``listener(event, fields)`` at every step, tier transition and skipped step."""
@@ -341,12 +359,13 @@ class Cosmic(Optimizer):
 
     def _options_signature(self) -> list[Any]:
         # an option that is missing differs from one that is None
-        return [
+        of_groups = [
             tuple(
                 g.get(option, Ellipsis) for option in ("tier", "state_dtype", "gate", "beta_slow")
             )
             for g in self.param_groups
         ]
+        return [self.budget, self.seed, *of_groups]
 
     def _ready(self) -> Compiled:
         # The allocator looks before a step, not after it: if it fails, nothing has changed.
@@ -358,8 +377,11 @@ class Cosmic(Optimizer):
         return self._compiled
 
     def _compile(self, *, reallocate: bool = False) -> Compiled:
+        _check_seed(self.seed)
         for index, group in enumerate(self.param_groups):
             check_options(group, index)
+        if self._signature and self._signature[0] != self.budget:
+            reallocate = True  # more bytes are to be used, too
         return compile_plan(
             self.param_groups, self.state, budget=self.budget, allocator=self.allocator,
             seed=self.seed, reallocate=reallocate,
@@ -371,9 +393,6 @@ class Cosmic(Optimizer):
         compiled.plan.watch(self.state)
         self._compiled = compiled
         self._signature = self._options_signature()
-        for transition in compiled.transitions:
-            fields = {"step": self._steps, **dataclasses.asdict(transition)}
-            self._emit("transition", fields)
 
     def _refuse_nonfinite(self) -> bool:
         """Look at the gradients; True if this step is to be left out."""
@@ -401,13 +420,17 @@ class Cosmic(Optimizer):
         self._emit("skipped", {"step": self._steps, "parameters": [labels[i] for i, _ in bad]})
         return True
 
-    def _after_step(self, plan: _core.Plan) -> None:
+    def _after_step(self, compiled: Compiled, fresh: bool) -> None:
         self._steps += 1
-        bad, first = plan.nonfinite, not self._nonfinite_seen
+        bad, first = compiled.plan.nonfinite, not self._nonfinite_seen
         self._nonfinite_seen += bad
+        # What may raise comes last: listeners, and a warning that may be an error.
         if self._listeners:
+            for transition in compiled.transitions if fresh else ():
+                fields = {"step": self._steps - 1, **dataclasses.asdict(transition)}
+                self._emit("transition", fields)
             self._emit("step", {"step": self._steps})
-        if bad and first:  # last, because a warning may be an error
+        if bad and first:
             self._warn_of_nonfinite(bad)
 
     def _warn_of_nonfinite(self, count: int) -> None:
@@ -422,6 +445,11 @@ class Cosmic(Optimizer):
     def _emit(self, event: str, fields: dict[str, Any]) -> None:
         for listener in self._listeners:
             listener(event, fields)
+
+
+def _check_seed(seed: object) -> None:
+    if not isinstance(seed, int) or not 0 <= seed < 2**64:
+        raise ValueError(f"seed is {seed!r}; expected an int from 0 to 2**64 - 1")
 
 
 def _check_nonfinite(mode: object) -> None:

@@ -62,6 +62,7 @@ class Compiled:
 
     plan: _core.Plan
     states: dict[Tensor, State]
+    members: int  # parameters of the groups that it was made for
     transitions: list[Transition] = field(default_factory=list)
 
 
@@ -190,7 +191,7 @@ def compile_plan(
         check_param(x.member.param, x.member.label)
     limit = resolve_budget(budget, sum(x.numel for x in live))
     rungs, measured = _assign(live, limit, allocator, reallocate)
-    compiled = Compiled(_core.Plan(seed), {})
+    compiled = Compiled(_core.Plan(seed), {}, len(everyone))
     rung_of = {x.member.index: (x, rung) for x, rung in zip(live, rungs, strict=True)}
     for member in everyone:
         if member.index in rung_of:

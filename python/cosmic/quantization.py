@@ -12,7 +12,7 @@ from . import _core
 __all__ = ["QuantizedTensor", "quantize"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # == of tensors is no truth value
 class QuantizedTensor:
     r"""A tensor as signed integers with one scale a block.
 
@@ -77,6 +77,9 @@ def quantize(tensor: Tensor, bits: int = 4, block_size: int = 128) -> QuantizedT
         raise TypeError(f"tensor is a {type(tensor).__name__}; expected a torch.Tensor")
     if tensor.is_complex():
         raise TypeError(f"tensor is {tensor.dtype}; quantize torch.view_as_real(tensor) instead")
+    for name, value in (("bits", bits), ("block_size", block_size)):
+        if not isinstance(value, int):
+            raise TypeError(f"{name} is {value!r}; expected an int")
     if block_size < 1:
         raise ValueError(f"block_size is {block_size}; expected a multiple of 8 from 8 to 4096")
     blocks = -(-tensor.numel() // block_size)

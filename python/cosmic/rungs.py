@@ -67,6 +67,8 @@ class Rung:
         Raises:
             ValueError: if there is no such rung.
         """
+        if not isinstance(name, str):
+            raise ValueError(f"a rung's name is {name!r}; expected text such as 'tier1'")
         if name in ("tier0", "tier1"):
             return cls(int(name[-1]))
         head, _, codecs = name.partition(":")

@@ -149,12 +149,22 @@ def run_finetune(arguments: argparse.Namespace) -> int:
     return OK
 
 
+def _check_isa() -> None:
+    from cosmic.finetune.errors import UsageError
+
+    try:
+        cosmic._core.build_info()
+    except RuntimeError as error:  # COSMIC_ISA asks for what is not here
+        raise UsageError(str(error)) from error
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status: 2 for a mistake in what was asked."""
     from cosmic.finetune.errors import TrainingFailed, UsageError
 
     arguments = make_parser().parse_args(argv)
     try:
+        _check_isa()
         if arguments.command == "info":
             from cosmic.cli.info import print_info
 

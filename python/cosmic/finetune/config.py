@@ -57,6 +57,8 @@ class RunConfig:
             raise UsageError(f"--lr must be a positive number, not {self.lr}")
         if not self.weight_decay < float("inf"):
             raise UsageError(f"--weight-decay must be finite, not {self.weight_decay}")
+        if self.seed >= 2**63:
+            raise UsageError(f"--seed must be below 2**63, not {self.seed}")
         if self.dtype not in DTYPES:
             raise UsageError(f"--dtype must be one of {', '.join(DTYPES)}, not {self.dtype!r}")
 

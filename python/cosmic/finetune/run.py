@@ -6,7 +6,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,8 +62,10 @@ def _silence_libraries() -> None:
 def _make_folder(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
     except OSError as error:
-        raise UsageError(f"--out {out} cannot be made: {error.strerror}") from error
+        raise UsageError(f"--out {out} cannot be written: {error.strerror}") from error
 
 
 def _check_model(config: RunConfig, specs: Sequence[OptimizerSpec]) -> int:
@@ -147,12 +150,28 @@ def _run(command: Sequence[str]) -> int:
         process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL)
     finally:
         signal.signal(signal.SIGINT, before)
-    with process:
+    with process, _ending_tidily():
         try:
             return process.wait()
         except BaseException:
             process.kill()
             raise
+
+
+@contextmanager
+def _ending_tidily() -> Iterator[None]:
+    """Let what ends this process end it as an exception, so that what it started ends too."""
+
+    def leave(number: int, _: object) -> None:
+        sys.exit(128 + number)
+
+    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {name: signal.signal(getattr(signal, name), leave) for name in names}
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(getattr(signal, name), handler)
 
 
 def _report(
