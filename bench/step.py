@@ -1,6 +1,6 @@
 """Time of one step on one large tensor, beside torch.optim.AdamW(fused=True).
 
-    python bench/step.py [--numel 50000000] [--pairs 9] [--json out.json]
+    python bench/step.py [--numel 50000000] [--pairs 15] [--json out.json]
 
 Times are paired: torch, variant, torch, in one process; pairs whose two torch times differ by more
 than 8 % are dropped, and the median ratio is printed with the number of pairs it rests on. The
@@ -83,7 +83,7 @@ def measure(name: str, numel: int, pairs: int) -> Row:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--numel", type=int, default=50_000_000, help="elements of the tensor")
-    parser.add_argument("--pairs", type=int, default=9, help="pairs that must agree, a row")
+    parser.add_argument("--pairs", type=int, default=15, help="pairs that must agree, a row")
     parser.add_argument("--only", nargs="*", choices=list(VARIANTS), help="rows to measure")
     parser.add_argument("--json", help="file to write the table to")
     args = parser.parse_args()

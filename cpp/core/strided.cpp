@@ -89,7 +89,10 @@ void for_each_run(const Walk &walk, int64_t first, int64_t count, Visit visit) {
 template <class Item>
 void gather_items(const Item *base, const Walk &walk, int64_t first, int64_t count, Item *out) {
   for_each_run(walk, first, count, [&](int64_t offset, int64_t run, int64_t stride) {
-    for (int64_t k = 0; k < run; ++k) out[k] = base[offset + k * stride];
+    if (stride == 1)
+      std::memcpy(out, base + offset, static_cast<size_t>(run) * sizeof(Item));
+    else
+      for (int64_t k = 0; k < run; ++k) out[k] = base[offset + k * stride];
     out += run;
   });
 }
@@ -97,7 +100,10 @@ void gather_items(const Item *base, const Walk &walk, int64_t first, int64_t cou
 template <class Item>
 void scatter_items(const Item *in, const Walk &walk, int64_t first, int64_t count, Item *base) {
   for_each_run(walk, first, count, [&](int64_t offset, int64_t run, int64_t stride) {
-    for (int64_t k = 0; k < run; ++k) base[offset + k * stride] = in[k];
+    if (stride == 1)
+      std::memcpy(base + offset, in, static_cast<size_t>(run) * sizeof(Item));
+    else
+      for (int64_t k = 0; k < run; ++k) base[offset + k * stride] = in[k];
     in += run;
   });
 }

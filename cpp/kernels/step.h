@@ -65,7 +65,7 @@ COSMIC_INLINE void step_block(const Rule &rule, Real *p, const Real *g, const M 
     m.store(i, slots.m);
     m_slow.store(i, slots.m_slow);
     v.store(i, slots.v);
-    if constexpr (kTail) u = zero_past<Real>(u, count, i);
+    if (kTail && count < (i + 1) * kLanes) u = zero_past<Real>(u, count, i);
     sums.abs_gradient = sums.abs_gradient + abs(gradient);
     sums.square_update = sums.square_update + u * u;
   }

@@ -27,9 +27,14 @@ public:
     const int64_t item = item_size(operand_.dtype);
     if (operand_.dtype == kArithmetic<Real>) {
       gather(operand_.data, operand_.walk, item, first, count, values_);
-    } else {
-      gather(operand_.data, operand_.walk, item, first, count, raw_);
-      if constexpr (sizeof(Real) == 4) widen(count);
+    } else if constexpr (sizeof(Real) == 4) {
+      const uint16_t *from = in_place(first, count);
+      if (!from) {
+        gather(operand_.data, operand_.walk, item, first, count, raw_);
+        std::fill(raw_ + count, raw_ + padded_lanes(count), uint16_t{0});
+        from = raw_;
+      }
+      widen(from, padded_lanes(count));
     }
     std::fill(values_ + count, values_ + padded, Real(0));
     return values_;
@@ -39,26 +44,30 @@ public:
 
   void store(int64_t first, int64_t count) {
     const void *from = values_;
-    if constexpr (sizeof(Real) == 4) from = narrow(count);
+    if constexpr (sizeof(Real) == 4)
+      if (operand_.dtype != DType::f32) {
+        uint16_t *home = in_place(first, count);
+        narrow(padded_lanes(count), home ? home : raw_);
+        if (home) return;
+        from = raw_;
+      }
     scatter(from, operand_.walk, item_size(operand_.dtype), first, count, operand_.data);
   }
 
 private:
   // Conversions work on whole groups of lanes; the buffers have room for them.
-  void widen(int64_t count) {
-    std::fill(raw_ + count, raw_ + padded_lanes(count), uint16_t{0});
-    if (operand_.dtype == DType::bf16)
-      kernels_.widen_bf16(raw_, padded_lanes(count), values_);
-    else
-      kernels_.widen_f16(raw_, padded_lanes(count), values_);
+  void widen(const uint16_t *from, int64_t count) {
+    (operand_.dtype == DType::bf16 ? kernels_.widen_bf16 : kernels_.widen_f16)(from, count,
+                                                                               values_);
   }
-  const void *narrow(int64_t count) {
-    if (operand_.dtype == DType::f32) return values_;
-    if (operand_.dtype == DType::bf16)
-      kernels_.narrow_bf16(values_, padded_lanes(count), raw_);
-    else
-      kernels_.narrow_f16(values_, padded_lanes(count), raw_);
-    return raw_;
+  void narrow(int64_t count, uint16_t *to) {
+    (operand_.dtype == DType::bf16 ? kernels_.narrow_bf16 : kernels_.narrow_f16)(values_, count,
+                                                                                 to);
+  }
+  // Where 16-bit elements can be converted without a copy between; null if they cannot.
+  uint16_t *in_place(int64_t first, int64_t count) const {
+    const bool whole = operand_.walk.contiguous() && count % kLanes == 0;
+    return whole ? static_cast<uint16_t *>(operand_.data) + first : nullptr;
   }
   static int64_t padded_lanes(int64_t count) { return (count + kLanes - 1) / kLanes * kLanes; }
 
