@@ -1,4 +1,4 @@
-"""What several test files share: numbers, gradients, fingerprints."""
+"""What several test files share: numbers, gradients, fingerprints, a text to train on."""
 
 from __future__ import annotations
 
@@ -20,6 +20,11 @@ SIZES = (1, 7, 127, 128, 129, 511, 4097)
 
 #: Options that are nowhere at their defaults.
 UNUSUAL: dict[str, Any] = {"lr": 3e-3, "betas": (0.8, 0.95), "eps": 1e-6, "weight_decay": 0.1}
+
+TEXT = "".join(
+    f"the quick brown fox jumps over the lazy dog, and number {number} never sleeps\n"
+    for number in range(400)
+)
 
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _REAL = {torch.complex64: torch.float32, torch.complex128: torch.float64}

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.testing._internal.two_tensor import TwoTensor
 
 from cosmic import Cosmic, _core
 from helpers import (
@@ -236,6 +235,18 @@ def test_a_parameter_that_overlaps_itself() -> None:
         optimizer.step()
 
 
+class Wrapper(Tensor):
+    """A subclass without memory of its own, as DTensor is."""
+
+    @staticmethod
+    def __new__(cls) -> Wrapper:
+        return Tensor._make_wrapper_subclass(cls, (600,))
+
+    @classmethod
+    def __torch_dispatch__(cls, *_: Any, **__: Any) -> Any:  # nn.Parameter detaches
+        return cls()
+
+
 def without_memory() -> Tensor:
     plain = torch.ones(600)
     plain.untyped_storage().resize_(0)
@@ -243,7 +254,7 @@ def without_memory() -> Tensor:
 
 
 MEMORYLESS: dict[str, Callable[[], Tensor]] = {
-    "wrapper": lambda: TwoTensor(torch.ones(600), torch.ones(600)),  # type: ignore[no-untyped-call]
+    "wrapper": Wrapper,
     "freed": without_memory,
 }
 
@@ -260,9 +271,12 @@ def test_a_tensor_without_memory_of_its_own(case: str, where: str) -> None:
 
 def test_memory_that_is_freed_in_mid_run() -> None:
     optimizer, params = running()
+    before = params[0].detach().clone()
     params[1].untyped_storage().resize_(0)
     with pytest.raises(TypeError, match=r"'head'.*no memory of its own"):
         optimizer.step()
+    assert torch.equal(params[0], before)
+    assert [int(optimizer.state[p]["step"]) for p in params] == [3, 3]
 
 
 def test_a_parameter_of_too_many_dimensions() -> None:

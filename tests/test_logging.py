@@ -194,9 +194,10 @@ def test_a_listener_that_fails_finds_a_step_that_was_taken_in_full(event: str) -
 
 
 def test_bad_use_is_refused(path: Path) -> None:
-    for every in (0, math.nan, 2.0):
+    unusable: list[Any] = [0, math.nan, 2.0]
+    for every in unusable:
         with pytest.raises(ValueError, match=f"every is {every}"):
-            EventLog(path, every=every)  # type: ignore[arg-type]
+            EventLog(path, every=every)
     with pytest.raises(FileNotFoundError):
         EventLog(path.parent / "missing" / "run.jsonl")
     with EventLog(path) as log, pytest.raises(TypeError, match="SGD"):

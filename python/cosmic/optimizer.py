@@ -14,9 +14,10 @@ from torch.optim import optimizer as torch_optimizer
 from torch.optim.optimizer import Optimizer
 
 from .allocation import Allocator, SignalAllocator
-from .budget import check_budget, resolve_budget
+from .budget import resolve_budget
 from .checkpoint import STATE_FORMAT, parse_saved
-from .planner import Compiled, check_options, check_param, compile_plan, members
+from .options import WHOLE_OPTIONS, PlanOptions, check_group, check_nonfinite, check_whole
+from .planner import Compiled, check_param, compile_plan, members
 from .reports import StatisticsRow, TierInfo, group_statistics, tier_table
 from .state import real_numel, state_bytes
 
@@ -27,14 +28,8 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 Listener: TypeAlias = Callable[[str, dict[str, Any]], None]
 
-#: Options that a parameter group cannot have for itself.
-_WHOLE_OPTIONS = ("budget", "nonfinite", "seed", "reallocate_every", "allocator")
-
 #: What a copy or a pickle of the optimizer keeps beside torch's own.
-_KEPT = (
-    "budget", "nonfinite", "seed", "reallocate_every", "allocator",
-    "_steps", "_skipped", "_nonfinite_seen",
-)  # fmt: skip
+_KEPT = (*WHOLE_OPTIONS, "_steps", "_skipped", "_nonfinite_seen")
 
 
 def _hooked_where_observed(step: Callable[_P, _R]) -> Callable[_P, _R]:
@@ -148,11 +143,7 @@ class Cosmic(Optimizer):
         reallocate_every: int = 100,
         allocator: Allocator | None = None,
     ) -> None:
-        check_budget(budget)
-        _check_nonfinite(nonfinite)
-        _check_seed(seed)
-        if not isinstance(reallocate_every, int) or reallocate_every < 1:
-            raise ValueError(f"reallocate_every is {reallocate_every!r}; expected an int >= 1")
+        check_whole(budget, nonfinite, seed, reallocate_every)
         self.budget = budget
         self.nonfinite = nonfinite
         self.seed = seed
@@ -168,7 +159,7 @@ class Cosmic(Optimizer):
 
     def _reset(self) -> None:
         self._compiled: Compiled | None = None
-        self._signature: list[Any] = []
+        self._planned: PlanOptions | None = None  # what the newest plan was made for
         self._listeners: list[Listener] = []
         self._steps = 0
         self._skipped = 0
@@ -183,15 +174,9 @@ class Cosmic(Optimizer):
             ValueError, TypeError: for an option out of range, one of the whole optimizer, or a
                 parameter that cannot be stepped. The group is not added then.
         """
-        for option in _WHOLE_OPTIONS:
-            if option in param_group:
-                raise ValueError(
-                    f"param_groups[{len(self.param_groups)}] has {option!r}, which is an option "
-                    f"of the whole optimizer: Cosmic(params, {option}=...)"
-                )
         super().add_param_group(param_group)
         try:
-            check_options(self.param_groups[-1], len(self.param_groups) - 1)
+            check_group(self.param_groups[-1], len(self.param_groups) - 1)
             for member in members(self.param_groups):
                 if member.group == len(self.param_groups) - 1:
                     check_param(member.param, member.label)
@@ -357,30 +342,23 @@ class Cosmic(Optimizer):
 
     # ---- the plan --------------------------------------------------------------------------
 
-    def _options_signature(self) -> list[Any]:
-        # an option that is missing differs from one that is None
-        of_groups = [
-            tuple(
-                g.get(option, Ellipsis) for option in ("tier", "state_dtype", "gate", "beta_slow")
-            )
-            for g in self.param_groups
-        ]
-        return [self.budget, self.seed, *of_groups]
+    def _plan_options(self) -> PlanOptions:
+        return PlanOptions.of(self.budget, self.seed, self.param_groups)
 
     def _ready(self) -> Compiled:
         # The allocator looks before a step, not after it: if it fails, nothing has changed.
         look = (
             self.budget is not None and self._steps > 0 and self._steps % self.reallocate_every == 0
         )
-        if look or self._compiled is None or self._signature != self._options_signature():
+        if look or self._compiled is None or self._planned != self._plan_options():
             return self._compile(reallocate=look)
         return self._compiled
 
     def _compile(self, *, reallocate: bool = False) -> Compiled:
-        _check_seed(self.seed)
+        check_whole(self.budget, self.nonfinite, self.seed, self.reallocate_every)
         for index, group in enumerate(self.param_groups):
-            check_options(group, index)
-        if self._signature and self._signature[0] != self.budget:
+            check_group(group, index)
+        if self._planned is not None and self._planned.budget != self.budget:
             reallocate = True  # more bytes are to be used, too
         return compile_plan(
             self.param_groups, self.state, budget=self.budget, allocator=self.allocator,
@@ -392,11 +370,11 @@ class Cosmic(Optimizer):
         self.state.update(compiled.states)
         compiled.plan.watch(self.state)
         self._compiled = compiled
-        self._signature = self._options_signature()
+        self._planned = self._plan_options()
 
     def _refuse_nonfinite(self) -> bool:
         """Look at the gradients; True if this step is to be left out."""
-        _check_nonfinite(self.nonfinite)
+        check_nonfinite(self.nonfinite)
         compiled = self._ready()
         found = compiled.plan.inspect(self.param_groups, self.state, torch.get_num_threads())
         if found is None:
@@ -445,13 +423,3 @@ class Cosmic(Optimizer):
     def _emit(self, event: str, fields: dict[str, Any]) -> None:
         for listener in self._listeners:
             listener(event, fields)
-
-
-def _check_seed(seed: object) -> None:
-    if not isinstance(seed, int) or not 0 <= seed < 2**64:
-        raise ValueError(f"seed is {seed!r}; expected an int from 0 to 2**64 - 1")
-
-
-def _check_nonfinite(mode: object) -> None:
-    if mode not in ("propagate", "raise", "skip"):
-        raise ValueError(f"nonfinite is {mode!r}; expected 'propagate', 'raise' or 'skip'")

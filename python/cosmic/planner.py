@@ -27,7 +27,6 @@ __all__ = [
     "Compiled",
     "Member",
     "Transition",
-    "check_options",
     "check_param",
     "compile_plan",
     "members",
@@ -80,28 +79,6 @@ def members(groups: Sequence[Group]) -> Iterator[Member]:
             )
             yield Member(index, g, param, name, label)
             index += 1
-
-
-def check_options(group: Group, index: int) -> None:
-    """Check every option of a parameter group.
-
-    Raises:
-        ValueError: naming the option, what it is and what was expected.
-    """
-    _core.check_group(group, index)
-    where = f"param_groups[{index}]"
-    for option in ("tier", "state_dtype", "gate"):
-        if option not in group:
-            raise ValueError(f"{where} has no {option!r}; was it removed?")
-    tier = group["tier"]
-    if tier is not None and (type(tier) is not int or tier not in (0, 1, 2)):
-        raise ValueError(f"{where}['tier'] is {tier!r}; expected None, 0, 1 or 2")
-    if group["gate"] not in (None, "snr"):
-        raise ValueError(f"{where}['gate'] is {group['gate']!r}; expected None or 'snr'")
-    try:
-        parse_state_dtype(group["state_dtype"])
-    except ValueError as error:
-        raise ValueError(f"{where}['state_dtype']: {error}") from None
 
 
 def check_param(param: Tensor, label: str) -> None:

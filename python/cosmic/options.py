@@ -1,0 +1,83 @@
+"""Options of the whole optimizer and of its parameter groups, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from . import _core
+from .budget import check_budget
+from .rungs import parse_state_dtype
+
+__all__ = ["WHOLE_OPTIONS", "PlanOptions", "check_group", "check_nonfinite", "check_whole"]
+
+#: Options that belong to the whole optimizer.
+WHOLE_OPTIONS = ("budget", "nonfinite", "seed", "reallocate_every", "allocator")
+
+
+class PlanOptions(NamedTuple):
+    """The options that a plan is made for: one that changes makes another plan."""
+
+    budget: int | str | None
+    seed: int
+    groups: list[tuple[Any, ...]]
+
+    @classmethod
+    def of(
+        cls, budget: int | str | None, seed: int, groups: Sequence[dict[str, Any]]
+    ) -> PlanOptions:
+        # Spelled out, because every step asks; what is missing differs from what is None.
+        structure = [
+            (g.get("tier", ...), g.get("state_dtype", ...), g.get("gate", ...),
+             g.get("beta_slow", ...))
+            for g in groups
+        ]  # fmt: skip
+        return cls(budget, seed, structure)
+
+
+def check_whole(budget: object, nonfinite: object, seed: object, reallocate_every: object) -> None:
+    """Check the options of the whole optimizer.
+
+    Raises:
+        ValueError, TypeError: naming the option, what it is and what was expected.
+    """
+    check_budget(budget)
+    check_nonfinite(nonfinite)
+    if not isinstance(seed, int) or not 0 <= seed < 2**64:
+        raise ValueError(f"seed is {seed!r}; expected an int from 0 to 2**64 - 1")
+    if not isinstance(reallocate_every, int) or reallocate_every < 1:
+        raise ValueError(f"reallocate_every is {reallocate_every!r}; expected an int >= 1")
+
+
+def check_nonfinite(mode: object) -> None:
+    """Raise ValueError unless ``mode`` is one of the three."""
+    if mode not in ("propagate", "raise", "skip"):
+        raise ValueError(f"nonfinite is {mode!r}; expected 'propagate', 'raise' or 'skip'")
+
+
+def check_group(group: dict[str, Any], index: int) -> None:
+    """Check every option of a parameter group.
+
+    Raises:
+        ValueError: naming the option, what it is and what was expected.
+    """
+    where = f"param_groups[{index}]"
+    for option in WHOLE_OPTIONS:
+        if option in group:
+            raise ValueError(
+                f"{where} has {option!r}, which is an option of the whole optimizer: "
+                f"Cosmic(params, {option}=...)"
+            )
+    _core.check_group(group, index)
+    for option in ("tier", "state_dtype", "gate"):
+        if option not in group:
+            raise ValueError(f"{where} has no {option!r}; was it removed?")
+    tier = group["tier"]
+    if tier is not None and (type(tier) is not int or tier not in (0, 1, 2)):
+        raise ValueError(f"{where}['tier'] is {tier!r}; expected None, 0, 1 or 2")
+    if group["gate"] not in (None, "snr"):
+        raise ValueError(f"{where}['gate'] is {group['gate']!r}; expected None or 'snr'")
+    try:
+        parse_state_dtype(group["state_dtype"])
+    except ValueError as error:
+        raise ValueError(f"{where}['state_dtype']: {error}") from None
