@@ -13,8 +13,12 @@ namespace cosmic {
 namespace {
 
 constexpr const char *kKeys[] = {"lr",        "betas", "eps",         "weight_decay", "maximize",
-                                 "beta_slow", "alpha", "slow_warmup", "c_min"};
-enum Key { kLr, kBetas, kEps, kWeightDecay, kMaximize, kBetaSlow, kAlpha, kSlowWarmup, kCMin };
+                                 "beta_slow", "alpha", "slow_warmup", "c_min",
+                                 "stochastic_rounding"};
+enum Key {
+  kLr, kBetas, kEps, kWeightDecay, kMaximize, kBetaSlow, kAlpha, kSlowWarmup, kCMin,
+  kStochasticRounding
+};
 
 PyObject *interned(size_t key) {
   static PyObject *names[std::size(kKeys)] = {};
@@ -96,6 +100,7 @@ Group parse(const std::vector<py::object> &values, int index) {
   if (const Entry warmup = entry(kSlowWarmup); !warmup.is_none())
     g.slow_warmup = static_cast<int64_t>(warmup.in(ranges::kSlowWarmup));
   g.c_min = entry(kCMin).in(ranges::kCMin);
+  g.stochastic_rounding = entry(kStochasticRounding).truth();
   return g;
 }
 

@@ -5,6 +5,7 @@ PYBIND11_MODULE(_core, m) {
   m.doc() = "COSMIC's compiled core: plans, kernels and quantization. Links nothing of torch.";
   cosmic::register_errors();
   cosmic::register_info(m);
+  cosmic::register_layout(m);
   cosmic::register_plan(m);
   cosmic::register_quantize(m);
 }

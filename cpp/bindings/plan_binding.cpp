@@ -5,12 +5,12 @@
 #include <utility>
 
 #include "bindings/register.h"
+#include "bindings/state_reader.h"
 #include "bindings/tensor_reader.h"
 #include "core/error.h"
 #include "core/overlap.h"
-#include "gates/snr.h"
 #include "plan/bind.h"
-#include "rules/scalar_magnitude.h"
+#include "plan/transfer.h"
 
 namespace py = pybind11;
 
@@ -23,17 +23,6 @@ Rule rule_of(const std::string &name) {
   if (name == "scalar_sign") return Rule::scalar_sign;
   if (name == "adam") return Rule::adam;
   throw Error(ErrorKind::value, "unknown rule '" + name + "'; expected sign, scalar_sign or adam");
-}
-
-// Scalars of a rung: one contiguous tensor of 8-byte elements.
-void *scalars_at(const py::dict &state, const char *key, int code, int64_t count,
-                 const std::string &owner) {
-  if (!state.contains(key)) return nullptr;
-  const std::string what = std::string("state '") + key + "' of " + owner;
-  const RawTensor raw = read_raw(py::object(state[key]).ptr(), what);
-  if (raw.code != code || raw.bits != 64 || raw.numel != count || !raw.contiguous)
-    throw Error(ErrorKind::value, what + " has another dtype or size than its rung needs");
-  return raw.data;
 }
 
 } // namespace
@@ -60,37 +49,11 @@ void PlanBinding::add_row(const py::object &param, const std::string &name, int 
       PyObject_HasAttrString(param.ptr(), "is_complex") && param.attr("is_complex")().cast<bool>();
   entry.order = bind_param(row, entry.param_view);
   row.combination = find_combination(row.is_f64(), rule == "adam" ? "adam" : "sign", m, m_slow, v);
-  bind_state(entry, row, m, m_slow, v);
+  bind_state(row, state, {m, m_slow, v}, entry.param_view, entry.order);
+  entry.slots = DictIdentity(state.ptr());
   entry.row = static_cast<int>(plan_.rows.size());
   plan_.rows.push_back(std::move(row));
   entries_.push_back(std::move(entry));
-}
-
-void PlanBinding::bind_state(Entry &entry, Row &row, const std::string &m,
-                             const std::string &m_slow, const std::string &v) {
-  const py::dict state = entry.state;
-  const auto slot = [&](const char *key, const std::string &codec, Planes &planes) {
-    if (codec == "none") return;
-    const std::string what = std::string("state '") + key + "' of " + row.name;
-    if (!state.contains(key)) throw Error(ErrorKind::value, what + " is missing");
-    const py::object tensor = state[key];
-    planes.data[0] =
-        bind_slot(read_tensor(tensor.ptr(), what), codec, what, entry.param_view, entry.order);
-  };
-  slot("exp_avg", m, row.m);
-  slot("exp_avg_slow", m_slow, row.m_slow);
-  slot("exp_avg_sq", v, row.v);
-  row.step = static_cast<int64_t *>(scalars_at(state, "step", kIntCode, 1, row.name));
-  row.magnitude = static_cast<double *>(
-      scalars_at(state, "magnitude", kFloatCode, scalar_magnitude::kStateSize, row.name));
-  row.gate =
-      static_cast<double *>(scalars_at(state, "gate", kFloatCode, snr::kStateSize, row.name));
-  row.signal = static_cast<double *>(scalars_at(state, "signal", kFloatCode, 1, row.name));
-  if (row.rule != Rule::sign && !row.step)
-    throw Error(ErrorKind::value, "state 'step' of " + row.name + " is missing");
-  if (row.rule == Rule::scalar_sign && !row.magnitude)
-    throw Error(ErrorKind::value, "state 'magnitude' of " + row.name + " is missing");
-  entry.slots = DictIdentity(state.ptr());
 }
 
 bool PlanBinding::refresh_groups(const py::list &groups) {
@@ -187,12 +150,13 @@ void PlanBinding::watch(const py::dict &states) {
   watching_ = true;
 }
 
-py::object PlanBinding::step(const py::list &groups, const py::dict &states, int threads) {
+py::object PlanBinding::step(const py::list &groups, const py::dict &states, int threads,
+                             int64_t steps) {
   std::vector<py::object> gradients; // held while the GIL is away
   if (!refresh(groups, states, gradients)) return py::none();
   {
     const py::gil_scoped_release released;
-    plan_.step(threads);
+    plan_.step(threads, steps);
   }
   py::list stepped;
   for (const Entry &entry : entries_)
@@ -213,6 +177,37 @@ py::object PlanBinding::inspect(const py::list &groups, const py::dict &states, 
     if (row.active)
       found.append(py::make_tuple(row.index, row.last.mean_abs_gradient, row.last.nonfinite));
   return found;
+}
+
+Moments PlanBinding::moments(const py::dict &tensors) const {
+  const Entry &entry = entries_.back();
+  const auto operand = [&](const char *key) -> Operand {
+    if (!tensors.contains(key)) return {};
+    const TensorView view = read_tensor(py::object(tensors[key]).ptr(), key);
+    if (!view.same_sizes(entry.param_view) || view.dtype == DType::f64)
+      throw Error(ErrorKind::value, std::string(key) + " is " + dtype_name(view.dtype) +
+                                        " of shape " + sizes_text(view) +
+                                        "; expected float32, bfloat16 or float16 of shape " +
+                                        sizes_text(entry.param_view));
+    return {view.data, view.dtype, walk_along(view, entry.order)};
+  };
+  const Moments out{operand("exp_avg"), operand("exp_avg_slow"), operand("exp_avg_sq")};
+  const bool slow = plan_.rows.back().m_slow.data[0] != nullptr;
+  if (plan_.rows.back().numel > 0 && (!out.m.data || !out.v.data || (slow && !out.slow.data)))
+    throw Error(ErrorKind::value, "moments of " + plan_.rows.back().name + " are missing");
+  return out;
+}
+
+void PlanBinding::read_moments(const py::dict &group, const py::dict &to) const {
+  Group parsed;
+  GroupReader().read(group, 0, parsed);
+  decode_moments(plan_.rows.back(), parsed, moments(to));
+}
+
+void PlanBinding::write_moments(const py::dict &group, const py::dict &from) {
+  Group parsed;
+  GroupReader().read(group, 0, parsed);
+  encode_moments(plan_.rows.back(), parsed, plan_.seed, moments(from));
 }
 
 py::list PlanBinding::statistics() const {
@@ -237,9 +232,12 @@ void register_plan(py::module_ &m) {
       .def("add_row", &PlanBinding::add_row, py::arg("param"), py::arg("name"), py::arg("group"),
            py::arg("index"), py::arg("rule"), py::arg("m"), py::arg("m_slow"), py::arg("v"),
            py::arg("state"))
-      .def("step", &PlanBinding::step, py::arg("groups"), py::arg("states"), py::arg("threads"))
+      .def("step", &PlanBinding::step, py::arg("groups"), py::arg("states"), py::arg("threads"),
+           py::arg("steps"))
       .def("inspect", &PlanBinding::inspect, py::arg("groups"), py::arg("states"),
            py::arg("threads"))
+      .def("read_moments", &PlanBinding::read_moments, py::arg("group"), py::arg("to"))
+      .def("write_moments", &PlanBinding::write_moments, py::arg("group"), py::arg("source"))
       .def("watch", &PlanBinding::watch, py::arg("states"))
       .def("statistics", &PlanBinding::statistics)
       .def_property_readonly("nonfinite", &PlanBinding::nonfinite);

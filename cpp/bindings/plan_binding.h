@@ -10,6 +10,7 @@
 #include "bindings/dict_identity.h"
 #include "bindings/group_reader.h"
 #include "plan/plan.h"
+#include "plan/transfer.h"
 
 namespace cosmic {
 
@@ -28,10 +29,17 @@ public:
   // Steps every parameter that has a gradient and returns these parameters; returns None, and has
   // changed nothing, if the plan no longer describes the groups and must be built anew.
   // `states` is the optimizer's state by parameter.
-  pybind11::object step(const pybind11::list &groups, const pybind11::dict &states, int threads);
+  // `steps` counts the optimizer's steps before this one.
+  pybind11::object step(const pybind11::list &groups, const pybind11::dict &states, int threads,
+                        int64_t steps);
 
   // As `step`, but only looks: (parameter's row, mean of |g|, non-finite elements) a gradient.
   pybind11::object inspect(const pybind11::list &groups, const pybind11::dict &states, int threads);
+
+  // The moments of the row added last, decoded to, or encoded from, the tensors exp_avg,
+  // exp_avg_slow and exp_avg_sq of a dict, which have the parameter's shape.
+  void read_moments(const pybind11::dict &group, const pybind11::dict &to) const;
+  void write_moments(const pybind11::dict &group, const pybind11::dict &from);
 
   // From now on `step` notices if an entry of `states` was removed, added or exchanged. The plan
   // holds what it watches through its rows.
@@ -56,8 +64,6 @@ private:
     bool distinct = false;       // known to share no memory with another active parameter
   };
 
-  void bind_state(Entry &entry, Row &row, const std::string &m, const std::string &m_slow,
-                  const std::string &v);
   bool refresh(const pybind11::list &groups, const pybind11::dict &states,
                std::vector<pybind11::object> &gradients);
   bool refresh_groups(const pybind11::list &groups);
@@ -66,6 +72,7 @@ private:
   // Binds the gradient, or a copy that takes its place in `gradient` if it is a lazy view.
   void refresh_gradient(Entry &entry, Row &row, pybind11::object &gradient);
   void check_overlaps();
+  Moments moments(const pybind11::dict &tensors) const;
 
   Plan plan_;
   std::vector<Entry> entries_; // in the order of the groups' parameters

@@ -7,6 +7,7 @@ namespace cosmic {
 
 void register_errors();
 void register_info(pybind11::module_ &m);
+void register_layout(pybind11::module_ &m);
 void register_plan(pybind11::module_ &m);
 void register_quantize(pybind11::module_ &m);
 

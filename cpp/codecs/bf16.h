@@ -4,7 +4,7 @@
 // Layout: plane 0, element k of the tensor's walk order at index k, 2 bytes; no padding.
 #pragma once
 
-#include "codecs/random.h"
+#include "codecs/context.h"
 
 namespace cosmic::COSMIC_TARGET {
 
@@ -17,21 +17,32 @@ COSMIC_INLINE I32 float_to_bf16(F32 value, I32 rounding) {
 }
 
 struct Bf16 {
-  static constexpr bool kPresent = true, kStochastic = true;
+  static constexpr bool kPresent = true, kStaged = false, kUpdateUnits = false;
   static constexpr int kPlanes = 1;
+  using Summary = Nothing;
   static constexpr int64_t bytes(int /*plane*/, int64_t numel) { return numel * 2; }
 
   uint16_t *at;
   uint32_t key;
 
-  COSMIC_METHOD Bf16(const Planes &planes, int64_t block, const BlockRandom &random, int slot)
-      : at((uint16_t *)planes.data[0] + block * kBlock), key(random.slot_key(slot)) {}
-  COSMIC_METHOD void load(int group, F32 &out) const {
-    out = as_float(shift_left<16>(load_u16(at + group * kLanes)));
+  F32 decay;
+
+  COSMIC_METHOD Bf16(const Planes &planes, int64_t block, const BlockContext &context, int slot,
+                     float decay, float * /*waiting*/)
+      : at((uint16_t *)planes.data[0] + block * kBlock), key(context.random.slot_key(slot)),
+        decay(F32::splat(decay)) {}
+  template <int i> COSMIC_METHOD void load(Group<i>, F32 &out) {
+    out = decay * as_float(shift_left<16>(load_u16(at + i * kLanes)));
   }
-  COSMIC_METHOD void store(int group, const F32 &value) const {
-    store_u16(at + group * kLanes, float_to_bf16(value, shift_right<16>(random_lanes(key, group))));
+  template <int i> COSMIC_METHOD F32 unit(Group<i>, F32 scale, F32 eps) const {
+    return sqrt(as_float(shift_left<16>(load_u16(at + i * kLanes)))) * scale + eps;
   }
+  template <int i> COSMIC_METHOD void store(Group<i>, const F32 &value) {
+    store_u16(at + i * kLanes, float_to_bf16(value, shift_right<16>(random_lanes(key, i))));
+  }
+  template <bool kTail> COSMIC_METHOD Nothing measure(const Planes &, int64_t, const BlockContext &, int64_t) { return {}; }
+  COSMIC_METHOD static void encode(const Planes &, int64_t, const BlockRandom &, int, const float *,
+                                   Nothing, int64_t) {}
 };
 
 } // namespace cosmic::COSMIC_TARGET

@@ -2,28 +2,37 @@
 // Layout: plane 0, element k of the tensor's walk order at index k; no padding.
 #pragma once
 
-#include "codecs/random.h"
+#include "codecs/context.h"
 
 namespace cosmic::COSMIC_TARGET {
 
 template <class Real> struct Full {
-  static constexpr bool kPresent = true, kStochastic = false;
+  static constexpr bool kPresent = true, kStaged = false, kUpdateUnits = false;
   static constexpr int kPlanes = 1;
+  using Summary = Nothing;
   static constexpr int64_t bytes(int /*plane*/, int64_t numel) {
     return numel * (int64_t)sizeof(Real);
   }
 
   Real *at;
+  Lanes<Real> decay;
 
-  COSMIC_METHOD Full(const Planes &planes, int64_t block, const BlockRandom & /*random*/,
-                     int /*slot*/)
-      : at((Real *)planes.data[0] + block * kBlock) {}
-  COSMIC_METHOD void load(int group, Lanes<Real> &out) const {
-    out = Lanes<Real>::load(at + group * kLanes);
+  COSMIC_METHOD Full(const Planes &planes, int64_t block, const BlockContext & /*context*/,
+                     int /*slot*/, Real decay, float * /*waiting*/)
+      : at((Real *)planes.data[0] + block * kBlock), decay(Lanes<Real>::splat(decay)) {}
+  template <int i> COSMIC_METHOD void load(Group<i>, Lanes<Real> &out) {
+    out = decay * Lanes<Real>::load(at + i * kLanes);
   }
-  COSMIC_METHOD void store(int group, const Lanes<Real> &value) const {
-    value.store(at + group * kLanes);
+  template <int i>
+  COSMIC_METHOD Lanes<Real> unit(Group<i>, Lanes<Real> scale, Lanes<Real> eps) const {
+    return sqrt(Lanes<Real>::load(at + i * kLanes)) * scale + eps;
   }
+  template <int i> COSMIC_METHOD void store(Group<i>, const Lanes<Real> &value) {
+    value.store(at + i * kLanes);
+  }
+  template <bool kTail> COSMIC_METHOD Nothing measure(const Planes &, int64_t, const BlockContext &, int64_t) { return {}; }
+  COSMIC_METHOD static void encode(const Planes &, int64_t, const BlockRandom &, int, const float *,
+                                   Nothing, int64_t) {}
 };
 
 using Fp32 = Full<float>;

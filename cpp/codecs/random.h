@@ -39,4 +39,20 @@ COSMIC_INLINE I32 random_lanes(uint32_t slot_key, int group) {
   return I32::load(steps) + I32::splat((int32_t)(slot_key + (uint32_t)group * kLanes * kWeyl));
 }
 
+// For each of the 16 lanes a float base + r, r uniform in [0, 1): `base` is 2^k or 1.5 2^k, 1 <= k
+// <= 22, and r has 23 - k bits. A Weyl sequence of that many bits, so that one mask makes it.
+template <int k> COSMIC_INLINE F32 random_above(uint32_t slot_key, int group, float base) {
+  constexpr int kBits = 23 - k;
+  constexpr uint32_t step = (kWeyl >> (32 - kBits)) | 1;
+  alignas(64) static const int32_t steps[kLanes] = {
+      (int32_t)(step * 0u),  (int32_t)(step * 1u),  (int32_t)(step * 2u),  (int32_t)(step * 3u),
+      (int32_t)(step * 4u),  (int32_t)(step * 5u),  (int32_t)(step * 6u),  (int32_t)(step * 7u),
+      (int32_t)(step * 8u),  (int32_t)(step * 9u),  (int32_t)(step * 10u), (int32_t)(step * 11u),
+      (int32_t)(step * 12u), (int32_t)(step * 13u), (int32_t)(step * 14u), (int32_t)(step * 15u)};
+  const uint32_t first = slot_key + (uint32_t)group * kLanes * step;
+  const I32 fraction = (I32::load(steps) + I32::splat((int32_t)first)) &
+                       I32::splat((int32_t)((1u << kBits) - 1));
+  return as_float(fraction | as_int(F32::splat(base)));
+}
+
 } // namespace cosmic::COSMIC_TARGET

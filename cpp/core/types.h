@@ -31,6 +31,7 @@ struct Coefficients {
   double beta_slow = 0, gradient_slow = 0;
   double m_scale = 0, alpha = 0; // numerator m_scale m + alpha m_slow, with a slow EMA
   double v_scale = 0, eps = 0;   // denominator sqrt(v) v_scale + eps
+  double v_scale_before = 0;     // v_scale of the step before, which state in update units is in
   double decay = 1, step = 0;    // p <- decay p - step u
   double update_scale = 1;       // the published update is update_scale times the kernel's u
   uint32_t random_key = 0;       // from seed, step and tensor

@@ -10,6 +10,7 @@ using F32 = GenericLanes<float>;
 using I32 = GenericLanes<int32_t>;
 typedef uint32_t UnsignedVector __attribute__((vector_size(64)));
 typedef uint16_t HalfVector __attribute__((vector_size(32)));
+typedef uint8_t ByteVector __attribute__((vector_size(16)));
 
 COSMIC_INLINE F32 as_float(I32 a) { return {(F32::Vector)a.v}; }
 COSMIC_INLINE I32 as_int(F32 a) { return {(I32::Vector)a.v}; }
@@ -22,6 +23,41 @@ template <int N> COSMIC_INLINE I32 shift_right(I32 a) { // logical
   return {(I32::Vector)((UnsignedVector)a.v >> N)};
 }
 
+COSMIC_INLINE I32 shift_left(I32 a, int n) { return {(I32::Vector)((UnsignedVector)a.v << n)}; }
+COSMIC_INLINE I32 shift_right(I32 a, int n) { return {(I32::Vector)((UnsignedVector)a.v >> n)}; }
+COSMIC_INLINE F32 min(F32 a, F32 b) { return {a.v < b.v ? a.v : b.v}; } // of finite numbers
+COSMIC_INLINE F32 max(F32 a, F32 b) { return {a.v > b.v ? a.v : b.v}; }
+COSMIC_INLINE I32 max(I32 a, I32 b) { return {a.v > b.v ? a.v : b.v}; }
+COSMIC_INLINE I32 unsigned_max(I32 a, I32 b) {
+  return {(UnsignedVector)a.v > (UnsignedVector)b.v ? a.v : b.v};
+}
+COSMIC_INLINE I32 unsigned_min(I32 a, I32 b) {
+  return {(UnsignedVector)a.v < (UnsignedVector)b.v ? a.v : b.v};
+}
+COSMIC_INLINE I32 truncate(F32 a) { return {__builtin_convertvector(a.v, I32::Vector)}; }
+COSMIC_INLINE F32 to_float(I32 a) { return {__builtin_convertvector(a.v, F32::Vector)}; }
+COSMIC_INLINE F32 lookup(F32 table, I32 index) { // by the low four bits
+  F32 out;
+  for (int k = 0; k < kLanes; ++k) out.v[k] = table.v[index.v[k] & 15];
+  return out;
+}
+COSMIC_INLINE F32 lookup_periodic(F32 table, I32 index) { return lookup(table, index); }
+COSMIC_INLINE uint32_t reduce_unsigned_max(I32 a) {
+  uint32_t out = 0;
+  for (int k = 0; k < kLanes; ++k) out = (uint32_t)a.v[k] > out ? (uint32_t)a.v[k] : out;
+  return out;
+}
+COSMIC_INLINE uint32_t reduce_unsigned_min(I32 a) {
+  uint32_t out = 0xffffffffu;
+  for (int k = 0; k < kLanes; ++k) out = (uint32_t)a.v[k] < out ? (uint32_t)a.v[k] : out;
+  return out;
+}
+COSMIC_INLINE float reduce_add(F32 a) { // lanes 8, 4, 2, 1 apart
+  for (int apart = kLanes / 2; apart; apart /= 2)
+    for (int k = 0; k < apart; ++k) a.v[k] += a.v[k + apart];
+  return a.v[0];
+}
+
 COSMIC_INLINE F32 abs(F32 a) { return as_float(as_int(a) & I32::splat(0x7fffffff)); }
 COSMIC_INLINE F32 sqrt(F32 a) {
   F32 out;
@@ -29,6 +65,15 @@ COSMIC_INLINE F32 sqrt(F32 a) {
   return out;
 }
 
+COSMIC_INLINE I32 load_u8(const uint8_t *from) {
+  ByteVector b;
+  __builtin_memcpy(&b, from, sizeof(b));
+  return {__builtin_convertvector(b, I32::Vector)};
+}
+COSMIC_INLINE void store_u8(uint8_t *to, I32 a) {
+  const ByteVector b = __builtin_convertvector(a.v, ByteVector);
+  __builtin_memcpy(to, &b, sizeof(b));
+}
 COSMIC_INLINE I32 load_u16(const uint16_t *from) {
   HalfVector h;
   __builtin_memcpy(&h, from, sizeof(h));

@@ -2,6 +2,7 @@
 #include "kernels/kernels.h"
 
 #include "codecs/absmax.h"
+#include "kernels/second_moment.h"
 #include "kernels/step.h"
 
 namespace cosmic::COSMIC_TARGET {
@@ -30,6 +31,19 @@ void narrow_bf16(const float *from, int64_t count, uint16_t *to) {
   }
 }
 
+constexpr int kParamSlot = 3; // after m, m_slow and v
+
+void round_bf16(const float *from, int64_t count, uint32_t tensor_key, int64_t first_block,
+                uint16_t *to) {
+  for (int64_t k = 0; k < count; k += kBlock) {
+    const uint32_t key = BlockRandom(tensor_key, first_block + k / kBlock).slot_key(kParamSlot);
+    for (int i = 0; i < kBlock / kLanes && k + i * kLanes < count; ++i) {
+      const I32 random = shift_right<16>(random_lanes(key, i));
+      store_u16(to + k + i * kLanes, float_to_bf16(F32::load(from + k + i * kLanes), random));
+    }
+  }
+}
+
 void widen_f16(const uint16_t *from, int64_t count, float *to) {
   for (int64_t k = 0; k < count; k += kLanes) load_f16(from + k).store(to + k);
 }
@@ -45,7 +59,7 @@ const Kernels kernels = {
     COSMIC_ISA_NAME,
     {
 #define COSMIC_STEP(Real, Rule, M, Slow, Var)                                                      \
-  step_run<Real, typename Rules<Real, Slow>::Rule, M, Slow, Var>,
+  step_run<Real, typename Rules<Real, Slow>::Rule, M, Slow, typename SecondMoment<Var>::type>,
         COSMIC_COMBINATIONS(COSMIC_STEP)
 #undef COSMIC_STEP
     },
@@ -54,6 +68,7 @@ const Kernels kernels = {
     widen_bf16,
     widen_f16,
     narrow_bf16,
+    round_bf16,
     narrow_f16,
     quantize_absmax,
     dequantize_absmax,

@@ -5,6 +5,7 @@
 
 #include "core/types.h"
 #include "kernels/combinations.h"
+#include "kernels/matrix_sums.h"
 
 namespace cosmic {
 
@@ -26,6 +27,7 @@ struct BlockRun {
   int64_t count; // elements
   const Coefficients *coefficients;
   LaneSums *sums;
+  MatrixSums *matrix; // of a second moment by rows and columns, else null
 };
 
 struct Kernels {
@@ -38,6 +40,9 @@ struct Kernels {
   void (*widen_bf16)(const uint16_t *from, int64_t count, float *to);
   void (*widen_f16)(const uint16_t *from, int64_t count, float *to);
   void (*narrow_bf16)(const float *from, int64_t count, uint16_t *to); // to nearest, ties to even
+  // stochastic; the elements begin at a whole block of the tensor with this key
+  void (*round_bf16)(const float *from, int64_t count, uint32_t tensor_key, int64_t first_block,
+                     uint16_t *to);
   void (*narrow_f16)(const float *from, int64_t count, uint16_t *to);
   // plain block-wise quantization, see codecs/absmax.h
   void (*quantize)(const float *from, int64_t count, int bits, int64_t block_size, uint8_t *codes,

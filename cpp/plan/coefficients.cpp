@@ -57,6 +57,8 @@ void set_adam(Coefficients &c, const Row &row, const Group &group, double gate, 
   c.beta2 = group.beta2;
   c.gradient2 = 1.0 - group.beta2;
   c.v_scale = 1.0 / std::sqrt(correction2);
+  // the first step has no state in update units: any scale will do
+  c.v_scale_before = t > 1 ? 1.0 / std::sqrt(1.0 - integer_power(group.beta2, t - 1)) : 1.0;
   c.eps = group.eps;
   if (row.m_slow.data[0]) {
     c.m_scale = 1.0 / correction1;
@@ -72,12 +74,12 @@ void set_adam(Coefficients &c, const Row &row, const Group &group, double gate, 
 
 double sign_scale(double beta1) { return std::sqrt((1.0 - beta1) / (1.0 + beta1)); }
 
-Coefficients coefficients_for(const Row &row, const Group &group, uint64_t seed) {
+Coefficients coefficients_for(const Row &row, const Group &group, uint64_t seed, int64_t steps) {
   Coefficients c;
   const double gate = row.gate ? snr::factor(row.gate) : 1.0;
   const double sign = group.maximize ? -1.0 : 1.0;
   c.decay = 1.0 - group.lr * group.weight_decay;
-  c.random_key = random_key(seed, steps_taken(row), row.index);
+  c.random_key = random_key(seed, row.step ? *row.step : steps, row.index);
   if (row.rule == Rule::adam) {
     set_adam(c, row, group, gate, sign);
     return c;
@@ -98,9 +100,9 @@ bool shares_coefficients(const Row &a, const Row &b) {
          !b.magnitude;
 }
 
-Coefficients with_random_key(const Coefficients &of, const Row &row, uint64_t seed) {
+Coefficients with_random_key(const Coefficients &of, const Row &row, uint64_t seed, int64_t steps) {
   Coefficients c = of;
-  c.random_key = random_key(seed, steps_taken(row), row.index);
+  c.random_key = random_key(seed, row.step ? *row.step : steps, row.index);
   return c;
 }
 

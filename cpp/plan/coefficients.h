@@ -10,14 +10,15 @@ namespace cosmic {
 double sign_scale(double beta1);
 
 // The step that `row` is about to take, its counter not yet advanced.
-Coefficients coefficients_for(const Row &row, const Group &group, uint64_t seed);
+// `steps` counts the optimizer's steps before this one: the random counter of a row without its own.
+Coefficients coefficients_for(const Row &row, const Group &group, uint64_t seed, int64_t steps);
 
 // Whether the coefficients of two rows can differ only in their random bits: the usual case, for
 // which the powers of the betas need not be taken again.
 bool shares_coefficients(const Row &a, const Row &b);
 
 // Another row's coefficients with this row's random bits.
-Coefficients with_random_key(const Coefficients &of, const Row &row, uint64_t seed);
+Coefficients with_random_key(const Coefficients &of, const Row &row, uint64_t seed, int64_t steps);
 
 // Advance counters and fold the step's statistics into gate, scalars and signal.
 void finish_step(Row &row, const Group &group);

@@ -36,7 +36,8 @@ void Plan::partition() {
   for (size_t r = 0; r < rows.size(); ++r) {
     rows[r].last = Statistics{};
     if (!rows[r].active || rows[r].numel == 0) continue;
-    const int64_t items = (blocks_of(rows[r].numel) + kChunkBlocks - 1) / kChunkBlocks;
+    const int64_t share = rows[r].item_blocks();
+    const int64_t items = (blocks_of(rows[r].numel) + share - 1) / share;
     active_.push_back(static_cast<int>(r));
     first_item_.push_back(first_item_.back() + items);
     first_element_.push_back(first_element_.back() + rows[r].numel);
@@ -46,7 +47,7 @@ void Plan::partition() {
 
 // A thread owns the contiguous items that begin in its share of the elements.
 template <class Work> void Plan::for_each_item(int threads, Work work) {
-  const int64_t elements = first_element_.back(), item_elements = kChunkBlocks * kBlock;
+  const int64_t elements = first_element_.back();
   threads =
       static_cast<int>(std::clamp<int64_t>(elements / kElementsPerThread, 1, std::max(threads, 1)));
   const auto share = [&](int64_t first, int64_t last) {
@@ -56,6 +57,7 @@ template <class Work> void Plan::for_each_item(int threads, Work work) {
                             first_element_.begin() - 1);
     for (; a < active_.size() && first_element_[a] < last; ++a) {
       const int64_t items = first_item_[a + 1] - first_item_[a];
+      const int64_t item_elements = rows[static_cast<size_t>(active_[a])].item_blocks() * kBlock;
       // the first item that begins at or after `first`, and the first at or after `last`
       const auto begins_at = [&](int64_t element) {
         const int64_t inside = element - first_element_[a];
@@ -94,35 +96,57 @@ void Plan::reduce_rows() {
   }
 }
 
-void Plan::prepare() {
+void Plan::prepare(int64_t steps) {
   coefficients_.clear();
+  matrices_.clear();
   const Row *before = nullptr;
   for (const int r : active_) {
     Row &row = rows[static_cast<size_t>(r)];
     const Group &group = groups[static_cast<size_t>(row.group)];
     if (row.gate) row.last.gate = snr::factor(row.gate);
+    row.stochastic_rounding = group.stochastic_rounding && row.param.dtype == DType::bf16;
+    if (row.matrix) matrices_.push_back(row.matrix.get());
     if (before && shares_coefficients(*before, row))
-      coefficients_.push_back(with_random_key(coefficients_.back(), row, seed));
+      coefficients_.push_back(with_random_key(coefficients_.back(), row, seed, steps));
     else
-      coefficients_.push_back(coefficients_for(row, group, seed));
+      coefficients_.push_back(coefficients_for(row, group, seed, steps));
     before = &row;
   }
 }
 
-void Plan::step(int threads) {
+template <class Visit> void Plan::for_each_matrix(int threads, Visit visit) {
+  const auto count = static_cast<int64_t>(matrices_.size());
+#pragma omp parallel for schedule(dynamic) num_threads(std::max(threads, 1)) if (count > 1)
+  for (int64_t k = 0; k < count; ++k) {
+    const DefaultFloatEnvironment environment;
+    visit(*matrices_[static_cast<size_t>(k)]);
+  }
+}
+
+void Plan::step_item(const Kernels &kernels, size_t a, int64_t item) {
+  const Row &row = rows[static_cast<size_t>(active_[a])];
+  const int64_t first = item * row.item_blocks();
+  const int64_t last = std::min(first + row.item_blocks(), blocks_of(row.numel));
+  LaneSums sums;
+  if (row.matrix) {
+    MatrixSums matrix = row.matrix->open(item);
+    step_blocks(row, kernels, coefficients_[a], first, last, sums, &matrix);
+    row.matrix->close(item, matrix);
+  } else {
+    step_blocks(row, kernels, coefficients_[a], first, last, sums, nullptr);
+  }
+  item_sums_[static_cast<size_t>(first_item_[a] + item)] = {
+      sum_lanes(sums.abs_gradient), sum_lanes(sums.square_update), sums.nonfinite};
+}
+
+void Plan::step(int threads, int64_t steps) {
   const DefaultFloatEnvironment environment;
   const Kernels &kernels = chosen_kernels();
   partition();
-  prepare();
-  for_each_item(threads, [&](size_t a, int64_t item) {
-    const Row &row = rows[static_cast<size_t>(active_[a])];
-    const int64_t first = item * kChunkBlocks;
-    LaneSums sums;
-    step_blocks(row, kernels, coefficients_[a], first,
-                std::min(first + kChunkBlocks, blocks_of(row.numel)), sums);
-    item_sums_[static_cast<size_t>(first_item_[a] + item)] = {
-        sum_lanes(sums.abs_gradient), sum_lanes(sums.square_update), sums.nonfinite};
-  });
+  prepare(steps);
+  for_each_matrix(threads, [](MatrixMoment &matrix) { matrix.prepare(); });
+  for_each_item(threads, [&](size_t a, int64_t item) { step_item(kernels, a, item); });
+  for_each_matrix(threads, [](MatrixMoment &matrix) { matrix.finish(); });
   reduce_rows();
   for (size_t a = 0; a < active_.size(); ++a) {
     Row &row = rows[static_cast<size_t>(active_[a])];
@@ -137,9 +161,10 @@ void Plan::inspect(int threads) {
   partition();
   for_each_item(threads, [&](size_t a, int64_t item) {
     const Row &row = rows[static_cast<size_t>(active_[a])];
-    const int64_t first = item * kChunkBlocks;
+    const int64_t first = item * row.item_blocks();
     LaneSums sums;
-    inspect_blocks(row, kernels, first, std::min(first + kChunkBlocks, blocks_of(row.numel)), sums);
+    inspect_blocks(row, kernels, first, std::min(first + row.item_blocks(), blocks_of(row.numel)),
+                   sums);
     item_sums_[static_cast<size_t>(first_item_[a] + item)] = {sum_lanes(sums.abs_gradient), 0,
                                                               sums.nonfinite};
   });

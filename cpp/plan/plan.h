@@ -17,8 +17,9 @@ public:
   uint64_t seed = 0;
 
   // Steps every active row on at most `threads` threads. The result does not depend on `threads`.
+  // `steps`: the optimizer's steps before this one.
   // Everything that can fail has failed before the first element changes.
-  void step(int threads);
+  void step(int threads, int64_t steps = 0);
 
   // Looks at every active row's gradient and fills `last`: |g| and non-finite elements.
   void inspect(int threads);
@@ -31,8 +32,10 @@ private:
   };
 
   void partition();
-  void prepare(); // coefficients of the active rows
+  void prepare(int64_t steps); // coefficients of the active rows
   template <class Work> void for_each_item(int threads, Work work);
+  template <class Visit> void for_each_matrix(int threads, Visit visit);
+  void step_item(const Kernels &kernels, size_t a, int64_t item);
   void reduce_rows();
 
   std::vector<int> active_;            // rows with a gradient and at least one element
@@ -40,6 +43,7 @@ private:
   std::vector<int64_t> first_element_; // likewise, for shares of equal size
   std::vector<ItemSums> item_sums_;
   std::vector<Coefficients> coefficients_; // by position in active_
+  std::vector<MatrixMoment *> matrices_;   // of the active rows
 };
 
 // The row of the table of combinations with these names ("adam", "fp32", "none", "fp32"), for

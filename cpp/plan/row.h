@@ -2,10 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 
 #include "core/strided.h"
 #include "core/types.h"
+#include "plan/matrix.h"
 
 namespace cosmic {
 
@@ -18,6 +20,7 @@ struct Group {
   int64_t slow_warmup = 0;         // steps over which alpha and beta_slow rise; 0: at once
   double c_min = 0.1;              // the gate's least factor
   bool maximize = false;
+  bool stochastic_rounding = true; // of parameters in bf16
 };
 
 // A tensor's elements in the order in which the parameter is walked.
@@ -43,15 +46,19 @@ struct Row {
   Rule rule = Rule::adam;
   int combination = 0;
   bool active = false; // has a gradient at this step
+  bool stochastic_rounding = false; // of the parameter, which is bf16 then
   int64_t numel = 0;
   Operand param, grad;
   Planes m, m_slow, v;
+  std::shared_ptr<MatrixMoment> matrix; // of a v by rows and columns
   int64_t *step = nullptr;
   double *magnitude = nullptr; // tier 1's scalars, rules/scalar_magnitude.h
   double *gate = nullptr;      // gates/snr.h
   double *signal = nullptr;    // running mean of |g|, for the allocator
   Statistics last;
 
+  // Blocks of one work item.
+  int64_t item_blocks() const { return matrix ? matrix->item_blocks() : kChunkBlocks; }
   bool is_f64() const { return param.dtype == DType::f64; }
 };
 

@@ -42,12 +42,18 @@ public:
 
   Real *values() { return values_; }
 
+  // From now on bf16 is stored with random bits of this tensor's key, not to nearest.
+  void round_stochastically(uint32_t key) {
+    stochastic_ = true;
+    key_ = key;
+  }
+
   void store(int64_t first, int64_t count) {
     const void *from = values_;
     if constexpr (sizeof(Real) == 4)
       if (operand_.dtype != DType::f32) {
         uint16_t *home = in_place(first, count);
-        narrow(padded_lanes(count), home ? home : raw_);
+        narrow(first, padded_lanes(count), home ? home : raw_);
         if (home) return;
         from = raw_;
       }
@@ -60,7 +66,8 @@ private:
     (operand_.dtype == DType::bf16 ? kernels_.widen_bf16 : kernels_.widen_f16)(from, count,
                                                                                values_);
   }
-  void narrow(int64_t count, uint16_t *to) {
+  void narrow(int64_t first, int64_t count, uint16_t *to) {
+    if (stochastic_) return kernels_.round_bf16(values_, count, key_, first / kBlock, to);
     (operand_.dtype == DType::bf16 ? kernels_.narrow_bf16 : kernels_.narrow_f16)(values_, count,
                                                                                  to);
   }
@@ -73,6 +80,8 @@ private:
 
   const Operand &operand_;
   const Kernels &kernels_;
+  bool stochastic_ = false;
+  uint32_t key_ = 0;
   alignas(64) Real values_[kCapacity];
   alignas(64) uint16_t raw_[kCapacity];
 };

@@ -25,6 +25,7 @@ public:
     if (staged_) stage_.store(first, count);
   }
   bool direct() const { return base_; }
+  void round_stochastically(uint32_t key) { stage_.round_stochastically(key); }
 
 private:
   Stage<Real, kStageBlocks * kBlock> stage_;
@@ -47,8 +48,9 @@ void for_each_run(int64_t numel, int64_t first, int64_t last, bool direct, Visit
 
 template <class Real> void step_typed(const Row &row, const Kernels &kernels,
                                       const Coefficients &coefficients, int64_t first, int64_t last,
-                                      LaneSums &sums) {
+                                      LaneSums &sums, MatrixSums *matrix) {
   Reader<Real> param(row.param, kernels), grad(row.grad, kernels);
+  if (row.stochastic_rounding) param.round_stochastically(coefficients.random_key);
   for_each_run(row.numel, first, last, param.direct() && grad.direct(),
                [&](int64_t block, int64_t count) {
                  const int64_t element = block * kBlock;
@@ -60,7 +62,8 @@ template <class Real> void step_typed(const Row &row, const Kernels &kernels,
                               block,
                               count,
                               &coefficients,
-                              &sums};
+                              &sums,
+                              matrix};
                  kernels.step[row.combination](run);
                  param.write_back(element, count);
                });
@@ -81,11 +84,11 @@ template <class Real> void inspect_typed(const Row &row, const Kernels &kernels,
 } // namespace
 
 void step_blocks(const Row &row, const Kernels &kernels, const Coefficients &coefficients,
-                 int64_t first, int64_t last, LaneSums &sums) {
+                 int64_t first, int64_t last, LaneSums &sums, MatrixSums *matrix) {
   if (row.is_f64())
-    step_typed<double>(row, kernels, coefficients, first, last, sums);
+    step_typed<double>(row, kernels, coefficients, first, last, sums, matrix);
   else
-    step_typed<float>(row, kernels, coefficients, first, last, sums);
+    step_typed<float>(row, kernels, coefficients, first, last, sums, matrix);
 }
 
 void inspect_blocks(const Row &row, const Kernels &kernels, int64_t first, int64_t last,

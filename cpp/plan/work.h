@@ -7,9 +7,10 @@
 
 namespace cosmic {
 
-// Steps blocks [first, last) of the row's parameter.
+// Steps blocks [first, last) of the row's parameter. `matrix` is of the item where the row's second
+// moment is kept by rows and columns, else null.
 void step_blocks(const Row &row, const Kernels &kernels, const Coefficients &coefficients,
-                 int64_t first, int64_t last, LaneSums &sums);
+                 int64_t first, int64_t last, LaneSums &sums, MatrixSums *matrix);
 
 // Looks at blocks [first, last) of the row's gradient and changes nothing.
 void inspect_blocks(const Row &row, const Kernels &kernels, int64_t first, int64_t last,

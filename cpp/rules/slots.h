@@ -7,6 +7,7 @@ namespace cosmic::COSMIC_TARGET {
 
 template <class V> struct Slots {
   V m, m_slow, v;
+  V denominator; // what the rule divided by, for codecs in update units
 };
 
 } // namespace cosmic::COSMIC_TARGET

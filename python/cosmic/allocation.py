@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from .rungs import Rung
+from .rungs import Geometry, Rung
 
 __all__ = ["Allocator", "Candidate", "SignalAllocator"]
 
@@ -25,6 +25,7 @@ class Candidate:
         ladder: the rungs it may have, cheap to dear; the first costs least.
         current: the rung it has, or None.
         signal: mean absolute gradient, averaged over steps.
+        matrix: rows and columns that the tensor can be seen as, or None.
     """
 
     index: int
@@ -32,6 +33,11 @@ class Candidate:
     ladder: tuple[Rung, ...]
     current: Rung | None
     signal: float
+    matrix: tuple[int, int] | None = None
+
+    def price(self, rung: Rung) -> int:
+        """Exact bytes of the tensor's state on a rung."""
+        return rung.nbytes(Geometry(self.numel, self.matrix))
 
 
 class Allocator(Protocol):
@@ -67,11 +73,11 @@ class SignalAllocator:
 
     def allocate(self, candidates: Sequence[Candidate], budget: int) -> list[Rung]:
         chosen = [c.ladder[0] for c in candidates]
-        left = budget - sum(r.nbytes(c.numel) for r, c in zip(chosen, candidates, strict=True))
+        left = budget - sum(c.price(r) for r, c in zip(chosen, candidates, strict=True))
         for k in sorted(range(len(candidates)), key=lambda k: self._priority(candidates[k])):
-            candidate, base = candidates[k], chosen[k].nbytes(candidates[k].numel)
+            candidate, base = candidates[k], candidates[k].price(chosen[k])
             for rung in reversed(candidate.ladder):
-                price = rung.nbytes(candidate.numel) - base
+                price = candidate.price(rung) - base
                 if price <= left:
                     chosen[k], left = rung, left - price
                     break
@@ -83,4 +89,4 @@ class SignalAllocator:
         if candidate.current == dearest:
             worth *= self.hysteresis
         # ties go to the parameter that was given first
-        return -worth / max(dearest.nbytes(candidate.numel), 1), candidate.index
+        return -worth / max(candidate.price(dearest), 1), candidate.index

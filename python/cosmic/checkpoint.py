@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from .planner import Group, members
-from .rungs import Rung
+from .planner import Group, Member, members
+from .rungs import Geometry, Rung
 from .state import State, build_state
 
 __all__ = ["STATE_FORMAT", "parse_saved"]
@@ -43,7 +43,8 @@ def parse_saved(saved: dict[str, Any], groups: Sequence[Group]) -> dict[str, Any
     state: dict[Tensor, State] = {}
     for member, saved_id in zip(own, ids, strict=True):
         if old := saved["state"].get(saved_id):
-            state[member.param] = _restored(member.param, member.label, old)
+            saved_group = {**groups[member.group], **saved["param_groups"][member.group]}
+            state[member.param] = _restored(member, saved_group, old)
     counts = (int(s["step"]) for s in state.values() if "step" in s)
     return {
         "state": state,
@@ -59,22 +60,30 @@ def _counter(about: dict[str, Any], key: str, default: int) -> int:
     return value
 
 
-def _restored(param: Tensor, label: str, saved: State) -> State:
+def _restored(member: Member, group: Group, saved: State) -> State:
+    param, label = member.param, member.label
     if "rung" not in saved:
         raise ValueError(f"the state of {label} has no 'rung': it was not saved by Cosmic")
     try:
         rung = Rung.parse(saved["rung"])
     except ValueError as error:
         raise ValueError(f"the state of {label}: {error}") from None
-    for key in rung.entries:
+    try:
+        entries = rung.entries(Geometry.of(param))
+    except ValueError as error:
+        raise ValueError(f"{label}: {error}") from None
+    for key in entries:
         if key not in saved:
             raise ValueError(f"the state of {label} has no {key!r}, which {rung.name} needs")
         if not isinstance(saved[key], Tensor):
             raise ValueError(f"the state of {label} has {key} {saved[key]!r}; expected a tensor")
-    if "step" in rung.entries and not (saved["step"] >= 0).all():
+    if "step" in entries and not (saved["step"] >= 0).all():
         raise ValueError(f"the state of {label} has step {saved['step']}; expected 0 or more")
     copied = {k: v.clone() if isinstance(v, Tensor) else v for k, v in saved.items()}
     try:
-        return build_state(param, rung, copied, gate="gate" in saved, signal="signal" in saved)
+        return build_state(
+            param, rung, copied, gate="gate" in saved, signal="signal" in saved, group=group,
+            index=member.index,
+        )  # fmt: skip
     except ValueError as error:
         raise ValueError(f"{label}: {error}") from None

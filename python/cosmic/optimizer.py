@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.optim import optimizer as torch_optimizer
 from torch.optim.optimizer import Optimizer
 
+from .adamw import exported, imported, is_adamw
 from .allocation import Allocator, SignalAllocator
 from .budget import resolve_budget
 from .checkpoint import STATE_FORMAT, parse_saved
@@ -138,6 +139,8 @@ class Cosmic(Optimizer):
         alpha: float = 5.0,
         slow_warmup: int | None = None,
         maximize: bool = False,
+        min_compress_size: int = 4096,
+        stochastic_rounding: bool = True,
         nonfinite: str = "propagate",
         seed: int = 0,
         reallocate_every: int = 100,
@@ -154,6 +157,7 @@ class Cosmic(Optimizer):
             "lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay,
             "maximize": maximize, "tier": tier, "state_dtype": state_dtype, "gate": gate,
             "c_min": c_min, "beta_slow": beta_slow, "alpha": alpha, "slow_warmup": slow_warmup,
+            "min_compress_size": min_compress_size, "stochastic_rounding": stochastic_rounding,
         }  # fmt: skip
         super().__init__(params, defaults)
 
@@ -212,10 +216,10 @@ class Cosmic(Optimizer):
             return loss
         threads = torch.get_num_threads()
         compiled = self._ready()
-        stepped = compiled.plan.step(self.param_groups, self.state, threads)
+        stepped = compiled.plan.step(self.param_groups, self.state, threads, self._steps)
         if stepped is None:  # a tensor, a group or a state was exchanged
             compiled = self._compile()
-            stepped = compiled.plan.step(self.param_groups, self.state, threads)
+            stepped = compiled.plan.step(self.param_groups, self.state, threads, self._steps)
             if stepped is None:
                 raise RuntimeError("param_groups or state changed while the step was prepared")
         fresh = self._compiled is not compiled
@@ -242,18 +246,21 @@ class Cosmic(Optimizer):
         return saved
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load what ``state_dict`` returned; state keeps its own dtypes.
+        """Load what ``state_dict`` returned, or what ``torch.optim.AdamW``'s did; state keeps its
+        own dtypes until the next step, which encodes it as the groups' options say.
 
         State that takes more than this optimizer's budget is brought under it by the next step,
         which knows the gradients that decide who keeps what.
 
         Raises:
-            ValueError: if the groups differ, a state does not fit its parameter, or the format is
-                newer than this release. Nothing has changed then.
+            ValueError: if the groups differ, a state does not fit its parameter, the format is
+                newer than this release, or AdamW's state is of amsgrad. Nothing has changed then.
         """
         extra: dict[str, Any] = {}
 
         def take_state(_: Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
+            if is_adamw(saved):
+                saved = imported(saved, self.param_groups)
             extra.update(parse_saved(saved, self.param_groups))
             return {**saved, "state": {}}  # torch would cast moments to the parameter's dtype
 
@@ -271,6 +278,16 @@ class Cosmic(Optimizer):
         finally:
             for handle in handles:
                 handle.remove()
+
+    def to_adamw_state_dict(self) -> dict[str, Any]:
+        """The state as ``torch.optim.AdamW.load_state_dict`` takes it, to go on with AdamW.
+
+        Moments are decoded to float32; parameters on tiers 0 and 1 have none and start anew.
+
+        Raises:
+            ValueError: for a slow average, for which AdamW has no place.
+        """
+        return exported(self.param_groups, self.state)
 
     def __getstate__(self) -> dict[str, Any]:
         kept = {key: getattr(self, key) for key in _KEPT}

@@ -29,7 +29,7 @@ class PlanOptions(NamedTuple):
         # Spelled out, because every step asks; what is missing differs from what is None.
         structure = [
             (g.get("tier", ...), g.get("state_dtype", ...), g.get("gate", ...),
-             g.get("beta_slow", ...))
+             g.get("beta_slow", ...), g.get("min_compress_size", ...))
             for g in groups
         ]  # fmt: skip
         return cls(budget, seed, structure)
@@ -69,12 +69,15 @@ def check_group(group: dict[str, Any], index: int) -> None:
                 f"Cosmic(params, {option}=...)"
             )
     _core.check_group(group, index)
-    for option in ("tier", "state_dtype", "gate"):
+    for option in ("tier", "state_dtype", "gate", "min_compress_size"):
         if option not in group:
             raise ValueError(f"{where} has no {option!r}; was it removed?")
     tier = group["tier"]
     if tier is not None and (type(tier) is not int or tier not in (0, 1, 2)):
         raise ValueError(f"{where}['tier'] is {tier!r}; expected None, 0, 1 or 2")
+    size = group["min_compress_size"]
+    if type(size) is not int or size < 0:
+        raise ValueError(f"{where}['min_compress_size'] is {size!r}; expected an int >= 0")
     if group["gate"] not in (None, "snr"):
         raise ValueError(f"{where}['gate'] is {group['gate']!r}; expected None or 'snr'")
     try:

@@ -13,13 +13,12 @@ from torch import Tensor
 from . import _core
 from .allocation import Allocator, Candidate
 from .budget import resolve_budget
-from .rungs import Rung, parse_state_dtype
+from .rungs import MATRIX, PLAIN, Geometry, Rung, parse_state_dtype
 from .state import (
     GATE_BYTES,
     SIGNAL_BYTES,
     State,
     build_state,
-    real_numel,
     state_rung,
 )
 
@@ -101,11 +100,38 @@ def check_param(param: Tensor, label: str) -> None:
         )
 
 
-def _ladder(member: Member, group: Group, budgeted: bool) -> tuple[Rung, ...]:
-    """The rungs that a parameter may have, cheap to dear; one if nothing is left to choose."""
+def _full_codecs(param: Tensor, geometry: Geometry, group: Group, old: State) -> tuple[str, str]:
+    """The codecs of full history for a parameter; where they are not those of its group's
+    ``state_dtype``, ``tiers()`` shows it."""
     m, v = parse_state_dtype(group["state_dtype"])
-    if member.param.dtype in (torch.float64, torch.complex128):
-        m = v = "fp64"  # moments in the precision of the arithmetic, shown by tiers()
+    if param.dtype in (torch.float64, torch.complex128):
+        return "fp64", "fp64"  # moments in the precision of the arithmetic
+    packed = m not in PLAIN or v not in PLAIN
+    if packed and geometry.numel < group["min_compress_size"]:
+        return "fp32", "fp32"
+    if v in MATRIX and geometry.matrix is None:
+        return m, "v4"  # nothing to take rows and columns of
+    if v == "rowmean":
+        return m, _direction(param, old)
+    return m, v
+
+
+def _direction(param: Tensor, old: State) -> str:
+    """``"rowmean"`` or ``"colmean"``, whichever keeps more of the first gradient."""
+    held = state_rung(old).v if old else "none"
+    if held in ("rowmean", "colmean"):
+        return held
+    if param.grad is None:
+        return "rowmean"
+    columns = _core.keeps_columns(param.detach(), param.grad)
+    return "colmean" if columns else "rowmean"
+
+
+def _ladder(
+    member: Member, geometry: Geometry, group: Group, old: State, budgeted: bool
+) -> tuple[Rung, ...]:
+    """The rungs that a parameter may have, cheap to dear; one if nothing is left to choose."""
+    m, v = _full_codecs(member.param, geometry, group, old)
     full = Rung(2, m, "none" if group["beta_slow"] is None else m, v)
     tier = group["tier"]
     if tier is None:
@@ -118,14 +144,14 @@ class _Live:
     """A parameter that holds state or is about to."""
 
     member: Member
+    geometry: Geometry
     ladder: tuple[Rung, ...]
     gate: bool
     old: State
     signal: float = 0.0
 
-    @property
-    def numel(self) -> int:
-        return real_numel(self.member.param)
+    def price(self, rung: Rung) -> int:
+        return rung.nbytes(self.geometry)
 
     @property
     def current(self) -> Rung | None:
@@ -157,32 +183,39 @@ def compile_plan(
     """
     everyone = list(members(groups))
     live = [
-        _Live(
-            m, _ladder(m, groups[m.group], budget is not None),
-            groups[m.group]["gate"] is not None, dict(state.get(m.param, {})),
-        )
+        _alive(m, groups[m.group], dict(state.get(m.param, {})), budget is not None)
         for m in everyone
         if m.param.grad is not None or m.param in state
-    ]  # fmt: skip
-    for x in live:
-        check_param(x.member.param, x.member.label)
-    limit = resolve_budget(budget, sum(x.numel for x in live))
+    ]
+    limit = resolve_budget(budget, sum(x.geometry.numel for x in live))
     rungs, measured = _assign(live, limit, allocator, reallocate)
     compiled = Compiled(_core.Plan(seed), {}, len(everyone))
     rung_of = {x.member.index: (x, rung) for x, rung in zip(live, rungs, strict=True)}
     for member in everyone:
         if member.index in rung_of:
-            _add_row(compiled, *rung_of[member.index], signal=measured)
+            _add_row(compiled, *rung_of[member.index], groups, seed, signal=measured)
         else:
             compiled.plan.add_idle(member.param)
     return compiled
 
 
-def _add_row(compiled: Compiled, live: _Live, rung: Rung, *, signal: bool) -> None:
+def _alive(member: Member, group: Group, old: State, budgeted: bool) -> _Live:
+    check_param(member.param, member.label)
+    geometry = Geometry.of(member.param)
+    ladder = _ladder(member, geometry, group, old, budgeted)
+    return _Live(member, geometry, ladder, group["gate"] is not None, old)
+
+
+def _add_row(
+    compiled: Compiled, live: _Live, rung: Rung, groups: Sequence[Group], seed: int, *, signal: bool
+) -> None:
     member = live.member
     has_signal = signal and len(live.ladder) > 1
     try:
-        new = build_state(member.param, rung, live.old, gate=live.gate, signal=has_signal)
+        new = build_state(
+            member.param, rung, live.old, gate=live.gate, signal=has_signal,
+            group=groups[member.group], index=member.index, seed=seed,
+        )  # fmt: skip
     except ValueError as error:
         raise ValueError(f"{member.label}: {error}") from None
     before = live.current
@@ -205,7 +238,7 @@ def _assign(
         return [x.ladder[-1] for x in live], False
     fixed = [x for x in live if len(x.ladder) == 1]
     free = [x for x in live if len(x.ladder) > 1]
-    demanded = sum(x.overhead for x in live) + sum(x.ladder[0].nbytes(x.numel) for x in fixed)
+    demanded = sum(x.overhead for x in live) + sum(x.price(x.ladder[0]) for x in fixed)
     if demanded > limit:
         raise ValueError(
             f"the budget is {limit} bytes, but fixed tiers and gates alone need {demanded}; "
@@ -213,18 +246,21 @@ def _assign(
         )
     left = limit - demanded
     # Watching signals costs bytes too: not where they could not buy anything.
-    cheapest = min((x.ladder[1].nbytes(x.numel) for x in free), default=0)
+    cheapest = min((x.price(x.ladder[1]) for x in free), default=0)
     if not free or left < SIGNAL_BYTES * len(free) + cheapest:
         return [x.ladder[0] for x in live], False
     settled = all(x.old and x.current in x.ladder and "signal" in x.old for x in free)
-    spent = sum(x.current.nbytes(x.numel) for x in free if x.current)
+    spent = sum(x.price(x.current) for x in free if x.current)
     left -= SIGNAL_BYTES * len(free)
     if settled and spent <= left and not reallocate:
         chosen = [x.current for x in free if x.current]
     else:
         _read_signals(free)
         candidates = [
-            Candidate(x.member.index, x.numel, x.ladder, x.current, x.signal) for x in free
+            Candidate(
+                x.member.index, x.geometry.numel, x.ladder, x.current, x.signal, x.geometry.matrix
+            )
+            for x in free
         ]
         chosen = _allocated(allocator, candidates, left)
     by_index = {x.member.index: r for x, r in zip(free, chosen, strict=True)}
@@ -239,7 +275,7 @@ def _allocated(allocator: Allocator, candidates: list[Candidate], budget: int) -
         rung in c.ladder for rung, c in zip(chosen, candidates, strict=False)
     ):
         raise ValueError(f"{kind}.allocate must return one rung of each candidate's ladder")
-    spent = sum(r.nbytes(c.numel) for r, c in zip(chosen, candidates, strict=True))
+    spent = sum(c.price(r) for r, c in zip(chosen, candidates, strict=True))
     if spent > budget:
         raise ValueError(f"{kind}.allocate spent {spent} bytes of a budget of {budget}")
     return chosen
@@ -271,4 +307,5 @@ def _looking_group(params: list[Tensor]) -> Group:
     return {
         "params": params, "lr": 0.0, "betas": (0.9, 0.999), "eps": 0.0, "weight_decay": 0.0,
         "maximize": False, "beta_slow": None, "alpha": 0.0, "slow_warmup": None, "c_min": 0.0,
+        "stochastic_rounding": False,
     }  # fmt: skip

@@ -3,38 +3,74 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
-__all__ = ["CODEC_DTYPES", "Rung", "parse_state_dtype"]
+from . import _core
 
-#: Storage of the codecs that keep one number an element.
-CODEC_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
+__all__ = ["Geometry", "Rung", "combinations", "parse_state_dtype"]
 
 _STEP_BYTES = 8  # int64 counter
 _MAGNITUDE_BYTES = 16  # two float64 averages
 _ALIASES = {torch.float32: "fp32", torch.bfloat16: "bf16", "float32": "fp32", "bfloat16": "bf16"}
+
+#: Codecs that keep one number an element and need no blocks.
+PLAIN = ("fp32", "bf16", "fp64")
+#: Codecs of a second moment that keep rows and columns of a matrix.
+MATRIX = ("factored", "rowmean", "colmean")
+
+
+class Geometry(NamedTuple):
+    """What a codec's size depends on.
+
+    Attributes:
+        numel: real elements.
+        matrix: rows and columns that the tensor can be seen as, or None.
+    """
+
+    numel: int
+    matrix: tuple[int, int] | None
+
+    @classmethod
+    def of(cls, param: Tensor) -> Geometry:
+        """The geometry of a parameter; a complex one counts twice."""
+        numel = 2 * param.numel() if param.is_complex() else param.numel()
+        return cls(numel, _core.matrix_shape(param.detach()))
+
+
+def combinations() -> list[tuple[str, str]]:
+    """First- and second-moment codecs that are compiled together, for float32 arithmetic."""
+    rows = (name.split() for name in _core.combinations())
+    return [(m, v) for real, rule, m, slow, v in rows if (real, rule, slow) == _FLOAT_ADAM]
+
+
+_FLOAT_ADAM = ("float", "adam", "none")
 
 
 def parse_state_dtype(state_dtype: str | torch.dtype) -> tuple[str, str]:
     """The codecs (first moment, second moment) that a ``state_dtype`` option names.
 
     Args:
-        state_dtype: ``"fp32"``, ``"bf16"``, the torch dtypes of these names, or two names joined
-            by a plus, such as ``"bf16+fp32"``: first moment, second moment.
+        state_dtype: a codec for both moments (``"fp32"``, ``"bf16"``, ``"q8"``, or the torch
+            dtypes of the first two), or two joined by a plus, such as ``"u4+factored"``: first
+            moment, second moment.
 
     Raises:
-        ValueError: for any other value.
+        ValueError: for any other value, with the combinations that are supported.
     """
     parts = state_dtype.split("+") if isinstance(state_dtype, str) else [state_dtype]
     known = [part for part in parts if isinstance(part, str | torch.dtype)]
-    codecs = [_ALIASES.get(part, part) for part in known]
-    if len(codecs) not in (1, 2) or not all(codec in ("fp32", "bf16") for codec in codecs):
-        raise ValueError(
-            f"state_dtype is {state_dtype!r}; expected 'fp32', 'bf16', torch.float32, "
-            "torch.bfloat16, or two of these names joined by '+' (first moment + second moment)"
-        )
-    return str(codecs[0]), str(codecs[-1])
+    codecs = [str(_ALIASES.get(part, part)) for part in known]
+    if len(codecs) in (1, 2) and (codecs[0], codecs[-1]) in combinations():
+        return codecs[0], codecs[-1]
+    supported = ", ".join(f"{m}+{v}" for m, v in combinations())
+    raise ValueError(
+        f"state_dtype is {state_dtype!r}; expected 'fp32', 'bf16', 'q8', torch.float32, "
+        "torch.bfloat16, or codecs of first and second moment joined by '+'; supported are: "
+        f"{supported}"
+    )
 
 
 @dataclass(frozen=True)
@@ -55,7 +91,7 @@ class Rung:
 
     @property
     def name(self) -> str:
-        """Such as ``tier0``, ``tier1``, ``tier2:fp32+fp32``, ``tier2:bf16+bf16+slow``."""
+        """Such as ``tier0``, ``tier1``, ``tier2:fp32+fp32``, ``tier2:u4+factored+slow``."""
         if self.tier < 2:
             return f"tier{self.tier}"
         return f"tier2:{self.m}+{self.v}" + ("+slow" if self.m_slow != "none" else "")
@@ -74,8 +110,8 @@ class Rung:
         head, _, codecs = name.partition(":")
         parts = codecs.split("+")
         slow = parts[2:] == ["slow"]
-        known = all(part in CODEC_DTYPES for part in parts[:2])
-        if head != "tier2" or len(parts) != 2 + slow or not known:
+        known = [*combinations(), ("fp64", "fp64")]
+        if head != "tier2" or len(parts) != 2 + slow or (parts[0], parts[1]) not in known:
             raise ValueError(
                 f"unknown rung {name!r}; expected 'tier0', 'tier1' or "
                 "'tier2:<m codec>+<v codec>' with '+slow' for a slow average"
@@ -94,16 +130,40 @@ class Rung:
         return {key: codec for key, codec in slots.items() if codec != "none"}
 
     @property
-    def entries(self) -> tuple[str, ...]:
+    def packed(self) -> bool:
+        """Whether some slot is anything but one number an element."""
+        return any(codec not in PLAIN for codec in self.slots.values())
+
+    def planes(self, geometry: Geometry) -> dict[str, _core.Plane]:
+        """Every tensor of the moments, by its key in ``optimizer.state``.
+
+        Raises:
+            ValueError: for a codec of rows and columns where there is no matrix.
+        """
+        return {
+            key + plane[0]: plane
+            for key, codec in self.slots.items()
+            for plane in _core.slot_layout(
+                codec, key == "exp_avg_sq", geometry.numel, geometry.matrix
+            )
+        }
+
+    def entries(self, geometry: Geometry) -> tuple[str, ...]:
         """Keys of every tensor that this rung keeps in ``optimizer.state``."""
         scalars = ((), ("step", "magnitude"), ("step",))[self.tier]
-        return (*scalars, *self.slots)
+        return (*scalars, *self.planes(geometry))
 
-    def nbytes(self, numel: int) -> int:
-        """Exact bytes of this rung's state for a tensor of ``numel`` real elements."""
+    def nbytes(self, geometry: Geometry | int) -> int:
+        """Exact bytes of this rung's state for a tensor, padding and scales included.
+
+        Args:
+            geometry: of the tensor; or its real elements alone, where no codec of rows and
+                columns is in question.
+        """
         if self.tier == 0:
             return 0
         if self.tier == 1:
             return _STEP_BYTES + _MAGNITUDE_BYTES
-        per_element = sum(CODEC_DTYPES[codec].itemsize for codec in self.slots.values())
-        return _STEP_BYTES + per_element * numel
+        if isinstance(geometry, int):
+            geometry = Geometry(geometry, None)
+        return _STEP_BYTES + sum(plane[4] for plane in self.planes(geometry).values())

@@ -1,0 +1,86 @@
+// What state a codec keeps for a parameter: asked when a rung is priced and its tensors are made.
+#include <pybind11/stl.h>
+
+#include <string>
+#include <vector>
+
+#include "bindings/register.h"
+#include "bindings/tensor_reader.h"
+#include "core/error.h"
+#include "plan/bind.h"
+#include "plan/layout.h"
+
+namespace py = pybind11;
+
+namespace cosmic {
+
+namespace {
+
+struct Geometry {
+  TensorView view;
+  WalkOrder order;
+};
+
+Geometry geometry_of(const py::object &param) {
+  Geometry out;
+  out.view = read_tensor(param.ptr(), "param");
+  out.order = walk_order(out.view);
+  return out;
+}
+
+py::object matrix_of(const py::object &param) {
+  const Geometry g = geometry_of(param);
+  const MatrixShape shape = matrix_shape(g.view, g.order);
+  return shape ? py::object(py::make_tuple(shape.rows, shape.columns)) : py::none();
+}
+
+// Dimensions of more than one element in the order of the walk, outermost first; None where that is
+// the order of the indices.
+py::object walk_of(const py::object &param) {
+  const Geometry g = geometry_of(param);
+  py::tuple dims(g.order.ndim);
+  bool by_index = true;
+  for (int k = 0; k < g.order.ndim; ++k) {
+    dims[static_cast<size_t>(k)] = g.order.dims[k];
+    by_index &= k == 0 || g.order.dims[k] > g.order.dims[k - 1];
+  }
+  return by_index ? py::object(py::none()) : py::object(dims);
+}
+
+bool gradient_keeps_columns(const py::object &param, const py::object &gradient) {
+  const Geometry g = geometry_of(param);
+  const MatrixShape shape = matrix_shape(g.view, g.order);
+  const py::object values = gradient.attr("detach")().attr("float")();
+  const TensorView view = read_tensor(values.ptr(), "gradient");
+  const Walk walk = walk_along(view, g.order);
+  if (walk.contiguous()) return keeps_columns(static_cast<const float *>(view.data), shape);
+  std::vector<float> walked(static_cast<size_t>(view.numel()));
+  gather(view.data, walk, 4, 0, view.numel(), walked.data());
+  return keeps_columns(walked.data(), shape);
+}
+
+py::list layout(const std::string &codec, bool second_moment, int64_t numel,
+                const py::object &matrix) {
+  MatrixShape shape;
+  if (!matrix.is_none()) {
+    const auto sizes = matrix.cast<py::tuple>();
+    shape = {sizes[0].cast<int64_t>(), sizes[1].cast<int64_t>()};
+  }
+  py::list out;
+  for (const Plane &plane : slot_layout(codec, second_moment, numel, shape))
+    out.append(py::make_tuple(plane.suffix, plane.dtype, plane.count, plane.shaped,
+                              plane.count * plane.bits / 8));
+  return out;
+}
+
+} // namespace
+
+void register_layout(py::module_ &m) {
+  m.def("slot_layout", &layout, py::arg("codec"), py::arg("second_moment"), py::arg("numel"),
+        py::arg("matrix"));
+  m.def("matrix_shape", &matrix_of, py::arg("param"));
+  m.def("walk_order", &walk_of, py::arg("param"));
+  m.def("keeps_columns", &gradient_keeps_columns, py::arg("param"), py::arg("gradient"));
+}
+
+} // namespace cosmic

@@ -1,0 +1,100 @@
+#include "bindings/state_reader.h"
+
+#include <vector>
+
+#include "bindings/tensor_reader.h"
+#include "core/error.h"
+#include "gates/snr.h"
+#include "plan/bind.h"
+#include "plan/layout.h"
+#include "rules/scalar_magnitude.h"
+
+namespace py = pybind11;
+
+namespace cosmic {
+
+namespace {
+
+// Binds the entries of one parameter's state.
+class StateReader {
+public:
+  StateReader(Row &row, const py::dict &state, const TensorView &param, const WalkOrder &order)
+      : row_(row), state_(state), param_(param), order_(order),
+        matrix_(matrix_shape(param, order)) {}
+
+  void slot(const char *key, const std::string &codec, bool second_moment, Planes &planes) const {
+    const std::vector<Plane> layout = slot_layout(codec, second_moment, row_.numel, matrix_);
+    for (size_t k = 0; k < layout.size(); ++k)
+      planes.data[k] = plane(key + std::string(layout[k].suffix), codec, layout[k]);
+  }
+
+  // A second moment by rows and columns is not the kernels' to address.
+  void matrix(const std::string &codec) const {
+    if (codec != "factored" && codec != "rowmean" && codec != "colmean") return;
+    auto *first = static_cast<float *>(row_.v.data[0]);
+    auto *second = static_cast<float *>(row_.v.data[1]);
+    row_.v = Planes{};
+    row_.matrix = std::make_shared<MatrixMoment>(matrix_, codec == "colmean" ? nullptr : first,
+                                                 codec == "factored"  ? second
+                                                 : codec == "colmean" ? first
+                                                                      : nullptr);
+  }
+
+  // Scalars of a rung: one contiguous tensor of 8-byte elements; null if there is none.
+  void *scalars(const char *key, int code, int64_t count) const {
+    if (!state_.contains(key)) return nullptr;
+    return raw(key, code, 64, count, "its rung needs " + std::to_string(count) + " of 64 bits");
+  }
+
+private:
+  std::string what(const std::string &key) const {
+    return "state '" + key + "' of " + row_.name;
+  }
+
+  void *plane(const std::string &key, const std::string &codec, const Plane &plane) const {
+    if (!state_.contains(key.c_str())) throw Error(ErrorKind::value, what(key) + " is missing");
+    if (!plane.shaped)
+      return raw(key, plane.code, plane.bits, plane.count,
+                 "codec " + codec + " needs " + std::to_string(plane.count) + " of " + plane.dtype);
+    const py::object tensor = state_[key.c_str()];
+    return bind_slot(read_tensor(tensor.ptr(), what(key)), codec, what(key), param_, order_);
+  }
+
+  void *raw(const std::string &key, int code, int bits, int64_t count,
+            const std::string &needed) const {
+    const RawTensor tensor = read_raw(py::object(state_[key.c_str()]).ptr(), what(key));
+    if (tensor.code != code || tensor.bits != bits || tensor.numel != count || !tensor.contiguous)
+      throw Error(ErrorKind::value,
+                  what(key) + " has another dtype or size than its rung needs: " + needed +
+                      ", contiguous");
+    return tensor.data;
+  }
+
+  Row &row_;
+  const py::dict &state_;
+  const TensorView &param_;
+  const WalkOrder &order_;
+  MatrixShape matrix_;
+};
+
+} // namespace
+
+void bind_state(Row &row, const py::dict &state, const SlotCodecs &codecs, const TensorView &param,
+                const WalkOrder &order) {
+  const StateReader read(row, state, param, order);
+  read.slot("exp_avg", codecs.m, false, row.m);
+  read.slot("exp_avg_slow", codecs.m_slow, false, row.m_slow);
+  read.slot("exp_avg_sq", codecs.v, true, row.v);
+  read.matrix(codecs.v);
+  row.step = static_cast<int64_t *>(read.scalars("step", kIntCode, 1));
+  row.magnitude = static_cast<double *>(
+      read.scalars("magnitude", kFloatCode, scalar_magnitude::kStateSize));
+  row.gate = static_cast<double *>(read.scalars("gate", kFloatCode, snr::kStateSize));
+  row.signal = static_cast<double *>(read.scalars("signal", kFloatCode, 1));
+  if (row.rule != Rule::sign && !row.step)
+    throw Error(ErrorKind::value, "state 'step' of " + row.name + " is missing");
+  if (row.rule == Rule::scalar_sign && !row.magnitude)
+    throw Error(ErrorKind::value, "state 'magnitude' of " + row.name + " is missing");
+}
+
+} // namespace cosmic

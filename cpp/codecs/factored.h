@@ -1,0 +1,93 @@
+// `factored`: the second moment of a matrix as one mean a row and one a column (Adafactor, Shazeer
+// & Stern, arXiv 1804.04235):  v of (i, j) ~ row[i] column[j] / mean(row).
+// It decodes to the means of the last step; the step adds its own share, so v <- beta2 v + (1 -
+// beta2) g^2 of each element is what divides, and an element whose row was silent until now takes
+// no larger step than in AdamW. Encoding is adding up the new v by rows and columns: one pass.
+// Layout: plane 0, a float a row; plane 1, a float a column. A row is one walk along the
+// parameter's innermost dimensions. Sums are in a fixed order: lanes along a row, rows down a
+// column within a work item, then the items in order (plan/matrix.cpp).
+#pragma once
+
+#include "codecs/context.h"
+
+namespace cosmic::COSMIC_TARGET {
+
+struct Factored {
+  static constexpr bool kPresent = true, kStaged = false, kUpdateUnits = false;
+  static constexpr int kPlanes = 0;
+  using Summary = Nothing; // the planes are the plan's to read and write
+  static constexpr int64_t bytes(int /*plane*/, int64_t /*numel*/) { return 0; }
+
+  MatrixSums &matrix;
+  // copies, because a store to the sums could otherwise change what is behind the reference
+  const int64_t columns;
+  const float *const row_root, *const column_root;
+  float *const column_sums;
+  int64_t row, column; // of the group's first element
+  F32 lanes;           // sums of the row so far
+  F32 decay, root, kept;
+
+  COSMIC_METHOD Factored(const Planes & /*planes*/, int64_t block, const BlockContext &context,
+                         int /*slot*/, float decay, float * /*waiting*/)
+      : matrix(*context.matrix), columns(matrix.columns), row_root(matrix.row_root),
+        column_root(matrix.column_root), column_sums(matrix.column_sums),
+        row(block * kBlock / columns), column(block * kBlock - row * columns),
+        lanes(F32::load(matrix.row_lanes)), decay(F32::splat(decay)) {}
+
+  template <int i> COSMIC_METHOD void load(Group<i>, F32 &out) {
+    F32 rows = F32::splat(row_root[row]);
+    if (__builtin_expect(crosses(), 0))
+      rows = where_greater(remaining(), lane_numbers(), rows, F32::splat(row_root[row + 1]));
+    root = rows * F32::load(column_root + column);
+    out = kept = decay * (root * root);
+  }
+
+  template <int i> COSMIC_METHOD F32 unit(Group<i>, F32 scale, F32 eps) const {
+    return root * scale + eps;
+  }
+
+  template <int i> COSMIC_METHOD void store(Group<i>, const F32 &value) {
+    // an element whose new v is infinite or NaN counts as if its gradient were zero
+    const F32 v = where_greater(F32::splat(__builtin_inff()), value, value, kept);
+    float *sums = column_sums + column;
+    (F32::load(sums) + v).store(sums);
+    const F32 zero = F32::splat(0.0f);
+    if (__builtin_expect(crosses(), 0)) {
+      const F32 left = remaining();
+      finish_row(lanes + where_greater(left, lane_numbers(), v, zero));
+      lanes = where_greater(left, lane_numbers(), zero, v);
+      column += kLanes - columns;
+      return;
+    }
+    lanes = lanes + v;
+    column += kLanes;
+    if (column == columns) {
+      finish_row(lanes);
+      column = 0;
+      lanes = zero;
+    }
+  }
+
+  template <bool kTail> COSMIC_METHOD Nothing measure(const Planes &, int64_t, const BlockContext &, int64_t) {
+    lanes.store(matrix.row_lanes);
+    return {};
+  }
+  COSMIC_METHOD static void encode(const Planes &, int64_t, const BlockRandom &, int, const float *,
+                                   Nothing, int64_t) {}
+
+private:
+  // Whether the group's lanes run over the row's end into the next row.
+  COSMIC_METHOD bool crosses() const { return column + kLanes > columns; }
+  COSMIC_METHOD F32 remaining() const { return F32::splat((float)(columns - column)); }
+  COSMIC_METHOD static F32 lane_numbers() {
+    alignas(64) static const float numbers[kLanes] = {0, 1, 2,  3,  4,  5,  6,  7,
+                                                      8, 9, 10, 11, 12, 13, 14, 15};
+    return F32::load(numbers);
+  }
+  COSMIC_METHOD void finish_row(F32 sums) {
+    matrix.row_sums[row - matrix.first_row] = reduce_add(sums);
+    ++row;
+  }
+};
+
+} // namespace cosmic::COSMIC_TARGET

@@ -1,0 +1,56 @@
+// Codes of 1, 2, 4 or 8 bits, planar in a block of 128: code i 16 + j is bits [i b, i b + b) of
+// word j, words of 8 (1 bit), 16 (2 bits) or 32 bits (4 bits); with 8 bits two rows of 16 words of
+// 32 bits hold groups 0..3 and 4..7. Decoding is a shift of 16 words by a constant.
+#pragma once
+
+#include "codecs/context.h"
+
+namespace cosmic::COSMIC_TARGET {
+
+constexpr int64_t blocks_of(int64_t numel) { return (numel + kBlock - 1) / kBlock; }
+
+template <int kBits> struct Codes {
+  static constexpr int64_t kBytes = kBits * kBlock / 8; // of a block
+  static constexpr int kRows = kBits == 8 ? 2 : 1;
+  static constexpr int kGroupsARow = 8 / kRows;
+  I32 rows[kRows];
+
+  COSMIC_METHOD static Codes none() {
+    Codes out;
+    for (int r = 0; r < kRows; ++r) out.rows[r] = I32::splat(0);
+    return out;
+  }
+
+  COSMIC_METHOD static Codes load(const uint8_t *from) {
+    Codes out;
+    if constexpr (kBits == 1) out.rows[0] = load_u8(from);
+    if constexpr (kBits == 2) out.rows[0] = load_u16((const uint16_t *)from);
+    if constexpr (kBits >= 4)
+      for (int r = 0; r < kRows; ++r) out.rows[r] = I32::load((const int32_t *)from + r * kLanes);
+    return out;
+  }
+
+  COSMIC_METHOD void store(uint8_t *to) const {
+    if constexpr (kBits == 1) store_u8(to, rows[0]);
+    if constexpr (kBits == 2) store_u16((uint16_t *)to, rows[0]);
+    if constexpr (kBits >= 4)
+      for (int r = 0; r < kRows; ++r) rows[r].store((int32_t *)to + r * kLanes);
+  }
+
+  // The group's codes in the low bits; those of later groups are still above them.
+  template <int i> COSMIC_METHOD I32 low(Group<i>) const {
+    return shift_right<kBits *(i % kGroupsARow)>(rows[i / kGroupsARow]);
+  }
+  // Takes the group's codes from bits [kFrom, kFrom + kBits); what stands beside them is ignored.
+  template <int kFrom, int i> COSMIC_METHOD void put(Group<i>, I32 code) {
+    constexpr int to = kBits * (i % kGroupsARow);
+    I32 &row = rows[i / kGroupsARow];
+    if constexpr (to >= kFrom)
+      code = shift_left<to - kFrom>(code);
+    else
+      code = shift_right<kFrom - to>(code);
+    row = row | (code & I32::splat((int32_t)(((1u << kBits) - 1) << to)));
+  }
+};
+
+} // namespace cosmic::COSMIC_TARGET

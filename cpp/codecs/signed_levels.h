@@ -1,0 +1,75 @@
+// Signed integers under one scale a block, rounded stochastically: what `u4` and `q8` share.
+//   L = 2^(bits-1) - 1      scale = bf16 of absmax / L, rounded up      x ~ scale (code - L - 1)
+//   code = floor(x / scale + L + 1 + r), r uniform in [0, 1) from the counter: unbiased
+// A block whose largest magnitude is below 2^-100 is stored as zeros: its inverse would overflow.
+// One word a block: the scale's upper 16 bits.
+#pragma once
+
+#include "codecs/blockwise.h"
+
+namespace cosmic::COSMIC_TARGET {
+
+constexpr uint32_t kLeastAbsmax = 27u << 23; // the bits of 2^-100
+
+template <int kBitsOfCode, bool kUnits> struct SignedLevels {
+  static constexpr int kBits = kBitsOfCode;
+  static constexpr bool kUpdateUnits = kUnits;
+  static constexpr int kZero = 1 << (kBits - 1); // the code of 0
+  using Word = uint16_t;
+  using Summary = uint32_t; // the bits of the largest magnitude
+
+  COSMIC_METHOD static F32 integers() { // 0 .. 15 less kZero
+    alignas(64) static const float levels[kLanes] = {
+        0.f - kZero,  1.f - kZero,  2.f - kZero,  3.f - kZero, 4.f - kZero,  5.f - kZero,
+        6.f - kZero,  7.f - kZero,  8.f - kZero,  9.f - kZero, 10.f - kZero, 11.f - kZero,
+        12.f - kZero, 13.f - kZero, 14.f - kZero, 15.f - kZero};
+    return F32::load(levels);
+  }
+
+  struct Reader {
+    Codes<kBits> codes;
+    F32 scaled; // 4 bits: the sixteen values; 8 bits: the scale
+
+    COSMIC_METHOD Reader(const Codes<kBits> &codes, Word word, const BlockContext & /*context*/,
+                         float decay)
+        : codes(codes), scaled(F32::splat(float_of((uint32_t)word << 16) * decay)) {
+      if constexpr (kBits == 4) scaled = integers() * scaled;
+    }
+    template <int i> COSMIC_METHOD F32 at(Group<i> group) const {
+      if constexpr (kBits == 4) return lookup(scaled, codes.low(group));
+      const I32 code = codes.low(group) & I32::splat(2 * kZero - 1);
+      return (to_float(code) - F32::splat((float)kZero)) * scaled;
+    }
+  };
+
+  struct Statistics {
+    I32 top = I32::splat(0);
+    COSMIC_METHOD void see(F32 x) { top = unsigned_max(top, as_int(abs(x))); }
+    COSMIC_METHOD Summary summary() const { return reduce_unsigned_max(top); }
+  };
+  COSMIC_METHOD static bool ordinary(Summary top) { return top < kInfinityBits; }
+  COSMIC_METHOD static float padding(const float * /*values*/) { return 0; }
+  COSMIC_METHOD static float mend(float value, float before) {
+    return __builtin_isfinite(value) ? value : before;
+  }
+
+  COSMIC_METHOD static Word encode(const float *values, Summary top, int64_t /*count*/,
+                                   uint32_t key, Codes<kBits> &codes) {
+    // a little more than absmax / L, so that no value lies above the top level
+    const float wanted = float_of(top) * (1.000001f / (float)(kZero - 1));
+    const uint32_t word = top < kLeastAbsmax ? 0 : (bits_of(wanted) + 0xffff) >> 16;
+    const F32 inverse = F32::splat(word ? 1.0f / float_of(word << 16) : 0.0f);
+    // 2^bits + kZero + x / scale + r lies between 2^bits and its double, so that the code is what
+    // follows the exponent
+    constexpr float base = (float)(3 * kZero);
+    for_each_group([&](auto group) __attribute__((always_inline)) {
+      constexpr int i = decltype(group)::index;
+      const F32 place =
+          F32::load(values + i * kLanes) * inverse + random_above<kBits>(key, i, base);
+      codes.template put<23 - kBits>(group, as_int(place));
+    });
+    return (Word)word;
+  }
+};
+
+} // namespace cosmic::COSMIC_TARGET

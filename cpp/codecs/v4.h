@@ -1,0 +1,12 @@
+// `v4`: the second moment in 4 bits, as aligned bits (aligned_bits.h) with 15 steps.
+// Layout: 64 bytes of codes and one 16-bit word a block: 4.125 bits an element. Rounding is
+// stochastic and unbiased in v.
+#pragma once
+
+#include "codecs/aligned_bits.h"
+
+namespace cosmic::COSMIC_TARGET {
+
+using V4 = Blockwise<AlignedBits<4>>;
+
+} // namespace cosmic::COSMIC_TARGET

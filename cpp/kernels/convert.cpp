@@ -1,0 +1,164 @@
+#include "kernels/convert.h"
+
+#include "codecs/bf16.h"
+#include "codecs/full.h"
+#include "codecs/none.h"
+#include "codecs/rowmean.h"
+#include "codecs/u1.h"
+#include "codecs/u2.h"
+#include "codecs/u4.h"
+#include "codecs/v4.h"
+#include "kernels/second_moment.h"
+#include "kernels/tail_image.h"
+
+namespace cosmic::COSMIC_TARGET {
+
+namespace {
+
+int64_t elements_of_block(int64_t count, int64_t b) {
+  return count - b * kBlock < kBlock ? count - b * kBlock : kBlock;
+}
+
+// One block of one codec, worked on in a copy that has room for whole blocks.
+template <class Codec> class OneBlock {
+public:
+  OneBlock(const Planes &planes, int64_t block, int64_t count, const BlockContext &context, int slot)
+      : image_(planes, block, count), context_(context), slot_(slot), count_(count),
+        codec_(image_.planes, Codec::kPlanes ? 0 : block, context, slot, 1.0f, waiting_) {}
+
+  Codec &codec() { return codec_; }
+  // After every group has been stored.
+  void encode() {
+    const auto summary = codec_.template measure<true>(image_.planes, 0, context_, count_);
+    Codec::encode(image_.planes, 0, context_.random, slot_, waiting_, summary, count_);
+    image_.write_back();
+  }
+
+private:
+  alignas(64) float waiting_[kBlock];
+  TailImage<Codec> image_;
+  const BlockContext &context_;
+  int slot_;
+  int64_t count_;
+  Codec codec_;
+};
+
+BlockContext context_of(const MomentRun &run, int64_t block) {
+  const Coefficients &c = *run.coefficients;
+  return {BlockRandom(c.random_key, block), (float)c.v_scale_before, (float)c.eps, run.matrix};
+}
+
+template <class M, class Slow, class Var> void decode_run(const MomentRun &run) {
+  for (int64_t b = 0; b * kBlock < run.count; ++b) {
+    const int64_t block = run.first_block + b, count = elements_of_block(run.count, b);
+    const BlockContext context = context_of(run, block);
+    const F32 scale = F32::splat(context.v_scale_before), eps = F32::splat(context.eps);
+    OneBlock<M> m(run.m, block, count, context, 0);
+    OneBlock<Slow> slow(run.m_slow, block, count, context, 1);
+    OneBlock<Var> v(run.v, block, count, context, 2);
+    for_each_group([&](auto group) {
+      const int64_t at = b * kBlock + decltype(group)::index * kLanes;
+      F32 values, average;
+      v.codec().load(group, values);
+      values.store(run.v_values + at);
+      const F32 unit = M::kUpdateUnits ? v.codec().unit(group, scale, eps) : F32::splat(1.0f);
+      m.codec().load(group, average);
+      (M::kUpdateUnits ? average * unit : average).store(run.m_values + at);
+      if constexpr (Slow::kPresent) {
+        slow.codec().load(group, average);
+        (M::kUpdateUnits ? average * unit : average).store(run.slow_values + at);
+      }
+    });
+  }
+}
+
+template <class M, class Slow, class Var> void encode_run(const MomentRun &run) {
+  for (int64_t b = 0; b * kBlock < run.count; ++b) {
+    const int64_t block = run.first_block + b, count = elements_of_block(run.count, b);
+    const BlockContext context = context_of(run, block);
+    const F32 scale = F32::splat(context.v_scale_before), eps = F32::splat(context.eps);
+    OneBlock<M> m(run.m, block, count, context, 0);
+    OneBlock<Slow> slow(run.m_slow, block, count, context, 1);
+    OneBlock<Var> v(run.v, block, count, context, 2);
+    for_each_group([&](auto group) {
+      const int64_t at = b * kBlock + decltype(group)::index * kLanes;
+      const F32 values = F32::load(run.v_values + at), unit = sqrt(values) * scale + eps;
+      F32 before;
+      v.codec().load(group, before); // a codec of rows and columns looks where it is
+      v.codec().store(group, values);
+      const F32 average = F32::load(run.m_values + at);
+      m.codec().store(group, M::kUpdateUnits ? average / unit : average);
+      if constexpr (Slow::kPresent) {
+        const F32 slower = F32::load(run.slow_values + at);
+        slow.codec().store(group, M::kUpdateUnits ? slower / unit : slower);
+      }
+    });
+    m.encode();
+    slow.encode();
+    v.encode();
+  }
+}
+
+BlockContext plain_context(const PlainRun &run, int64_t block) {
+  return {BlockRandom(run.random_key, block), 1.0f, 0.0f, nullptr};
+}
+
+template <class Codec> void unpack_run(const PlainRun &run) {
+  for (int64_t b = 0; b * kBlock < run.count; ++b) {
+    const int64_t block = run.first_block + b;
+    const BlockContext context = plain_context(run, block);
+    OneBlock<Codec> one(run.planes, block, elements_of_block(run.count, b), context, 0);
+    for_each_group([&](auto group) {
+      F32 values;
+      one.codec().load(group, values);
+      values.store(run.values + b * kBlock + decltype(group)::index * kLanes);
+    });
+  }
+}
+
+template <class Codec> void pack_run(const PlainRun &run) {
+  for (int64_t b = 0; b * kBlock < run.count; ++b) {
+    const int64_t block = run.first_block + b;
+    const BlockContext context = plain_context(run, block);
+    OneBlock<Codec> one(run.planes, block, elements_of_block(run.count, b), context, 0);
+    for_each_group([&](auto group) {
+      constexpr int i = decltype(group)::index;
+      one.codec().store(group, F32::load(run.values + b * kBlock + i * kLanes));
+    });
+    one.encode();
+  }
+}
+
+// Both directions for a row of the table of combinations.
+template <class Real, class M, class Slow, class Var> struct Conversion {
+  static constexpr auto kDecode = &decode_run<M, Slow, typename SecondMoment<Var>::type>;
+  static constexpr auto kEncode = &encode_run<M, Slow, typename SecondMoment<Var>::type>;
+};
+template <class M, class Slow, class Var> struct Conversion<double, M, Slow, Var> {
+  static constexpr void (*kDecode)(const MomentRun &) = nullptr;
+  static constexpr void (*kEncode)(const MomentRun &) = nullptr;
+};
+template <> struct Conversion<float, None, None, None> {
+  static constexpr void (*kDecode)(const MomentRun &) = nullptr;
+  static constexpr void (*kEncode)(const MomentRun &) = nullptr;
+};
+
+} // namespace
+
+extern const Converters converters;
+const Converters converters = {
+#define COSMIC_DECODE(Real, Rule, M, Slow, Var) Conversion<Real, M, Slow, Var>::kDecode,
+#define COSMIC_ENCODE(Real, Rule, M, Slow, Var) Conversion<Real, M, Slow, Var>::kEncode,
+#define COSMIC_UNPACK(name, Codec) unpack_run<Codec>,
+#define COSMIC_PACK(name, Codec) pack_run<Codec>,
+    {COSMIC_COMBINATIONS(COSMIC_DECODE)},
+    {COSMIC_COMBINATIONS(COSMIC_ENCODE)},
+    {COSMIC_PLAIN_CODECS(COSMIC_UNPACK)},
+    {COSMIC_PLAIN_CODECS(COSMIC_PACK)},
+#undef COSMIC_DECODE
+#undef COSMIC_ENCODE
+#undef COSMIC_UNPACK
+#undef COSMIC_PACK
+};
+
+} // namespace cosmic::COSMIC_TARGET

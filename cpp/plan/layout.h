@@ -1,0 +1,35 @@
+// How the state of a slot lies in memory: the one table of codecs that Python and the bindings read.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "core/strided.h"
+
+namespace cosmic {
+
+// A matrix that a tensor's walk can be seen as: element k is (k / columns, k % columns).
+struct MatrixShape {
+  int64_t rows = 0, columns = 0; // zero: there is none
+  explicit operator bool() const { return rows > 0; }
+};
+
+// Of all ways to cut the tensor's dimensions in two, in walk order, the one with the fewest rows
+// and columns together; at least 2 rows and kLanes columns.
+MatrixShape matrix_shape(const TensorView &tensor, const WalkOrder &order);
+
+// One tensor of a slot's state.
+struct Plane {
+  const char *suffix; // of the slot's key in the state, such as "_scale"
+  const char *dtype;  // torch's name
+  int code, bits;     // DLPack's type code, bits of one element
+  int64_t count;      // elements
+  bool shaped;        // has the parameter's shape and layout, not one dimension
+};
+
+// The planes of a codec ("u4", "factored", ...) for a moment of `numel` elements; none for "none".
+// Throws Error for a codec that the slot cannot have, and for rows and columns without a matrix.
+std::vector<Plane> slot_layout(const std::string &codec, bool second_moment, int64_t numel,
+                               MatrixShape matrix);
+
+} // namespace cosmic

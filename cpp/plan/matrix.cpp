@@ -1,0 +1,152 @@
+#include "plan/matrix.h"
+
+#include <algorithm>
+#include <cmath>
+#include <new>
+
+namespace cosmic {
+
+namespace {
+
+// Rows behind an item's last one that the padding of a tensor's last block, and the row in which
+// the item ends, can reach.
+constexpr int64_t kSpareRows = kRowPadding + 2;
+constexpr int64_t kRowsAnItem = 64, kLeastItems = 4, kMostItems = 32;
+
+int64_t round_up(int64_t x, int64_t multiple) { return (x + multiple - 1) / multiple * multiple; }
+
+// Lanes 8, 4, 2, 1 apart, as the kernels add.
+float reduce(const float *lanes) {
+  float sums[kLanes];
+  std::copy(lanes, lanes + kLanes, sums);
+  for (int apart = kLanes / 2; apart; apart /= 2)
+    for (int k = 0; k < apart; ++k) sums[k] += sums[k + apart];
+  return sums[0];
+}
+
+double mean(const float *values, int64_t count) {
+  double sum = 0;
+  for (int64_t k = 0; k < count; ++k) sum += static_cast<double>(values[k]);
+  return sum / static_cast<double>(count);
+}
+
+} // namespace
+
+void AlignedFloats::resize(int64_t count) {
+  const auto bytes = static_cast<size_t>(count) * sizeof(float);
+  memory_.reset(static_cast<float *>(::operator new(bytes, std::align_val_t{64})));
+}
+
+MatrixMoment::MatrixMoment(MatrixShape shape, float *rows, float *columns)
+    : shape_(shape), rows_(rows), columns_(columns) {
+  const int64_t blocks = (shape.rows * shape.columns + kBlock - 1) / kBlock;
+  const int64_t wanted = std::clamp(shape.rows / kRowsAnItem, kLeastItems, kMostItems);
+  item_blocks_ = std::max((blocks + wanted - 1) / wanted, kChunkBlocks);
+  items_ = (blocks + item_blocks_ - 1) / item_blocks_;
+  padded_columns_ = round_up(shape.columns + kColumnPadding, kLanes);
+  row_root_.resize(shape.rows + kRowPadding);
+  column_root_.resize(shape.columns + kColumnPadding);
+  row_sums_.resize(shape.rows + (items_ + 1) * kSpareRows);
+  column_sums_.resize(items_ * padded_columns_);
+  totals_.resize(static_cast<size_t>(std::max(shape.rows, shape.columns)));
+}
+
+int64_t MatrixMoment::first_element(int64_t item) const {
+  return std::min(item * item_blocks_ * kBlock, shape_.rows * shape_.columns);
+}
+float *MatrixMoment::row_sums(int64_t item) const {
+  return row_sums_.data() + first_row(item) + item * kSpareRows;
+}
+float *MatrixMoment::column_sums(int64_t item) const {
+  return column_sums_.data() + item * padded_columns_;
+}
+
+void MatrixMoment::prepare() {
+  const auto roots = [](const float *means, int64_t count, double scale, float *out) {
+    for (int64_t k = 0; k < count; ++k)
+      out[k] = means ? std::sqrt(static_cast<float>(static_cast<double>(means[k]) * scale)) : 1.0f;
+  };
+  double scale = 1.0; // of the rows: with both vectors, their product has the mean twice
+  if (rows_ && columns_) {
+    const double average = mean(rows_, shape_.rows);
+    scale = average > 0 ? 1.0 / average : 0.0;
+  }
+  float *row = row_root_.data(), *column = column_root_.data();
+  roots(rows_, shape_.rows, scale, row);
+  std::fill(row + shape_.rows, row + shape_.rows + kRowPadding, 0.0f);
+  roots(columns_, shape_.columns, 1.0, column);
+  std::copy(column, column + kColumnPadding, column + shape_.columns);
+}
+
+MatrixSums MatrixMoment::open(int64_t item) {
+  MatrixSums sums;
+  sums.columns = shape_.columns;
+  sums.first_row = first_row(item);
+  sums.row_root = row_root_.data();
+  sums.column_root = column_root_.data();
+  sums.row_sums = row_sums(item);
+  sums.column_sums = column_sums(item);
+  std::fill(sums.row_sums, row_sums(item + 1), 0.0f);
+  std::fill(sums.column_sums, sums.column_sums + padded_columns_, 0.0f);
+  return sums;
+}
+
+void MatrixMoment::close(int64_t item, const MatrixSums &sums) {
+  const int64_t blocks = (shape_.rows * shape_.columns + kBlock - 1) / kBlock;
+  const int64_t last = std::min((item + 1) * item_blocks_, blocks) * kBlock;
+  sums.row_sums[last / shape_.columns - sums.first_row] = reduce(sums.row_lanes);
+}
+
+void MatrixMoment::finish() {
+  const auto total = [&](int64_t count) {
+    std::fill(totals_.begin(), totals_.begin() + count, 0.0);
+    return totals_.data();
+  };
+  if (rows_) {
+    double *sums = total(shape_.rows);
+    for (int64_t item = 0; item < items_; ++item) {
+      const int64_t first = first_row(item);
+      const int64_t end = std::min(first_row(item + 1) + 1, shape_.rows);
+      for (int64_t r = first; r < end; ++r)
+        sums[r] += static_cast<double>(row_sums(item)[r - first]);
+    }
+    for (int64_t r = 0; r < shape_.rows; ++r)
+      rows_[r] = static_cast<float>(sums[r] / static_cast<double>(shape_.columns));
+  }
+  if (columns_) {
+    double *sums = total(shape_.columns);
+    for (int64_t item = 0; item < items_; ++item) {
+      const float *of_item = column_sums(item);
+      for (int64_t c = 0; c < shape_.columns; ++c) sums[c] += static_cast<double>(of_item[c]);
+      for (int64_t c = 0; c < kColumnPadding; ++c) // groups that ran over a row's end
+        sums[c] += static_cast<double>(of_item[shape_.columns + c]);
+    }
+    for (int64_t c = 0; c < shape_.columns; ++c)
+      columns_[c] = static_cast<float>(sums[c] / static_cast<double>(shape_.rows));
+  }
+}
+
+bool keeps_columns(const float *gradient, MatrixShape shape) {
+  std::vector<double> rows(static_cast<size_t>(shape.rows));
+  std::vector<double> columns(static_cast<size_t>(shape.columns));
+  for (size_t r = 0; r < rows.size(); ++r)
+    for (size_t c = 0; c < columns.size(); ++c) {
+      const auto g = static_cast<double>(gradient[r * columns.size() + c]);
+      if (!std::isfinite(g)) continue;
+      rows[r] += g * g;
+      columns[c] += g * g;
+    }
+  // squared coefficient of variation, the inverse of the signal-to-noise ratio
+  const auto variation = [](const std::vector<double> &sums) {
+    const auto n = static_cast<double>(sums.size());
+    double first = 0, second = 0;
+    for (const double x : sums) {
+      first += x / n;
+      second += x * x / n;
+    }
+    return first > 0 ? second / (first * first) - 1.0 : 0.0;
+  };
+  return variation(columns) > variation(rows);
+}
+
+} // namespace cosmic

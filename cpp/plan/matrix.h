@@ -1,0 +1,67 @@
+// A second moment kept by rows and columns, from step to step: what the kernels read of it, the sums
+// of every work item, and their reduction in a fixed order.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <new>
+#include <vector>
+
+#include "kernels/matrix_sums.h"
+#include "plan/layout.h"
+
+namespace cosmic {
+
+// Floats on a cache line of their own: kernels add to them 16 at a time.
+class AlignedFloats {
+public:
+  void resize(int64_t count);
+  float *data() const { return memory_.get(); }
+
+private:
+  struct Free {
+    void operator()(float *memory) const { ::operator delete(memory, std::align_val_t{64}); }
+  };
+  std::unique_ptr<float, Free> memory_;
+};
+
+class MatrixMoment {
+public:
+  // `rows` and `columns` are the state's means; the one that is null is held at one.
+  MatrixMoment(MatrixShape shape, float *rows, float *columns);
+
+  // Blocks of a work item: a share of at least kChunkBlocks that keeps the items' sums a small
+  // fraction of the matrix, whatever the number of threads.
+  int64_t item_blocks() const { return item_blocks_; }
+
+  // Roots of the means, for the kernels. Before the step's first item.
+  void prepare();
+
+  // What the kernels need of item `item`, its sums set to zero.
+  MatrixSums open(int64_t item);
+  // After the item's last block.
+  void close(int64_t item, const MatrixSums &sums);
+
+  // Adds the items up, in order, into the state. After the step's last item.
+  void finish();
+
+private:
+  int64_t first_element(int64_t item) const;
+  int64_t first_row(int64_t item) const { return first_element(item) / shape_.columns; }
+  float *row_sums(int64_t item) const;
+  float *column_sums(int64_t item) const;
+
+  MatrixShape shape_;
+  float *rows_, *columns_;
+  int64_t items_, item_blocks_, padded_columns_;
+  AlignedFloats row_root_, column_root_, row_sums_, column_sums_;
+  std::vector<double> totals_;
+};
+
+// Whether a mean a column keeps more of g^2 than a mean a row: SlimAdam (arXiv 2503.01843) averages
+// along the direction of the higher signal-to-noise ratio, mean^2 / variance, here of the means of
+// g^2 over the other direction, which a single gradient's noise moves less than g^2 itself.
+// `gradient` holds the matrix in walk order.
+bool keeps_columns(const float *gradient, MatrixShape shape);
+
+} // namespace cosmic

@@ -1,0 +1,81 @@
+#include "plan/transfer.h"
+
+#include <algorithm>
+
+#include "core/error.h"
+#include "isa/dispatch.h"
+#include "isa/float_environment.h"
+#include "kernels/convert.h"
+#include "plan/coefficients.h"
+#include "plan/stage.h"
+
+namespace cosmic {
+
+namespace {
+
+constexpr int64_t kRunBlocks = 4, kRun = kRunBlocks * kBlock;
+using MomentStage = Stage<float, kRun>;
+
+// Calls visit(run, item's sums) for a few blocks at a time; runs of a matrix know their item's sums.
+template <class Visit> void for_each_run(const Row &row, const Coefficients &c, Visit visit) {
+  const int64_t blocks = (row.numel + kBlock - 1) / kBlock, share = row.item_blocks();
+  for (int64_t first = 0, item = 0; first < blocks; first += share, ++item) {
+    MatrixSums sums;
+    if (row.matrix) sums = row.matrix->open(item);
+    const int64_t last = std::min(first + share, blocks);
+    for (int64_t b = first; b < last; b += kRunBlocks) {
+      const int64_t count = std::min(std::min(kRunBlocks, last - b) * kBlock, row.numel - b * kBlock);
+      visit(MomentRun{row.m, row.m_slow, row.v, b, count, &c, row.matrix ? &sums : nullptr, nullptr,
+                      nullptr, nullptr});
+    }
+    if (row.matrix) row.matrix->close(item, sums);
+  }
+}
+
+template <class Convert> Convert checked(Convert convert, const Row &row) {
+  if (!convert)
+    throw Error(ErrorKind::value, row.name + " has no moments of float arithmetic to convert");
+  return convert;
+}
+
+} // namespace
+
+void decode_moments(const Row &row, const Group &group, const Moments &to) {
+  const DefaultFloatEnvironment environment;
+  const auto decode = checked(portable::converters.decode[row.combination], row);
+  const Kernels &kernels = chosen_kernels();
+  const Coefficients c = coefficients_for(row, group, 0, 0);
+  MomentStage m(to.m, kernels), slow(to.slow, kernels), v(to.v, kernels);
+  const bool has_slow = row.m_slow.data[0] != nullptr;
+  if (row.matrix) row.matrix->prepare();
+  for_each_run(row, c, [&](MomentRun run) {
+    const int64_t first = run.first_block * kBlock;
+    run.m_values = m.values();
+    run.slow_values = slow.values();
+    run.v_values = v.values();
+    decode(run);
+    m.store(first, run.count);
+    if (has_slow) slow.store(first, run.count);
+    v.store(first, run.count);
+  });
+}
+
+void encode_moments(Row &row, const Group &group, uint64_t seed, const Moments &from) {
+  const DefaultFloatEnvironment environment;
+  const auto encode = checked(portable::converters.encode[row.combination], row);
+  const Kernels &kernels = chosen_kernels();
+  const Coefficients c = coefficients_for(row, group, seed, 0);
+  MomentStage m(from.m, kernels), slow(from.slow, kernels), v(from.v, kernels);
+  const bool has_slow = row.m_slow.data[0] != nullptr;
+  if (row.matrix) row.matrix->prepare();
+  for_each_run(row, c, [&](MomentRun run) {
+    const int64_t first = run.first_block * kBlock;
+    run.m_values = m.load(first, run.count);
+    run.slow_values = has_slow ? slow.load(first, run.count) : nullptr;
+    run.v_values = v.load(first, run.count);
+    encode(run);
+  });
+  if (row.matrix) row.matrix->finish();
+}
+
+} // namespace cosmic
