@@ -38,6 +38,7 @@ ListPlan::ListPlan(const Group &group, const TensorList &params, const TensorLis
   check_length(grads, params);
   for (const TensorList &list : state) check_length(list, params);
   plan_.groups = {group};
+  plan_.groups[0].stochastic_rounding = false; // parameters to nearest, as torch stores them
   plan_.rows.reserve(params.tensors.size());
   written_.reserve(params.tensors.size() * (1 + state.size()));
 }

@@ -78,10 +78,8 @@ def exported(groups: Sequence[Group], state: Mapping[Tensor, State]) -> dict[str
     Raises:
         ValueError: for a slow average, for which AdamW has no place.
     """
-    out: State = {}
-    ids = []
+    out: dict[int, State] = {}
     for member in members(groups):
-        ids.append(member.index)
         held = state.get(member.param)
         if not held or state_rung(held).tier < 2:
             continue

@@ -132,7 +132,7 @@ class Cosmic(Optimizer):
         *,
         budget: int | str | None = None,
         tier: int | None = None,
-        state_dtype: str | torch.dtype = "fp32",
+        state_dtype: str | torch.dtype = "u4+factored",
         gate: str | None = None,
         c_min: float = 0.1,
         beta_slow: float | None = None,

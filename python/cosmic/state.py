@@ -165,7 +165,7 @@ def _carried_planes(param: Tensor, rung: Rung, old: State) -> State:
 
 
 def _walked_as(param: Tensor, order: tuple[int, ...] | None) -> Tensor:
-    """A stand-in for ``param`` whose elements are walked in the order that its state was made in."""
+    """A stand-in for ``param``, walked in the order that its state was made in."""
     like = real_view(param.detach())
     if order == _core.walk_order(param.detach()):
         return like
