@@ -124,7 +124,7 @@ def test_ademamix_equals_the_reference(warmup: int | None, state_dtype: str) -> 
     options = Options(
         **UNUSUAL, beta_slow=0.999, alpha=8.0, slow_warmup=warmup, state_dtype=state_dtype
     )
-    case = Case("ademamix", numel=261, steps=45, absent=(3, 4, 20), options=options)
+    case = Case("ademamix", shape=(261,), steps=45, absent=(3, 4, 20), options=options)
     got, want = run_cosmic(case).arrays, run_reference(case).arrays
     for key, array in want.items():
         assert np.array_equal(got[key], array), key

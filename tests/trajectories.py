@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -28,6 +29,8 @@ class Case:
     """A parameter, its options and what its gradients are.
 
     Attributes:
+        spread: power that magnitudes of the gradient's numbers are raised to: 0 makes all of them
+            1, 4 makes them differ by orders of magnitude.
         absent: steps without a gradient.
         special: every second step's gradient holds SPECIAL_VALUES.
         poison: value of element 129 of every gradient.
@@ -35,32 +38,40 @@ class Case:
     """
 
     name: str
-    numel: int = 300
+    shape: tuple[int, ...] = (300,)
     dtype: str = "float32"
     grad_dtype: str | None = None
     steps: int = 5
     absent: tuple[int, ...] = ()
     special: bool = False
     poison: float | None = None
+    spread: float = 1.0
     pulse: tuple[float, ...] = (1.0,)
     seed: int = 0
     index: int = 0
     options: Options = field(default_factory=Options)
 
+    @property
+    def numel(self) -> int:
+        return math.prod(self.shape)
+
     def param(self) -> Tensor:
-        return normal(7, self.numel, dtype=getattr(torch, self.dtype))
+        return normal(7, *self.shape, dtype=getattr(torch, self.dtype))
 
     def gradient(self, step: int) -> Tensor | None:
         if step in self.absent:
             return None
-        dtype = getattr(torch, self.grad_dtype or self.dtype)
         scale = self.pulse[step % len(self.pulse)]
-        gradient = normal(100 + step, self.numel, dtype=dtype, scale=scale)
+        dtype = getattr(torch, self.grad_dtype or self.dtype)
+        gradient = normal(100 + step, *self.shape, dtype=dtype, scale=scale)
+        if self.spread != 1.0:
+            gradient = gradient.sign() * gradient.abs() ** self.spread
+        flat = gradient.view(-1)
         if self.special and step % 2:
             values = torch.tensor(SPECIAL_VALUES, dtype=torch.float64).to(gradient.dtype)
-            gradient[5 : 5 + len(values)] = values
+            flat[5 : 5 + len(values)] = values
         if self.poison is not None:
-            gradient[129] = self.poison
+            flat[129] = self.poison
         return gradient
 
 
@@ -91,8 +102,9 @@ def run_cosmic(case: Case) -> Outcome:
 def run_reference(case: Case) -> Outcome:
     """The same in NumPy."""
     dtype = real_dtype_name(getattr(torch, case.dtype))
+    sizes = (*case.shape, 2) if case.dtype.startswith("complex") else case.shape
     tensor = ReferenceTensor(
-        stored(case.param()), dtype, case.options, index=case.index, seed=case.seed
+        stored(case.param()), dtype, case.options, sizes=sizes, index=case.index, seed=case.seed
     )
     for step in range(case.steps):
         gradient = case.gradient(step)
@@ -100,7 +112,9 @@ def run_reference(case: Case) -> Outcome:
             tensor.step(None)
         else:
             tensor.step(stored(gradient), real_dtype_name(gradient.dtype))
-    arrays: dict[str, NDArray[Any]] = {"param": tensor.stored, **tensor.moments}
+    arrays: dict[str, NDArray[Any]] = {"param": tensor.stored}
+    if tensor.history:
+        arrays.update(tensor.history.tensors)
     if case.options.tier > 0:
         arrays["step"] = np.array([tensor.steps])
     if case.options.tier == 1:
