@@ -52,6 +52,7 @@ bool gradient_keeps_columns(const py::object &param, const py::object &gradient)
   const MatrixShape shape = matrix_shape(g.view, g.order);
   const py::object values = gradient.attr("detach")().attr("float")();
   const TensorView view = read_tensor(values.ptr(), "gradient");
+  if (!view.same_sizes(g.view)) return false; // the step will say so
   const Walk walk = walk_along(view, g.order);
   if (walk.contiguous()) return keeps_columns(static_cast<const float *>(view.data), shape);
   std::vector<float> walked(static_cast<size_t>(view.numel()));
