@@ -11,9 +11,10 @@ STABLE_TORCH_LIBRARY(cosmic, m) {
         "float eps, float weight_decay, bool maximize=False, int seed=0) -> ()");
   m.def("sign_step_(Tensor(a!)[] params, Tensor[] grads, *, float lr, float beta1, "
         "float weight_decay, bool maximize=False) -> ()");
-  m.def("quantize(Tensor x, int bits=4, int block_size=128) -> (Tensor codes, Tensor scales)");
+  m.def("quantize(Tensor x, int? bits=None, int block_size=128, *, str codec=\"absmax\", "
+        "int seed=0) -> (Tensor codes, Tensor scales)");
   m.def("dequantize(Tensor codes, Tensor scales, SymInt[] size, int bits, int block_size, "
-        "ScalarType dtype) -> Tensor");
+        "ScalarType dtype, *, str codec=\"absmax\") -> Tensor");
 }
 
 // For every backend, and for empty lists: a tensor that is not a dense CPU tensor is then refused

@@ -5,6 +5,8 @@
 #include <torch/headeronly/core/ScalarType.h>
 
 #include <cstdint>
+#include <optional>
+#include <string>
 #include <tuple>
 #include <vector>
 
@@ -22,11 +24,13 @@ void sign_step_(const std::vector<torch::stable::Tensor> &params,
                 double weight_decay, bool maximize);
 
 std::tuple<torch::stable::Tensor, torch::stable::Tensor>
-quantize_op(const torch::stable::Tensor &x, int64_t bits, int64_t block_size);
+quantize_op(const torch::stable::Tensor &x, std::optional<int64_t> bits, int64_t block_size,
+            const std::string &codec, int64_t seed);
 
 torch::stable::Tensor dequantize_op(const torch::stable::Tensor &codes,
                                     const torch::stable::Tensor &scales,
                                     const std::vector<int64_t> &size, int64_t bits,
-                                    int64_t block_size, torch::headeronly::ScalarType dtype);
+                                    int64_t block_size, torch::headeronly::ScalarType dtype,
+                                    const std::string &codec);
 
 } // namespace cosmic

@@ -4,6 +4,7 @@
 #include "bindings/tensor_reader.h"
 #include "core/error.h"
 #include "plan/bind.h"
+#include "plan/pack.h"
 #include "plan/quantize.h"
 
 namespace py = pybind11;
@@ -49,9 +50,48 @@ void dequantize_tensor(const py::object &codes, const py::object &scales, int bi
   dequantize(code_data, scale_data, count, bits, block_size, operand, threads);
 }
 
+int64_t pack_tensor(const py::object &from, const std::string &name, uint64_t seed,
+                    const py::object &codes, const py::object &words, int threads) {
+  const PlainCodec codec = plain_codec(name);
+  const TensorView view = read_tensor(from.ptr(), "tensor");
+  const int64_t count = view.numel();
+  const Operand operand = operand_by_index(view, "tensor");
+  auto *code_data = static_cast<uint8_t *>(
+      output(codes, kUnsignedCode, 8, packed_code_bytes(count, codec), "codes"));
+  void *word_data =
+      output(words, codec.word_code, codec.word_bits, packed_words(count), "scales");
+  const py::gil_scoped_release released;
+  return pack(operand, count, codec, seed, code_data, word_data, threads);
+}
+
+void unpack_tensor(const py::object &codes, const py::object &words, const std::string &name,
+                   const py::object &to, int threads) {
+  const PlainCodec codec = plain_codec(name);
+  const TensorView view = read_tensor(to.ptr(), "out");
+  const int64_t count = view.numel();
+  const Operand operand = operand_by_index(view, "out");
+  const auto *code_data = static_cast<const uint8_t *>(
+      output(codes, kUnsignedCode, 8, packed_code_bytes(count, codec), "codes"));
+  const void *word_data =
+      output(words, codec.word_code, codec.word_bits, packed_words(count), "scales");
+  const py::gil_scoped_release released;
+  unpack(code_data, word_data, count, codec, operand, threads);
+}
+
+// (bits, torch dtype of the scales, whether it stores numbers >= 0 only)
+py::tuple plain_codec_facts(const std::string &name) {
+  const PlainCodec codec = plain_codec(name);
+  return py::make_tuple(codec.bits, codec.word_dtype, codec.nonnegative);
+}
+
 } // namespace
 
 void register_quantize(py::module_ &m) {
+  m.def("pack", &pack_tensor, py::arg("tensor"), py::arg("codec"), py::arg("seed"),
+        py::arg("codes"), py::arg("scales"), py::arg("threads"));
+  m.def("unpack", &unpack_tensor, py::arg("codes"), py::arg("scales"), py::arg("codec"),
+        py::arg("out"), py::arg("threads"));
+  m.def("plain_codec", &plain_codec_facts, py::arg("codec"));
   m.def("quantize", &quantize_tensor, py::arg("tensor"), py::arg("bits"), py::arg("block_size"),
         py::arg("codes"), py::arg("scales"), py::arg("threads"));
   m.def("dequantize", &dequantize_tensor, py::arg("codes"), py::arg("scales"), py::arg("bits"),

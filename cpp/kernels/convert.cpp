@@ -68,6 +68,8 @@ template <class M, class Slow, class Var> void decode_run(const MomentRun &run) 
         slow.codec().load(group, average);
         (M::kUpdateUnits ? average * unit : average).store(run.slow_values + at);
       }
+      // a codec of rows and columns moves on to the next group; nothing is written back
+      v.codec().store(group, values);
     });
   }
 }

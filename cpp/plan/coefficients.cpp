@@ -21,15 +21,6 @@ double integer_power(double base, int64_t exponent) {
 
 int64_t steps_taken(const Row &row) { return row.step ? *row.step : 0; }
 
-uint32_t random_key(uint64_t seed, int64_t step, uint32_t tensor) {
-  // splitmix64's finalizer over the three counters (Steele, Lea & Flood, OOPSLA 2014)
-  uint64_t x = seed + 0x9e3779b97f4a7c15u * (static_cast<uint64_t>(step) + 1);
-  x ^= static_cast<uint64_t>(tensor) << 32 | tensor;
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-  return static_cast<uint32_t>((x ^ (x >> 31)) >> 32);
-}
-
 // AdEMAMix's schedules (arXiv 2409.03137, section 3): alpha rises linearly, beta_slow so that the
 // average's half-life rises linearly from beta1's.
 void set_slow(Coefficients &c, const Group &group, int64_t t, double sign) {
@@ -71,6 +62,15 @@ void set_adam(Coefficients &c, const Row &row, const Group &group, double gate, 
 }
 
 } // namespace
+
+uint32_t random_key(uint64_t seed, int64_t step, uint32_t tensor) {
+  // splitmix64's finalizer over the three counters (Steele, Lea & Flood, OOPSLA 2014)
+  uint64_t x = seed + 0x9e3779b97f4a7c15u * (static_cast<uint64_t>(step) + 1);
+  x ^= static_cast<uint64_t>(tensor) << 32 | tensor;
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+  return static_cast<uint32_t>((x ^ (x >> 31)) >> 32);
+}
 
 double sign_scale(double beta1) { return std::sqrt((1.0 - beta1) / (1.0 + beta1)); }
 

@@ -9,6 +9,9 @@ namespace cosmic {
 // sqrt((1 - beta1) / (1 + beta1)). A sign has 1; times this, one learning rate fits both.
 double sign_scale(double beta1);
 
+// The random counter of a tensor at a step.
+uint32_t random_key(uint64_t seed, int64_t step, uint32_t tensor);
+
 // The step that `row` is about to take, its counter not yet advanced.
 // `steps` counts the optimizer's steps before this one: the random counter of a row without its own.
 Coefficients coefficients_for(const Row &row, const Group &group, uint64_t seed, int64_t steps);

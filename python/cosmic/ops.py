@@ -8,7 +8,8 @@ reaches it.
 
 Tensors are dense and on the CPU, of any layout. Arithmetic is float32 for float32, bfloat16 and
 float16, and float64 for float64; complex tensors are stepped as their real view. Results are
-bit-identical for every ISA and thread count, and equal to those of :class:`cosmic.Cosmic`.
+bit-identical for every ISA and thread count, and equal to those of :class:`cosmic.Cosmic` with
+``stochastic_rounding=False``: parameters are stored to nearest.
 As PyTorch's own operators they raise RuntimeError whatever is wrong: an option out of range, lists
 of different lengths, a dtype, layout, device or shape that does not fit, written tensors that share
 memory. Nothing has changed then.
@@ -127,23 +128,30 @@ def sign_step_(
     )
 
 
-def quantize(x: Tensor, bits: int = 4, block_size: int = 128) -> tuple[Tensor, Tensor]:
+def quantize(
+    x: Tensor,
+    bits: int | None = None,
+    block_size: int = 128,
+    *,
+    codec: str = "absmax",
+    seed: int = 0,
+) -> tuple[Tensor, Tensor]:
     r"""Quantize a tensor block-wise; :class:`cosmic.QuantizedTensor` has the mathematics.
 
     Schema::
 
-        cosmic::quantize(Tensor x, int bits=4, int block_size=128) -> (Tensor codes, Tensor scales)
+        cosmic::quantize(Tensor x, int? bits=None, int block_size=128, *, str codec="absmax",
+            int seed=0) -> (Tensor codes, Tensor scales)
 
     Args:
         x: float32, bfloat16 or float16, of any shape. Every element must be finite.
-        bits: 4 or 8.
-        block_size: elements that share a scale; a multiple of 8 from 8 to 4096.
+        bits, block_size, codec, seed: as in :func:`cosmic.quantize`.
 
     Returns:
-        With ``n`` blocks: uint8 codes of shape ``(n * block_size * bits / 8,)`` and float32 scales
-        of shape ``(n,)``.
+        With ``n`` blocks: uint8 codes of shape ``(n * block_size * bits / 8,)`` and scales of shape
+        ``(n,)``, float32 for ``"absmax"``, else bfloat16, or for ``"v4"`` int16 and ``"v8"`` int32.
     """
-    codes, scales = torch.ops.cosmic.quantize(x, bits, block_size)
+    codes, scales = torch.ops.cosmic.quantize(x, bits, block_size, codec=codec, seed=seed)
     return codes, scales
 
 
@@ -154,24 +162,29 @@ def dequantize(
     bits: int,
     block_size: int,
     dtype: torch.dtype,
+    *,
+    codec: str = "absmax",
 ) -> Tensor:
     """The inverse of :func:`quantize`.
 
     Schema::
 
         cosmic::dequantize(Tensor codes, Tensor scales, SymInt[] size, int bits, int block_size,
-            ScalarType dtype) -> Tensor
+            ScalarType dtype, *, str codec="absmax") -> Tensor
 
     Args:
         codes, scales: as :func:`quantize` returns them, contiguous.
         size: shape of the result, of as many blocks as were quantized.
-        bits, block_size: as they were given to :func:`quantize`.
+        bits, block_size, codec: as they were given to :func:`quantize`; of a codec other than
+            ``"absmax"``, the codec's own bits and 128.
         dtype: of the result: float32, bfloat16 or float16.
 
     Returns:
         A contiguous tensor.
     """
-    result: Tensor = torch.ops.cosmic.dequantize(codes, scales, size, bits, block_size, dtype)
+    result: Tensor = torch.ops.cosmic.dequantize(
+        codes, scales, size, bits, block_size, dtype, codec=codec
+    )
     return result
 
 
@@ -189,17 +202,24 @@ def _fake_step_(*lists: Sequence[Tensor], **options: Any) -> None:
         raise RuntimeError(f"the tensors are on {sorted(map(str, devices))}; expected one device")
 
 
-def _fake_quantize(x: Tensor, bits: int = 4, block_size: int = 128) -> tuple[Tensor, Tensor]:
+def _fake_quantize(
+    x: Tensor, bits: int | None = None, block_size: int = 128, *, codec: str = "absmax",
+    seed: int = 0,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    scale_dtype = torch.float32
+    if codec != "absmax":
+        bits, name, _ = _core.plain_codec(codec)
+        scale_dtype = getattr(torch, name)
     if block_size < 1:
         raise RuntimeError(f"block_size is {block_size}; expected a positive number")
     blocks = (x.numel() + block_size - 1) // block_size
-    codes = x.new_empty((blocks * block_size * bits // 8,), dtype=torch.uint8)
-    return codes, x.new_empty((blocks,), dtype=torch.float32)
+    codes = x.new_empty((blocks * block_size * (bits or 4) // 8,), dtype=torch.uint8)
+    return codes, x.new_empty((blocks,), dtype=scale_dtype)
 
 
 def _fake_dequantize(
     codes: Tensor, scales: Tensor, size: Sequence[int], bits: int, block_size: int,
-    dtype: torch.dtype,
+    dtype: torch.dtype, *, codec: str = "absmax",
 ) -> Tensor:  # fmt: skip
     return codes.new_empty(size, dtype=dtype)
 
