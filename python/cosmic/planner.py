@@ -202,7 +202,7 @@ def compile_plan(
 
 def _alive(member: Member, group: Group, old: State, budgeted: bool) -> _Live:
     check_param(member.param, member.label)
-    geometry = Geometry.of(member.param)
+    geometry = Geometry.of(member.param, member.label)
     ladder = _ladder(member, geometry, group, old, budgeted)
     return _Live(member, geometry, ladder, group["gate"] is not None, old)
 
