@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cosmic import Cosmic
+from cosmic.state import decoded_moments
 from helpers import normal, real_dtype_name, set_gradient, stored
 from reference.options import Options
 from reference.tensor import ReferenceTensor
@@ -34,6 +35,7 @@ class Case:
         absent: steps without a gradient.
         special: every second step's gradient holds SPECIAL_VALUES.
         poison: value of element 129 of every gradient.
+        change: a step, and the ``state_dtype`` from it on.
         pulse: what the gradients of successive steps are multiplied with, over and over.
     """
 
@@ -47,6 +49,7 @@ class Case:
     poison: float | None = None
     spread: float = 1.0
     pulse: tuple[float, ...] = (1.0,)
+    change: tuple[int, str] | None = None
     seed: int = 0
     index: int = 0
     options: Options = field(default_factory=Options)
@@ -77,7 +80,8 @@ class Case:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A parameter and its state after a trajectory, flat, and what the last step reported."""
+    """A parameter, its state and its moments as they decode, flat, after a trajectory; and what the
+    last step reported."""
 
     arrays: dict[str, NDArray[Any]]
     stats: dict[str, float]
@@ -92,10 +96,16 @@ def run_cosmic(case: Case) -> Outcome:
         if case.special or case.poison is not None:
             warnings.simplefilter("ignore", RuntimeWarning)
         for step in range(case.steps):
+            if case.change and case.change[0] == step:
+                optimizer.param_groups[0]["state_dtype"] = case.change[1]
             set_gradient(param, case.gradient(step))
             optimizer.step()
     state = optimizer.state[param]
+    decoded: dict[str, Tensor] = {}
+    if "exp_avg" in state and state["exp_avg"].dtype != torch.float64:
+        decoded = decoded_moments(param, state, optimizer.param_groups[0])
     arrays = {key: stored(value) for key, value in state.items() if isinstance(value, Tensor)}
+    arrays.update({f"decoded {key}": stored(value) for key, value in decoded.items()})
     return Outcome({"param": stored(param), **arrays}, optimizer.stats()[0])
 
 
@@ -108,6 +118,9 @@ def run_reference(case: Case) -> Outcome:
     )
     for step in range(case.steps):
         gradient = case.gradient(step)
+        if case.change and case.change[0] == step:
+            assert gradient is not None
+            tensor.change(replace(case.options, state_dtype=case.change[1]), stored(gradient))
         if gradient is None:
             tensor.step(None)
         else:
@@ -115,6 +128,9 @@ def run_reference(case: Case) -> Outcome:
     arrays: dict[str, NDArray[Any]] = {"param": tensor.stored}
     if tensor.history:
         arrays.update(tensor.history.tensors)
+        if dtype != "float64":
+            moments = tensor.history.decoded(tensor.steps)
+            arrays.update({f"decoded {key}": value for key, value in moments.items()})
     if case.options.tier > 0:
         arrays["step"] = np.array([tensor.steps])
     if case.options.tier == 1:

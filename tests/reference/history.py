@@ -66,6 +66,31 @@ class History:
             for suffix, plane in planes.items()
         }
 
+    def decoded(self, t: int) -> dict[str, Array]:
+        """The moments after step ``t``, one number an element."""
+        real = np.float32
+        found = {
+            slot: codec.decode(self.planes[slot], np.array(1, real))
+            for slot, codec in self.codecs.items()
+        }
+        if self.codecs["exp_avg"].update_units:
+            roots = self.codecs["exp_avg_sq"].roots(self.planes["exp_avg_sq"])
+            unit = adam.denominator(roots, self.options, t)
+            found = {k: x if k == "exp_avg_sq" else x * unit for k, x in found.items()}
+        return found
+
+    def take(self, moments: dict[str, Array], t: int, key: int) -> None:
+        """Encode moments of another history after step ``t``; one that it lacks starts at zero."""
+        values = {slot: moments.get(slot, np.zeros_like(moments["exp_avg"])) for slot in SLOTS}
+        if self.codecs["exp_avg"].update_units:
+            unit = adam.denominator(np.sqrt(values["exp_avg_sq"]), self.options, t)
+            values = {k: x if k == "exp_avg_sq" else x / unit for k, x in values.items()}
+        for slot, codec in self.codecs.items():
+            keys = slot_keys(key, SLOTS.index(slot), values[slot].size)
+            empty = codec.empty()
+            nothing = np.zeros_like(values[slot])
+            self.planes[slot] = codec.encode(empty, nothing, values[slot], keys)
+
     def step(self, p: Array, g: Array, t: int, gate: float, key: int) -> tuple[Array, Array]:
         """Step number ``t``: the new parameter and the update; ``key`` is of the random bits."""
         options, real = self.options, p.dtype.type

@@ -62,6 +62,16 @@ class ReferenceTensor:
                 self._step(widen(gradient, dtype or self.dtype))
         self.optimizer_steps += 1
 
+    def change(self, options: Options, first_gradient: Array) -> None:
+        """Go on with other options, as from the next step on; its gradient decides the codecs."""
+        old, self.options = self.history, options
+        if old is None:
+            return
+        with np.errstate(all="ignore"):
+            self.history = History(options, widen(first_gradient, self.dtype), self.matrix)
+            key = tensor_key(self.seed, self.steps, self.index)
+            self.history.take(old.decoded(self.steps), self.steps, key)
+
     def _step(self, g: Array) -> None:
         p, options = widen(self.stored, self.dtype), self.options
         gate = self.gate.factor if options.gate else 1.0
