@@ -46,9 +46,10 @@ py::object walk_of(const py::object &param) {
   return by_index ? py::object(py::none()) : py::object(dims);
 }
 
-bool gradient_keeps_columns(const py::object &param, const py::object &gradient) {
-  const Geometry g = geometry_of(param);
-  const TensorView view = read_tensor(gradient.ptr(), "gradient");
+bool gradient_keeps_columns(const py::object &param, const py::object &gradient,
+                            const std::string &name) {
+  const Geometry g = geometry_of(param, name);
+  const TensorView view = read_tensor(gradient.ptr(), name + ": gradient");
   if (!view.same_sizes(g.view) || view.dtype == DType::f64) return false; // the step will say so
   return keeps_columns({view.data, view.dtype, walk_along(view, g.order)},
                        matrix_shape(g.view, g.order));
@@ -75,7 +76,8 @@ void register_layout(py::module_ &m) {
         py::arg("matrix"));
   m.def("matrix_shape", &matrix_of, py::arg("param"), py::arg("name"));
   m.def("walk_order", &walk_of, py::arg("param"));
-  m.def("keeps_columns", &gradient_keeps_columns, py::arg("param"), py::arg("gradient"));
+  m.def("keeps_columns", &gradient_keeps_columns, py::arg("param"), py::arg("gradient"),
+        py::arg("name"));
 }
 
 } // namespace cosmic

@@ -19,7 +19,6 @@ from .state import (
     SIGNAL_BYTES,
     State,
     build_state,
-    real_view,
     state_rung,
 )
 
@@ -101,11 +100,11 @@ def check_param(param: Tensor, label: str) -> None:
         )
 
 
-def _full_codecs(param: Tensor, geometry: Geometry, group: Group, old: State) -> tuple[str, str]:
+def _full_codecs(member: Member, geometry: Geometry, group: Group, old: State) -> tuple[str, str]:
     """The codecs of full history for a parameter; where they are not those of its group's
     ``state_dtype``, ``tiers()`` shows it."""
     m, v = parse_state_dtype(group["state_dtype"])
-    if param.dtype in (torch.float64, torch.complex128):
+    if member.param.dtype in (torch.float64, torch.complex128):
         return "fp64", "fp64"  # moments in the precision of the arithmetic
     packed = m not in PLAIN or v not in PLAIN
     if packed and geometry.numel < group["min_compress_size"]:
@@ -113,26 +112,27 @@ def _full_codecs(param: Tensor, geometry: Geometry, group: Group, old: State) ->
     if v in MATRIX and geometry.matrix is None:
         return m, "v4"  # nothing to take rows and columns of
     if v == "rowmean":
-        return m, _direction(param, old)
+        return m, _direction(member, old)
     return m, v
 
 
-def _direction(param: Tensor, old: State) -> str:
+def _direction(member: Member, old: State) -> str:
     """``"rowmean"`` or ``"colmean"``, whichever keeps more of the first gradient."""
     held = state_rung(old).v if old else "none"
     if held in ("rowmean", "colmean"):
         return held
-    if param.grad is None:
+    param, gradient = member.param, member.param.grad
+    if gradient is None:
         return "rowmean"
-    columns = _core.keeps_columns(real_view(param.detach()), real_view(param.grad.detach()))
-    return "colmean" if columns else "rowmean"
+    plain = gradient.detach().resolve_conj().resolve_neg()
+    return "colmean" if _core.keeps_columns(param.detach(), plain, member.label) else "rowmean"
 
 
 def _ladder(
     member: Member, geometry: Geometry, group: Group, old: State, budgeted: bool
 ) -> tuple[Rung, ...]:
     """The rungs that a parameter may have, cheap to dear; one if nothing is left to choose."""
-    m, v = _full_codecs(member.param, geometry, group, old)
+    m, v = _full_codecs(member, geometry, group, old)
     full = Rung(2, m, "none" if group["beta_slow"] is None else m, v)
     tier = group["tier"]
     if tier is None:
