@@ -373,6 +373,23 @@ def test_a_tensor_that_broke_is_named_and_nothing_steps(
         optimizer.step()
 
 
+@pytest.mark.parametrize("state_dtype", ["fp32", "u4+factored", "q8+rowmean"])
+@pytest.mark.parametrize("case", ["shape", "sparse"])
+def test_a_first_gradient_that_cannot_be_read_is_named(case: str, state_dtype: str) -> None:
+    """State may be chosen by the first gradient, which is looked at then."""
+    p = parameter(0, 24, 40)
+    optimizer = Cosmic([("matrix", p)], state_dtype=state_dtype, min_compress_size=0)
+    p.grad = normal(1, 24, 40)
+    if case == "shape":
+        p.grad.data = normal(1, 40, 24)
+    else:
+        p.grad = p.grad.to_sparse()
+    error, fragment = {"shape": (ValueError, "(40, 24)"), "sparse": (TypeError, "sparse_coo")}[case]
+    with refused(optimizer, error, "'matrix'", "gradient", fragment):
+        optimizer.step()
+    assert not optimizer.state
+
+
 @pytest.mark.parametrize("case", BREAKS)
 def test_a_run_goes_on_after_a_break_was_mended(case: str) -> None:
     breaks, error, _ = BREAKS[case]

@@ -150,16 +150,33 @@ def test_two_columns_of_one_matrix_are_two_parameters(rung: str) -> None:
     assert same_bits(matrix[:, 1], before[:, 1])
 
 
-@pytest.mark.parametrize("size", [(50,), (4, 7), (1,), ()])
-def test_a_lazily_negated_gradient_has_the_values_that_it_shows(size: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("rung", RUNGS)
+@pytest.mark.parametrize("first", [False, True], ids=["plain-first", "lazy-first"])
+@pytest.mark.parametrize("size", [(50,), (4, 7), (5, 20), (1,), ()])
+def test_a_lazily_negated_gradient_has_the_values_that_it_shows(
+    size: tuple[int, ...], first: bool, rung: str
+) -> None:
     """``x.conj().imag`` carries its minus sign as a flag; memory holds the opposite."""
     a, b = nn.Parameter(normal(2, *size)), nn.Parameter(normal(2, *size))
-    ours, twin = Cosmic([a], **UNUSUAL), Cosmic([b], **UNUSUAL)
-    for step, lazily in enumerate((False, True, True, False, True)):
+    ours, twin = (Cosmic([p], **UNUSUAL, **RUNGS[rung]) for p in (a, b))
+    for step, lazily in enumerate((first, True, True, False, True)):
         lazy = (normal(3 + step, *size) * 1j).to(torch.complex64).conj().imag
         plain = lazy.clone()
         assert lazy.is_neg() and not plain.is_neg()
         a.grad, b.grad = lazy if lazily else plain, plain
+        ours.step()
+        twin.step()
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("rung", RUNGS)
+def test_a_lazily_conjugated_gradient_has_the_values_that_it_shows(rung: str) -> None:
+    a, b = (nn.Parameter(normal(2, 5, 20, dtype=torch.complex64)) for _ in range(2))
+    ours, twin = (Cosmic([p], **UNUSUAL, **RUNGS[rung]) for p in (a, b))
+    for step in range(3):
+        a.grad = normal(3 + step, 5, 20, dtype=torch.complex64).conj()
+        b.grad = a.grad.resolve_conj()
+        assert a.grad.is_conj() and not b.grad.is_conj()
         ours.step()
         twin.step()
         assert torch.equal(a, b)
