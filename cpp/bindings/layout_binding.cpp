@@ -50,8 +50,12 @@ py::object walk_of(const py::object &param) {
 bool gradient_keeps_columns(const py::object &param, const py::object &gradient) {
   const Geometry g = geometry_of(param);
   const MatrixShape shape = matrix_shape(g.view, g.order);
-  const py::object values = gradient.attr("detach")().attr("float")();
+  const bool complex = gradient.attr("is_complex")().cast<bool>();
+  py::object values = resolved(gradient.attr("detach")(), complex);
+  if (!complex) values = values.attr("float")();
   const TensorView view = read_tensor(values.ptr(), "gradient");
+  if (!view.same_sizes(g.view)) // said by name when the gradient is bound
+    return false;
   const Walk walk = walk_along(view, g.order);
   if (walk.contiguous()) return keeps_columns(static_cast<const float *>(view.data), shape);
   std::vector<float> walked(static_cast<size_t>(view.numel()));
