@@ -2,12 +2,11 @@
 #include <pybind11/stl.h>
 
 #include <string>
-#include <vector>
 
 #include "bindings/register.h"
 #include "bindings/tensor_reader.h"
 #include "core/error.h"
-#include "plan/bind.h"
+#include "plan/direction.h"
 #include "plan/layout.h"
 
 namespace py = pybind11;
@@ -49,18 +48,11 @@ py::object walk_of(const py::object &param) {
 
 bool gradient_keeps_columns(const py::object &param, const py::object &gradient) {
   const Geometry g = geometry_of(param);
-  const MatrixShape shape = matrix_shape(g.view, g.order);
-  const bool complex = gradient.attr("is_complex")().cast<bool>();
-  py::object values = resolved(gradient.attr("detach")(), complex);
-  if (!complex) values = values.attr("float")();
-  const TensorView view = read_tensor(values.ptr(), "gradient");
-  if (!view.same_sizes(g.view)) // said by name when the gradient is bound
-    return false;
-  const Walk walk = walk_along(view, g.order);
-  if (walk.contiguous()) return keeps_columns(static_cast<const float *>(view.data), shape);
-  std::vector<float> walked(static_cast<size_t>(view.numel()));
-  gather(view.data, walk, 4, 0, view.numel(), walked.data());
-  return keeps_columns(walked.data(), shape);
+  const py::object plain = resolved(gradient, gradient.attr("is_complex")().cast<bool>());
+  const TensorView view = read_tensor(plain.ptr(), "gradient");
+  if (!view.same_sizes(g.view) || view.dtype == DType::f64) return false; // the step will say so
+  return keeps_columns({view.data, view.dtype, walk_along(view, g.order)},
+                       matrix_shape(g.view, g.order));
 }
 
 py::list layout(const std::string &codec, bool second_moment, int64_t numel,

@@ -126,27 +126,4 @@ void MatrixMoment::finish() {
   }
 }
 
-bool keeps_columns(const float *gradient, MatrixShape shape) {
-  std::vector<double> rows(static_cast<size_t>(shape.rows));
-  std::vector<double> columns(static_cast<size_t>(shape.columns));
-  for (size_t r = 0; r < rows.size(); ++r)
-    for (size_t c = 0; c < columns.size(); ++c) {
-      const auto g = static_cast<double>(gradient[r * columns.size() + c]);
-      if (!std::isfinite(g)) continue;
-      rows[r] += g * g;
-      columns[c] += g * g;
-    }
-  // squared coefficient of variation, the inverse of the signal-to-noise ratio
-  const auto variation = [](const std::vector<double> &sums) {
-    const auto n = static_cast<double>(sums.size());
-    double first = 0, second = 0;
-    for (const double x : sums) {
-      first += x / n;
-      second += x * x / n;
-    }
-    return first > 0 ? second / (first * first) - 1.0 : 0.0;
-  };
-  return variation(columns) > variation(rows);
-}
-
 } // namespace cosmic

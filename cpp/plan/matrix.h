@@ -58,10 +58,4 @@ private:
   std::vector<double> totals_;
 };
 
-// Whether a mean a column keeps more of g^2 than a mean a row: SlimAdam (arXiv 2503.01843) averages
-// along the direction of the higher signal-to-noise ratio, mean^2 / variance, here of the means of
-// g^2 over the other direction, which a single gradient's noise moves less than g^2 itself.
-// `gradient` holds the matrix in walk order.
-bool keeps_columns(const float *gradient, MatrixShape shape);
-
 } // namespace cosmic

@@ -19,6 +19,7 @@ from .state import (
     SIGNAL_BYTES,
     State,
     build_state,
+    real_view,
     state_rung,
 )
 
@@ -123,7 +124,7 @@ def _direction(param: Tensor, old: State) -> str:
         return held
     if param.grad is None:
         return "rowmean"
-    columns = _core.keeps_columns(param.detach(), param.grad)
+    columns = _core.keeps_columns(real_view(param.detach()), real_view(param.grad.detach()))
     return "colmean" if columns else "rowmean"
 
 

@@ -1,0 +1,47 @@
+#include "plan/direction.h"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "isa/dispatch.h"
+#include "plan/stage.h"
+
+namespace cosmic {
+
+namespace {
+
+constexpr int64_t kRun = 4 * kBlock;
+
+// The squared coefficient of variation, which is the inverse of the signal-to-noise ratio.
+double variation(const std::vector<double> &sums) {
+  const auto n = static_cast<double>(sums.size());
+  double first = 0, second = 0;
+  for (const double x : sums) {
+    first += x / n;
+    second += x * x / n;
+  }
+  return first > 0 ? second / (first * first) - 1.0 : 0.0;
+}
+
+} // namespace
+
+bool keeps_columns(const Operand &gradient, MatrixShape shape) {
+  std::vector<double> rows(static_cast<size_t>(shape.rows));
+  std::vector<double> columns(static_cast<size_t>(shape.columns));
+  Stage<float, kRun> stage(gradient, chosen_kernels());
+  const int64_t numel = shape.rows * shape.columns;
+  for (int64_t first = 0; first < numel; first += kRun) {
+    const int64_t count = std::min(kRun, numel - first);
+    const float *values = stage.load(first, count);
+    for (int64_t k = 0; k < count; ++k) {
+      const auto g = static_cast<double>(values[k]);
+      if (!std::isfinite(g)) continue;
+      rows[static_cast<size_t>((first + k) / shape.columns)] += g * g;
+      columns[static_cast<size_t>((first + k) % shape.columns)] += g * g;
+    }
+  }
+  return variation(columns) > variation(rows);
+}
+
+} // namespace cosmic
