@@ -48,7 +48,7 @@ py::object walk_of(const py::object &param) {
 
 bool gradient_keeps_columns(const py::object &param, const py::object &gradient) {
   const Geometry g = geometry_of(param);
-  const py::object plain = resolved(gradient, gradient.attr("is_complex")().cast<bool>());
+  const py::object plain = resolved(gradient, false);
   const TensorView view = read_tensor(plain.ptr(), "gradient");
   if (!view.same_sizes(g.view) || view.dtype == DType::f64) return false; // the step will say so
   return keeps_columns({view.data, view.dtype, walk_along(view, g.order)},

@@ -124,7 +124,8 @@ def _direction(param: Tensor, old: State) -> str:
         return held
     if param.grad is None:
         return "rowmean"
-    columns = _core.keeps_columns(real_view(param.detach()), real_view(param.grad.detach()))
+    gradient = real_view(param.grad.detach().resolve_conj())
+    columns = _core.keeps_columns(real_view(param.detach()), gradient)
     return "colmean" if columns else "rowmean"
 
 
