@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch.optim import AdamW
+from torch.optim import Adam, AdamW, Optimizer
 
 from cosmic import Cosmic
 from helpers import UNUSUAL, digest, give_gradients, parameters, refused, take_steps
@@ -116,9 +116,39 @@ def test_adamw_state_is_told_from_ours() -> None:
     adamw = AdamW(params)
     give_gradients(params, 0)
     adamw.step()
+    saved = adamw.state_dict()
     optimizer = trained()
     with refused(optimizer, ValueError, "'body'", "not saved by Cosmic"):
-        optimizer.load_state_dict(adamw.state_dict())
+        optimizer.load_state_dict({**saved, "cosmic": {}})
+
+    optimizer.load_state_dict(saved)  # says nothing of Cosmic: taken for what it is
+    for ours, theirs in zip(optimizer.param_groups[0]["params"], params, strict=True):
+        assert optimizer.state[ours]["rung"] == "tier2:fp32+fp32"
+        for key in ("exp_avg", "exp_avg_sq", "step"):
+            assert torch.equal(optimizer.state[ours][key], adamw.state[theirs][key]), key
+
+
+def amsgrad(params: list[torch.nn.Parameter]) -> Optimizer:
+    return AdamW(params, amsgrad=True)
+
+
+def coupled_decay(params: list[torch.nn.Parameter]) -> Optimizer:
+    return Adam(params, weight_decay=0.1)
+
+
+@pytest.mark.parametrize(
+    ("make", "fragment"), [(amsgrad, "has amsgrad"), (coupled_decay, "in the gradient")]
+)
+def test_state_of_another_arithmetic_than_adamw(
+    make: Callable[[list[torch.nn.Parameter]], Optimizer], fragment: str
+) -> None:
+    params = parameters((40, 9), (129,))
+    other = make(params)
+    give_gradients(params, 0)
+    other.step()
+    optimizer = trained()
+    with refused(optimizer, ValueError, "param_groups[0]", fragment):
+        optimizer.load_state_dict(other.state_dict())
 
 
 def test_loading_does_not_share_memory_with_the_dict() -> None:

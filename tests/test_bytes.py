@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from cosmic import Cosmic, Rung
 from cosmic.budget import resolve_budget
+from cosmic.rungs import Geometry, combinations
 from helpers import (
     UNUSUAL,
     digest,
@@ -28,6 +29,8 @@ from helpers import (
 SHAPES = ((300, 7), (129,), (1,), (), (0, 3), (64, 64))
 NUMEL = 300 * 7 + 129 + 1 + 1 + 0 + 64 * 64
 
+FULL: dict[str, Any] = {"state_dtype": "fp32"}
+
 
 def tensor_bytes(optimizer: Cosmic) -> int:
     return sum(t.numel() * t.element_size() for t in state_tensors(optimizer))
@@ -40,11 +43,11 @@ def tensor_bytes(optimizer: Cosmic) -> int:
 PRICES: dict[str, tuple[dict[str, Any], int, int]] = {
     "tier0": ({"tier": 0}, 0, 0),
     "tier1": ({"tier": 1}, 0, 8 + 16),
-    "fp32": ({}, 8, 8),
+    "fp32": (FULL, 8, 8),
     "bf16": ({"state_dtype": "bf16"}, 4, 8),
     "bf16+fp32": ({"state_dtype": "bf16+fp32"}, 6, 8),
     "fp32+bf16": ({"state_dtype": "fp32+bf16"}, 6, 8),
-    "fp32+slow": ({"beta_slow": 0.99}, 12, 8),
+    "fp32+slow": ({**FULL, "beta_slow": 0.99}, 12, 8),
     "bf16+slow": ({"state_dtype": "bf16", "beta_slow": 0.99}, 6, 8),
     "bf16+fp32+slow": ({"state_dtype": "bf16+fp32", "beta_slow": 0.99}, 8, 8),
 }
@@ -70,6 +73,101 @@ def test_state_takes_the_bytes_that_its_rung_costs(
         assert Rung.parse(info.rung).nbytes(info.numel) + (32 if gate else 0) == info.nbytes
 
 
+#: Bits of a block's codes and of its word, first moments; then second moments.
+BLOCKS = {"q8": (8 * 128, 16), "u4": (4 * 128, 16), "u2": (2 * 128, 16), "u1": (128, 16)}
+SQUARE_BLOCKS = {"q8": (8 * 128, 32), "v4": (4 * 128, 16)}
+PLAIN = {"fp32": 4, "bf16": 2}
+
+COMPRESSED_SHAPES = ((300, 7), (129,), (1,), (), (0, 3), (64, 65), (3, 5, 7, 16), (128,), (2, 16))
+#: Matrices of rows and columns that they can be seen as; the others cannot.
+SEEN_AS: dict[torch.dtype, dict[tuple[int, ...], tuple[int, int]]] = {
+    torch.float32: {(64, 65): (64, 65), (3, 5, 7, 16): (105, 16), (2, 16): (2, 16)},
+    torch.complex64: {
+        (64, 65): (64, 130), (3, 5, 7, 16): (105, 32), (2, 16): (2, 32)
+    },
+}  # fmt: skip
+SEEN_AS[torch.bfloat16] = SEEN_AS[torch.float32]
+
+
+def moment_planes(codec: str, second: bool, numel: int, matrix: tuple[int, int]) -> dict[str, int]:
+    """Bytes of every tensor of a moment, by what follows its name."""
+    blocks = -(-numel // 128)
+    vectors = {"_row": 4 * matrix[0], "_col": 4 * matrix[1]}
+    match codec:
+        case "fp32" | "bf16":
+            return {"": PLAIN[codec] * numel}
+        case "factored":
+            return vectors
+        case "rowmean" | "colmean":
+            kept = "_row" if codec == "rowmean" else "_col"
+            return {kept: vectors[kept]}
+        case _:
+            codes, word = (SQUARE_BLOCKS if second else BLOCKS)[codec]
+            return {"": blocks * codes // 8, "_scale": blocks * word // 8}
+
+
+@pytest.mark.parametrize("slow", [False, True], ids=["", "slow"])
+@pytest.mark.parametrize("dtype", SEEN_AS, ids=str)
+@pytest.mark.parametrize("state_dtype", [f"{m}+{v}" for m, v in combinations()])
+def test_compressed_state_takes_exactly_its_bytes(
+    state_dtype: str, dtype: torch.dtype, slow: bool
+) -> None:
+    """Codes of whole blocks, words, rows and columns: tensor by tensor."""
+    m, v = state_dtype.split("+")
+    params = parameters(*COMPRESSED_SHAPES, dtype=dtype)
+    optimizer = Cosmic(
+        params, **UNUSUAL, state_dtype=state_dtype, min_compress_size=0,
+        beta_slow=0.99 if slow else None, gate="snr",
+    )  # fmt: skip
+    take_steps(optimizer, 0, 2)
+
+    for param, info in zip(params, optimizer.tiers(), strict=True):
+        numel = param.numel() * (2 if dtype.is_complex else 1)
+        matrix = SEEN_AS[dtype].get(tuple(param.shape), (0, 0))
+        used = v
+        if v in ("factored", "rowmean", "colmean"):
+            used = v if matrix != (0, 0) else "v4"
+            if used == "rowmean":  # the one of the two that keeps more
+                used = info.codecs["exp_avg_sq"]
+                assert used in ("rowmean", "colmean")
+        codecs = {"exp_avg": m, "exp_avg_sq": used} | ({"exp_avg_slow": m} if slow else {})
+        assert info.codecs == codecs
+        want = {"step": 8, "gate": 32} | {
+            slot + plane: size
+            for slot, codec in codecs.items()
+            for plane, size in moment_planes(codec, slot == "exp_avg_sq", numel, matrix).items()
+        }
+        held = optimizer.state[param].items()
+        assert {k: t.nbytes for k, t in held if isinstance(t, Tensor)} == want
+        assert info.nbytes == sum(want.values())
+        rung = Rung.parse(info.rung)
+        assert rung.nbytes(Geometry.of(param)) == info.nbytes - 32
+        if used not in ("factored", "rowmean", "colmean"):
+            assert rung.nbytes(numel) == info.nbytes - 32
+    assert optimizer.state_bytes() == tensor_bytes(optimizer)
+    assert optimizer.state_bytes() == sum(info.nbytes for info in optimizer.tiers())
+
+
+@pytest.mark.parametrize("threshold", [0, 2100, 2101, 4096, 4097])
+def test_tensors_below_min_compress_size_are_kept_in_full(threshold: int) -> None:
+    optimizer = Cosmic(
+        parameters(*SHAPES), **UNUSUAL, state_dtype="u4+v4", min_compress_size=threshold
+    )
+    take_steps(optimizer, 0, 1)
+    for info in optimizer.tiers():
+        full = info.numel < threshold
+        assert info.rung == ("tier2:fp32+fp32" if full else "tier2:u4+v4"), info
+        blocks = -(-info.numel // 128)
+        assert info.nbytes == 8 + (8 * info.numel if full else 2 * 66 * blocks)
+    assert optimizer.state_bytes() == tensor_bytes(optimizer)
+
+
+def test_plain_moments_are_not_subject_to_min_compress_size() -> None:
+    optimizer = Cosmic(parameters((10,)), state_dtype="bf16", min_compress_size=1000)
+    take_steps(optimizer, 0, 1)
+    assert optimizer.state_bytes() == 2 * 20 + 8
+
+
 def test_float64_keeps_moments_of_8_bytes_and_says_so() -> None:
     p = nn.Parameter(normal(0, 10, dtype=torch.float64))
     optimizer = Cosmic([p], state_dtype="bf16")
@@ -80,7 +178,7 @@ def test_float64_keeps_moments_of_8_bytes_and_says_so() -> None:
 
 def test_a_parameter_without_a_gradient_holds_nothing() -> None:
     a, b = parameters((10,), (20,))
-    optimizer = Cosmic([a, b])
+    optimizer = Cosmic([a, b], **FULL)
     a.grad = normal(0, 10)
     optimizer.step()
     assert optimizer.state_bytes() == tensor_bytes(optimizer) == 8 * 10 + 8
@@ -109,9 +207,13 @@ def test_what_a_budget_means(budget: int | str, expected: int) -> None:
 
 @pytest.mark.parametrize("budget", [0, 100, 5000, 20_000, "0%", "1%", "10%", "60%", "100%", "200%"])
 @pytest.mark.parametrize("gate", [None, "snr"])
-def test_a_budget_is_kept_and_used(budget: int | str, gate: str | None) -> None:
+@pytest.mark.parametrize("state_dtype", ["fp32", "u2+v4"])
+def test_a_budget_is_kept_and_used(budget: int | str, gate: str | None, state_dtype: str) -> None:
     params = parameters(*SHAPES)
-    optimizer = Cosmic(params, budget=budget, gate=gate, reallocate_every=2)
+    optimizer = Cosmic(
+        params, budget=budget, gate=gate, reallocate_every=2, state_dtype=state_dtype,
+        min_compress_size=0,
+    )  # fmt: skip
     limit = resolve_budget(budget, NUMEL)
     assert limit is not None
     gates = 32 * len(params) if gate else 0
@@ -123,13 +225,15 @@ def test_a_budget_is_kept_and_used(budget: int | str, gate: str | None) -> None:
     for step in range(5):
         take_steps(optimizer, step, step + 1)
         assert optimizer.state_bytes() == tensor_bytes(optimizer) <= limit
-    everything = 8 * NUMEL + (8 + 8) * len(params) + gates  # counters and signals
+    m, _, v = state_dtype.partition("+")
+    full = Rung(2, m, "none", v or m)
+    # counters and signals
+    everything = sum(full.nbytes(p.numel()) for p in params) + 8 * len(params) + gates
     if limit >= everything:
         assert {info.tier for info in optimizer.tiers()} == {2}
     else:
         # what is left would not lift any tensor that is still below tier 2
         left = limit - optimizer.state_bytes()
-        full = Rung(2, "fp32", "none", "fp32")
         for info in (i for i in optimizer.tiers() if i.tier < 2):
             assert full.nbytes(info.numel) - Rung(info.tier).nbytes(info.numel) > left, info
 
@@ -139,7 +243,7 @@ def test_a_budget_too_small_names_one_that_suffices(gate: str | None) -> None:
     def optimizer_with(budget: int) -> Cosmic:
         fixed, free = parameters((300, 7), (129,)), parameters((40, 40), (5,))
         groups: list[dict[str, Any]] = [{"params": fixed, "tier": 2}, {"params": free}]
-        return Cosmic(groups, budget=budget, gate=gate)
+        return Cosmic(groups, budget=budget, gate=gate, **FULL)
 
     tight = optimizer_with(1000)
     give_gradients((p for g in tight.param_groups for p in g["params"]), 0)
@@ -181,7 +285,9 @@ class Life:
         return {"params": params, "tier": tier, "state_dtype": state_dtype}
 
     def new_optimizer(self, groups: list[dict[str, Any]]) -> Cosmic:
-        return Cosmic(groups, budget=self.budget, gate=self.gate, reallocate_every=2)
+        return Cosmic(
+            groups, budget=self.budget, gate=self.gate, reallocate_every=2, min_compress_size=0
+        )
 
     @property
     def params(self) -> list[nn.Parameter]:
@@ -223,9 +329,12 @@ class Life:
         assert used <= limit
 
 
-shapes = st.lists(st.sampled_from([(1,), (), (7,), (128,), (300,), (0, 2)]), min_size=1, max_size=3)
+sizes = st.sampled_from([(1,), (), (7,), (128,), (5, 60), (0, 2)])
+shapes = st.lists(sizes, min_size=1, max_size=3)
 groups = st.tuples(
-    shapes.map(tuple), st.sampled_from([None, None, 0, 1, 2]), st.sampled_from(["fp32", "bf16"])
+    shapes.map(tuple),
+    st.sampled_from([None, None, 0, 1, 2]),
+    st.sampled_from(["fp32", "bf16", "u4+factored", "q8+q8", "u1+rowmean"]),
 )
 actions = st.one_of(
     st.tuples(st.just("add"), groups),
@@ -275,7 +384,7 @@ def test_a_budget_changed_in_mid_run_holds_at_the_next_step(
     before: int | str | None, after: int | str, nonfinite: str
 ) -> None:
     params = parameters(*[(100,)] * 5)
-    optimizer = Cosmic(params, budget=before, nonfinite=nonfinite)
+    optimizer = Cosmic(params, budget=before, nonfinite=nonfinite, **FULL)
     take_steps(optimizer, 0, 2)
     optimizer.budget = after
     take_steps(optimizer, 2, 3)
@@ -290,7 +399,7 @@ def test_a_budget_changed_in_mid_run_holds_at_the_next_step(
 @pytest.mark.parametrize("budget", [100, "25%", "1KB"])
 def test_loading_more_state_than_the_budget_holds(budget: int | str) -> None:
     """What was saved without a budget is cut down, and never stepped over it."""
-    rich, poor = (Cosmic(parameters((40, 9), (129,)), budget=b) for b in (None, budget))
+    rich, poor = (Cosmic(parameters((40, 9), (129,)), budget=b, **FULL) for b in (None, budget))
     take_steps(rich, 0, 2)
     poor.load_state_dict(rich.state_dict())
     take_steps(poor, 2, 3)
@@ -305,14 +414,14 @@ def test_loading_more_state_than_the_budget_holds(budget: int | str) -> None:
 def test_deleted_state_starts_anew(how: str) -> None:
     """``del optimizer.state[param]`` resets a parameter, as in torch.optim."""
     params, fresh_params = parameters((100,), (30,)), parameters((100,), (30,))
-    optimizer = Cosmic(params, **UNUSUAL)
+    optimizer = Cosmic(params, **UNUSUAL, **FULL)
     take_steps(optimizer, 0, 2)
     if how == "del":
         for p in params:
             del optimizer.state[p]
     else:
         optimizer.state.clear()
-    fresh = Cosmic(fresh_params, **UNUSUAL)
+    fresh = Cosmic(fresh_params, **UNUSUAL, **FULL)
     with torch.no_grad():
         for p, q in zip(params, fresh_params, strict=True):
             q.copy_(p)
@@ -324,7 +433,7 @@ def test_deleted_state_starts_anew(how: str) -> None:
 
 def test_a_slot_that_a_user_replaces_is_used() -> None:
     p, q = (nn.Parameter(normal(0, 50)) for _ in range(2))
-    optimizer, twin = Cosmic([p], **UNUSUAL), Cosmic([q], **UNUSUAL)
+    optimizer, twin = (Cosmic([param], **UNUSUAL, **FULL) for param in (p, q))
     take_steps(optimizer, 0, 2)
     take_steps(twin, 0, 2)
     moment: Tensor = optimizer.state[p]["exp_avg"]

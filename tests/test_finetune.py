@@ -269,7 +269,7 @@ def test_picture_of_a_diverged_run(tmp_path: Path) -> None:
 
 # ---- from start to end --------------------------------------------------------------------
 
-OPTIMIZER_LIST = "adamw,cosmic,cosmic:budget=25%"
+OPTIMIZER_LIST = "adamw,cosmic:state_dtype=fp32,cosmic:budget=25%"
 
 
 @dataclass(frozen=True)
@@ -353,11 +353,12 @@ def test_picture_table_and_progress(finished: Finished) -> None:
 def test_event_logs(finished: Finished) -> None:
     events: dict[str, list[dict[str, Any]]] = {
         slug: [json.loads(line) for line in (finished.out / name).read_text().splitlines()]
-        for slug in ("adamw", "cosmic", "cosmic-budget-25pct")
+        for slug in ("adamw", "cosmic-state_dtype-fp32", "cosmic-budget-25pct")
         for name in [f"{slug}.events.jsonl"]
     }
     for lines in events.values():
         assert lines[-1]["event"] == "validation"
         assert [line["step"] for line in lines if line["event"] == "loss"] == [10, 20, 30]
-    assert events["cosmic"][0]["event"] == "run"
-    assert {"run", "step", "loss", "validation"} <= {e["event"] for e in events["cosmic"]}
+    full = events["cosmic-state_dtype-fp32"]
+    assert full[0]["event"] == "run"
+    assert {"run", "step", "loss", "validation"} <= {e["event"] for e in full}

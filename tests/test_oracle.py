@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
-from itertools import product
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
@@ -12,24 +12,64 @@ import pytest
 from numpy.typing import NDArray
 
 from conftest import Runner
+from cosmic.rungs import combinations
 from helpers import SIZES, UNUSUAL
 from reference.options import Options
+from reference.storage import widen
 from reference.sums import ITEM
 from trajectories import Case, Outcome, run_cosmic, run_reference
 
+#: Shapes by what they are made for: rows that are no multiple of 16 or of a block, the fewest
+#: columns, more rows than columns and the reverse, three dimensions.
+MATRICES = {
+    "7x33": (7, 33), "131x17": (131, 17), "5x16": (5, 16), "40x300": (40, 300),
+    "3x11x20": (3, 11, 20),
+}  # fmt: skip
+
+#: Gradients by spread and pulse: numbers of a block that are all alike, or orders of magnitude
+#: apart; so small that their squares are zero; zero; and so large that a block forgets the rest.
+NUMBERS: dict[str, tuple[float, tuple[float, ...]]] = {
+    "alike": (0.0, (1.0,)), "apart": (9.0, (1.0,)), "tiny": (1.0, (1e-30,)), "zero": (1.0, (0.0,)),
+    "zero-later": (1.0, (1.0, 0.0, 0.0)), "huge": (1.0, (1e17, 1.0)),
+}  # fmt: skip
+
+#: Combinations such that every codec follows another and is followed by one.
+CHANGES = (
+    "fp32+fp32", "u4+factored", "q8+q8", "u2+v4", "bf16+rowmean", "u1+colmean", "bf16+bf16",
+    "q8+v4", "fp32+fp32",
+)  # fmt: skip
+
+SLOW = {"beta_slow": 0.999, "alpha": 3.0, "slow_warmup": 4}
+
 
 def options(**changes: Any) -> Options:
-    return Options(**{**UNUSUAL, **changes})
+    """Codecs at every size, unless ``min_compress_size`` says otherwise."""
+    return Options(**{**UNUSUAL, "min_compress_size": 0, **changes})
+
+
+def state_dtypes() -> list[str]:
+    return [f"{m}+{v}" for m, v in combinations()]
 
 
 def rungs(**changes: Any) -> dict[str, Options]:
     """Every rung of float32 arithmetic, by a name to read."""
-    dtypes = ("fp32", "bf16", "bf16+fp32", "fp32+bf16")
     found = {f"tier{t}": options(tier=t, **changes) for t in (0, 1)}
-    for dtype in dtypes:
+    for dtype in state_dtypes():
         found[dtype] = options(state_dtype=dtype, **changes)
         found[f"{dtype}+slow"] = options(state_dtype=dtype, beta_slow=0.99, **changes)
     return found
+
+
+def some(*names: str, **changes: Any) -> list[tuple[str, Options]]:
+    found = rungs(**changes)
+    return [(name, found[name]) for name in names]
+
+
+#: Every codec of either moment, in as few combinations as that takes; the last with a slow average.
+EVERY_CODEC = (
+    "fp32+fp32", "bf16+bf16", "q8+q8", "u4+v4", "fp32+rowmean", "bf16+colmean", "u2+factored",
+    "u1+v4+slow",
+)  # fmt: skip
 
 
 def cases() -> list[Case]:
@@ -37,45 +77,77 @@ def cases() -> list[Case]:
     gate = {"gate": "snr", "c_min": 0.01}
     wild = (1e-3, 1e-2, 0.1, 1.0, 10.0)  # the gate is nearly closed
     mild = (1.0, 1.3, 0.8, 1.1) * 7 + (3.0,)  # it closes in part, for spread and for the jump
-    ties = {"tier": 0, "betas": (0.0, 0.9), "weight_decay": 0.0}
-    slow = {"beta_slow": 0.999, "alpha": 3.0, "slow_warmup": 4}
-    f64 = {f"tier{t}": options(tier=t) for t in (0, 1, 2)} | {"slow": options(**slow)}
+    ties = {"tier": 0, "betas": (0.0, 0.9), "weight_decay": 0.0, "stochastic_rounding": False}
+    f64 = {f"tier{t}": options(tier=t) for t in (0, 1, 2)} | {"slow": options(**SLOW)}
     mixes = list(product(("float32", "bfloat16", "float16"), repeat=2))
+    tall, wide = (131, 17), (7, 33)
     return [
-        *(Case(f"size-{n}-{key}", numel=n, options=rung, steps=3)
-          for n in SIZES for key, rung in rungs().items()
-          if key in ("tier0", "tier1", "bf16+slow")),
-        *(Case(f"rung-{key}", options=rung, absent=(2,)) for key, rung in rungs().items()),
-        *(Case(f"maximize-{key}", options=rung, steps=3)
-          for key, rung in rungs(maximize=True).items()),
-        *(Case(f"param-{p}-grad-{g}-{key}", dtype=p, grad_dtype=g, options=rung)
-          for p, g in mixes for key, rung in rungs().items() if key in ("tier0", "tier1", "fp32")),
+        *(Case(f"size-{n}-{key}", shape=(n,), options=rung, steps=3)
+          for n in SIZES for key, rung in some("tier0", "tier1", *EVERY_CODEC)),
+        *(Case(f"rung-{key}", shape=tall, options=rung, absent=(2,))
+          for key, rung in rungs().items()),
+        *(Case(f"shape-{name}-{key}", shape=shape, options=rung, steps=4)
+          for name, shape in MATRICES.items()
+          for key, rung in some("u4+factored", "fp32+rowmean", "u2+colmean+slow", "u1+rowmean")),
+        *(Case(f"maximize-{key}", shape=wide, options=rung, steps=3)
+          for key, rung in some("tier0", "tier1", *EVERY_CODEC, maximize=True)),
+        *(Case(f"param-{p}-grad-{g}-{key}", shape=tall, dtype=p, grad_dtype=g, options=rung)
+          for p, g in mixes
+          for key, rung in some("tier0", "tier1", "fp32+fp32", "u4+factored", "q8+v4+slow")),
+        *(Case(f"to-nearest-{key}", shape=tall, dtype="bfloat16", options=rung)
+          for key, rung in some("tier0", "tier1", "bf16+bf16", "u4+factored",
+                                stochastic_rounding=False)),
         *(Case(f"{dtype}-{key}", dtype=dtype, options=rung, steps=7)
           for dtype in ("float64", "complex128") for key, rung in f64.items()),
-        *(Case(f"complex64-{key}", dtype="complex64", options=rung, steps=3)
+        *(Case(f"complex64-{key}", shape=(5, 31), dtype="complex64", options=rung, steps=3)
+          for key, rung in some("tier0", "tier1", *EVERY_CODEC)),
+        *(Case(f"special-{key}", shape=(23, 31), options=rung, special=True, steps=4)
           for key, rung in rungs().items()),
-        *(Case(f"special-{key}", options=rung, special=True) for key, rung in rungs().items()),
-        *(Case(f"special-{dtype}-{key}", dtype=dtype, options=rung, special=True)
-          for dtype in ("bfloat16", "float16") for key, rung in rungs().items()
-          if key in ("tier1", "bf16")),
-        *(Case(f"gate-{name}-{key}", options=rung, pulse=pulse, steps=30, numel=150)
+        *(Case(f"special-{dtype}-{key}", shape=tall, dtype=dtype, options=rung, special=True)
+          for dtype in ("bfloat16", "float16")
+          for key, rung in some("tier1", "bf16+bf16", "u4+factored", "u2+v4")),
+        *(Case(f"{name}-{key}", shape=wide, options=rung, spread=spread, pulse=pulse)
+          for name, (spread, pulse) in NUMBERS.items() for key, rung in some(*EVERY_CODEC)),
+        *(Case(f"gate-{name}-{key}", options=rung, pulse=pulse, steps=30, shape=(10, 17))
           for name, pulse in (("wild", wild), ("mild", mild))
-          for key, rung in rungs(**gate).items() if key in ("tier0", "tier1", "fp32", "bf16+slow")),
-        Case("gate-special", options=options(**gate), pulse=mild, steps=30, special=True),
+          for key, rung in some("tier0", "tier1", "fp32+fp32", "bf16+bf16+slow", "u4+factored",
+                                "u1+v4", **gate)),
+        Case("gate-special", options=options(state_dtype="fp32", **gate), pulse=mild, steps=30,
+             special=True),
         Case("gate-float64", dtype="float64", options=options(**gate), pulse=mild, steps=30),
         # half a unit of the last place of numbers from 1 to 2
         Case("ties-bfloat16", dtype="bfloat16", options=options(**ties, lr=2.0**-8)),
         Case("ties-float16", dtype="float16", options=options(**ties, lr=2.0**-11)),
-        Case("seed-and-index", options=options(state_dtype="bf16"), seed=2**64 - 1, index=3),
-        Case("slow-warm-up", options=options(**slow), steps=8),
-        Case("slow-warm-up-beta1-0", options=options(betas=(0.0, 0.9), **slow), steps=6),
-        Case("betas-0", options=options(betas=(0.0, 0.0))),
-        Case("betas-0-tier1", options=options(betas=(0.0, 0.0), tier=1)),
-        Case("eps-0", options=options(eps=0.0)),
+        *(Case(f"seed-and-index-{key}", shape=wide, options=rung, seed=2**64 - 1, index=3)
+          for key, rung in some(*EVERY_CODEC)),
+        Case("seed-and-index-bfloat16", dtype="bfloat16", seed=2**64 - 1, index=3,
+             options=options(tier=0), absent=(0, 2)),
+        *(Case(f"slow-warm-up-{dtype}", shape=wide, steps=8,
+               options=options(state_dtype=dtype, **SLOW))
+          for dtype in ("fp32", "u4+factored", "u1+v4")),
+        Case("slow-warm-up-beta1-0", steps=6,
+             options=options(betas=(0.0, 0.9), state_dtype="fp32", **SLOW)),
+        *(Case(f"betas-0-{key}", shape=tall, options=rung)
+          for key, rung in some("tier1", *EVERY_CODEC, betas=(0.0, 0.0))),
+        *(Case(f"eps-0-{key}", shape=tall, options=rung)
+          for key, rung in some(*EVERY_CODEC, eps=0.0)),
+        *(Case(f"eps-0-zeros-{key}", shape=wide, options=rung, pulse=(0.0, 1.0))
+          for key, rung in some(*EVERY_CODEC, eps=0.0)),
+        # decoded from one codec and encoded in another
+        *(Case(f"from-{before}-to-{after}-{beta_slow}", shape=tall, steps=4, change=(2, after),
+               index=2, options=options(state_dtype=before, beta_slow=beta_slow))
+          for beta_slow in (None, 0.99) for before, after in pairwise(CHANGES)),
         Case("decay-beyond-1", options=options(weight_decay=500.0)),
-        Case("items-2-and-a-tail", numel=2 * ITEM + 77, options=options(tier=1), steps=2),
-        Case("items-2-and-a-tail-bf16", numel=2 * ITEM + 77, options=options(state_dtype="bf16"),
-             steps=2),
+        # below min_compress_size all is kept, from it on it is compressed
+        *(Case(f"{name}-to-compress", shape=shape, steps=2,
+               options=options(state_dtype="u4+factored", min_compress_size=231))
+          for name, shape in (("too-small", (10, 23)), ("large-enough", (7, 33)))),
+        *(Case(f"items-2-and-a-tail-{key}", shape=(2 * ITEM + 77,), options=rung, steps=2)
+          for key, rung in some("tier1", *EVERY_CODEC)),
+        # items of a matrix: within a row and at the end of one, more rows than columns, the reverse
+        *(Case(f"items-{rows}x{columns}-{key}", shape=(rows, columns), options=rung, steps=3)
+          for rows, columns in ((300, 257), (3, 9001), (512, 160), (2100, 18))
+          for key, rung in some("u4+factored", "bf16+rowmean", "fp32+colmean")),
     ]  # fmt: skip
 
 
@@ -99,6 +171,11 @@ def assert_same_bits(got: NDArray[Any], want: NDArray[Any], what: str) -> None:
     )
 
 
+def test_cases_have_names_of_their_own() -> None:
+    names = [case.name for case in cases()]
+    assert len(set(names)) == len(names)
+
+
 @pytest.mark.parametrize("case", cases(), ids=lambda case: case.name)
 def test_core_equals_the_reference(case: Case, on_isa: Runner) -> None:
     got: Outcome = on_isa(run_cosmic, case)
@@ -114,15 +191,24 @@ def test_core_equals_the_reference(case: Case, on_isa: Runner) -> None:
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")], ids=str)
 @pytest.mark.parametrize("rung", rungs().values(), ids=rungs().keys())
 def test_a_bad_element_spoils_itself_only(rung: Options, bad: float, on_isa: Runner) -> None:
-    """All other elements have the bits that they have without the bad one."""
-    case = Case("clean", numel=133, steps=1, options=rung)
+    """All other elements have the bits that they have without the bad one, and codes that elements
+    share stay good for the steps that follow."""
+    case = Case("clean", shape=(7, 19), steps=1, options=rung)
     clean = on_isa(run_cosmic, case).arrays
     spoiled = on_isa(run_cosmic, replace(case, poison=bad)).arrays
     for key, array in clean.items():
-        if array.size == case.numel:
+        if array.size == case.numel and not key.startswith("decoded"):
             unsigned = f"u{array.itemsize}"
             changed = np.flatnonzero(array.view(unsigned) != spoiled[key].view(unsigned))
             assert set(changed) <= {129}, key
+
+    later = on_isa(run_cosmic, replace(case, poison=bad, steps=4)).arrays
+    assert set(np.flatnonzero(~np.isfinite(later["param"]))) <= {129}
+    shared = [key for key in later if key.endswith(("_scale", "_row", "_col"))]
+    for key in shared:
+        planes = later[key]
+        numbers = widen(planes, "bfloat16") if planes.dtype == np.uint16 else planes
+        assert np.isfinite(numbers).all(), key
 
 
 @pytest.mark.parametrize("tier", [0, 1, 2])

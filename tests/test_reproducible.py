@@ -22,8 +22,20 @@ from trajectories import SPECIAL_VALUES
 
 THREADS = (1, 2, 3, 7)
 
-#: Odd sizes, and enough elements that seven threads have work.
-SHAPES = ((130001,), (257, 65), (4097,), (1,), (127,), (0, 3), ())
+#: Odd sizes, and enough elements that seven threads have work: of a vector, and of matrices whose
+#: work items begin within rows and which are tall and wide.
+SHAPES = (
+    (70001,),
+    (257, 65),
+    (4097,),
+    (1,),
+    (127,),
+    (0, 3),
+    (),
+    (3, 41, 407),
+    (16, 17, 129),
+    (40, 1601),
+)
 
 
 def combination_options(name: str) -> dict[str, Any]:
@@ -33,23 +45,35 @@ def combination_options(name: str) -> dict[str, Any]:
     if rule == "sign":
         return {"dtype": dtype, "tier": 0}
     slow = {} if m_slow == "none" else {"beta_slow": 0.99, "slow_warmup": 3}
-    moments = {} if arithmetic == "double" else {"state_dtype": f"{m}+{v}"}
-    return {"dtype": dtype, "tier": 2, **slow, **moments}
+    moments = {} if arithmetic == "double" else {"state_dtype": f"{m}+{v}", "min_compress_size": 0}
+    return {"dtype": dtype, "tier": 2, "special": True, **slow, **moments}
 
 
 #: Options by scenario; "dtype", "steps" and "special" are of the trajectory.
 SCENARIOS: dict[str, dict[str, Any]] = {
     **{name: combination_options(name) for name in _core.combinations()},
+    "ordinary": {"state_dtype": "u4+factored"},
     "tier1": {"tier": 1},
     "bfloat16": {"dtype": torch.bfloat16, "state_dtype": "bf16"},
+    "bfloat16-tier0": {"dtype": torch.bfloat16, "tier": 0},
+    "bfloat16-to-nearest": {
+        "dtype": torch.bfloat16, "state_dtype": "u2+factored", "stochastic_rounding": False
+    },
     "float16": {"dtype": torch.float16, "tier": 1},
-    "complex64": {"dtype": torch.complex64},
-    "special": {"special": True, "state_dtype": "bf16", "beta_slow": 0.99},
-    "special-float16": {"special": True, "dtype": torch.float16},
-    "gate": {"gate": "snr", "c_min": 0.2, "steps": 26},
+    "complex64": {"dtype": torch.complex64, "state_dtype": "fp32"},
+    "complex64-compressed": {"dtype": torch.complex64, "state_dtype": "q8+factored"},
+    "special-float16": {"special": True, "dtype": torch.float16, "state_dtype": "fp32"},
+    "special-bfloat16": {"special": True, "dtype": torch.bfloat16, "state_dtype": "u4+v4"},
+    "gate": {"gate": "snr", "c_min": 0.2, "steps": 26, "state_dtype": "fp32"},
+    "gate-compressed": {"gate": "snr", "c_min": 0.2, "steps": 26, "state_dtype": "u4+factored"},
     "gate-tier1-double": {"gate": "snr", "tier": 1, "dtype": torch.float64, "steps": 26},
-    "budget": {"budget": "15%", "reallocate_every": 3, "steps": 10, "gate": "snr"},
-}
+    "budget": {
+        "budget": "15%", "reallocate_every": 3, "steps": 10, "gate": "snr", "state_dtype": "fp32"
+    },
+    "budget-compressed": {
+        "budget": "4%", "reallocate_every": 3, "steps": 10, "state_dtype": "u2+factored"
+    },
+}  # fmt: skip
 
 
 def make(scenario: str, split: int = 1) -> Cosmic:
@@ -64,23 +88,23 @@ def make(scenario: str, split: int = 1) -> Cosmic:
     return Cosmic(groups, **{**UNUSUAL, **options}, seed=99)
 
 
-def gradient(param: nn.Parameter, index: int, step: int, special: bool) -> Tensor | None:
+@cache
+def gradient(index: int, step: int, dtype: torch.dtype, special: bool) -> Tensor | None:
     """The tensors have gradients of sizes of their own, which grow and shrink."""
     if (index + step) % 5 == 4:
         return None
     scale = 10.0 ** ((3 * index + step) % 4 - 3)
-    g = normal(1000 * step + index, *param.shape, dtype=param.dtype, scale=scale)
-    if special and g.numel() > 100:
+    g = normal(1000 * step + index, *SHAPES[index], dtype=dtype, scale=scale)
+    if special and g.numel() > 100 and (index + step) % 2:
         values = torch.tensor(SPECIAL_VALUES, dtype=torch.float64).to(g.dtype)
         g.view(-1)[3 : 3 + len(values)] = values
     return g
 
 
-@cache
 def gradients(scenario: str, step: int) -> list[Tensor | None]:
-    params = make(scenario).param_groups[0]["params"]
-    special = SCENARIOS[scenario].get("special", False)
-    return [gradient(p, k, step, special) for k, p in enumerate(params)]
+    options = SCENARIOS[scenario]
+    dtype, special = options.get("dtype", torch.float32), options.get("special", False)
+    return [gradient(k, step, dtype, special) for k in range(len(SHAPES))]
 
 
 def run(optimizer: Cosmic, scenario: str, first: int, last: int) -> Cosmic:
@@ -127,7 +151,21 @@ def test_bits_do_not_depend_on_the_split_into_groups(scenario: str, split: int) 
     assert fingerprint(scenario, 2, split) == expected(scenario)
 
 
-@pytest.mark.parametrize("scenario", ["float adam bf16 none bf16", "budget"])
+@pytest.mark.parametrize("name", _core.combinations())
+def test_a_scenario_runs_its_combination(name: str) -> None:
+    """What the tests above compare is what its name says."""
+    _, rule, m, m_slow, v = name.split()
+    rung = "tier0"
+    if rule == "adam":
+        rung = f"tier2:{m}+{v}" + ("" if m_slow == "none" else "+slow")
+    held = {info.rung for info in run(make(name), name, 0, 2).tiers()}
+    assert rung in held, held
+
+
+@pytest.mark.parametrize(
+    "scenario",
+    ["ordinary", "float adam bf16 none bf16", "bfloat16-tier0", "budget", "budget-compressed"],
+)
 def test_bits_depend_on_seed_and_gradient(scenario: str) -> None:
     """What the tests above compare does change when it should."""
     other_seed = make(scenario)

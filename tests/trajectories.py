@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import warnings
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cosmic import Cosmic
+from cosmic.state import decoded_moments
 from helpers import normal, real_dtype_name, set_gradient, stored
 from reference.options import Options
 from reference.tensor import ReferenceTensor
@@ -28,45 +30,58 @@ class Case:
     """A parameter, its options and what its gradients are.
 
     Attributes:
+        spread: power that magnitudes of the gradient's numbers are raised to: 0 makes all of them
+            1, 4 makes them differ by orders of magnitude.
         absent: steps without a gradient.
         special: every second step's gradient holds SPECIAL_VALUES.
         poison: value of element 129 of every gradient.
+        change: a step, and the ``state_dtype`` from it on.
         pulse: what the gradients of successive steps are multiplied with, over and over.
     """
 
     name: str
-    numel: int = 300
+    shape: tuple[int, ...] = (300,)
     dtype: str = "float32"
     grad_dtype: str | None = None
     steps: int = 5
     absent: tuple[int, ...] = ()
     special: bool = False
     poison: float | None = None
+    spread: float = 1.0
     pulse: tuple[float, ...] = (1.0,)
+    change: tuple[int, str] | None = None
     seed: int = 0
     index: int = 0
     options: Options = field(default_factory=Options)
 
+    @property
+    def numel(self) -> int:
+        return math.prod(self.shape)
+
     def param(self) -> Tensor:
-        return normal(7, self.numel, dtype=getattr(torch, self.dtype))
+        return normal(7, *self.shape, dtype=getattr(torch, self.dtype))
 
     def gradient(self, step: int) -> Tensor | None:
         if step in self.absent:
             return None
-        dtype = getattr(torch, self.grad_dtype or self.dtype)
         scale = self.pulse[step % len(self.pulse)]
-        gradient = normal(100 + step, self.numel, dtype=dtype, scale=scale)
+        dtype = getattr(torch, self.grad_dtype or self.dtype)
+        gradient = normal(100 + step, *self.shape, dtype=dtype, scale=scale)
+        if self.spread != 1.0:
+            gradient = gradient.sign() * gradient.abs() ** self.spread
+        flat = gradient.view(-1)
         if self.special and step % 2:
             values = torch.tensor(SPECIAL_VALUES, dtype=torch.float64).to(gradient.dtype)
-            gradient[5 : 5 + len(values)] = values
+            flat[5 : 5 + len(values)] = values
         if self.poison is not None:
-            gradient[129] = self.poison
+            flat[129] = self.poison
         return gradient
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A parameter and its state after a trajectory, flat, and what the last step reported."""
+    """A parameter, its state and its moments as they decode, flat, after a trajectory; and what the
+    last step reported."""
 
     arrays: dict[str, NDArray[Any]]
     stats: dict[str, float]
@@ -81,26 +96,41 @@ def run_cosmic(case: Case) -> Outcome:
         if case.special or case.poison is not None:
             warnings.simplefilter("ignore", RuntimeWarning)
         for step in range(case.steps):
+            if case.change and case.change[0] == step:
+                optimizer.param_groups[0]["state_dtype"] = case.change[1]
             set_gradient(param, case.gradient(step))
             optimizer.step()
     state = optimizer.state[param]
+    decoded: dict[str, Tensor] = {}
+    if "exp_avg" in state and state["exp_avg"].dtype != torch.float64:
+        decoded = decoded_moments(param, state, optimizer.param_groups[0])
     arrays = {key: stored(value) for key, value in state.items() if isinstance(value, Tensor)}
+    arrays.update({f"decoded {key}": stored(value) for key, value in decoded.items()})
     return Outcome({"param": stored(param), **arrays}, optimizer.stats()[0])
 
 
 def run_reference(case: Case) -> Outcome:
     """The same in NumPy."""
     dtype = real_dtype_name(getattr(torch, case.dtype))
+    sizes = (*case.shape, 2) if case.dtype.startswith("complex") else case.shape
     tensor = ReferenceTensor(
-        stored(case.param()), dtype, case.options, index=case.index, seed=case.seed
+        stored(case.param()), dtype, case.options, sizes=sizes, index=case.index, seed=case.seed
     )
     for step in range(case.steps):
         gradient = case.gradient(step)
+        if case.change and case.change[0] == step:
+            assert gradient is not None
+            tensor.change(replace(case.options, state_dtype=case.change[1]), stored(gradient))
         if gradient is None:
             tensor.step(None)
         else:
             tensor.step(stored(gradient), real_dtype_name(gradient.dtype))
-    arrays: dict[str, NDArray[Any]] = {"param": tensor.stored, **tensor.moments}
+    arrays: dict[str, NDArray[Any]] = {"param": tensor.stored}
+    if tensor.history:
+        arrays.update(tensor.history.tensors)
+        if dtype != "float64":
+            moments = tensor.history.decoded(tensor.steps)
+            arrays.update({f"decoded {key}": value for key, value in moments.items()})
     if case.options.tier > 0:
         arrays["step"] = np.array([tensor.steps])
     if case.options.tier == 1:

@@ -20,15 +20,15 @@ struct Geometry {
   WalkOrder order;
 };
 
-Geometry geometry_of(const py::object &param) {
+Geometry geometry_of(const py::object &param, const std::string &name = "param") {
   Geometry out;
-  out.view = read_tensor(param.ptr(), "param");
+  out.view = read_tensor(param.ptr(), name);
   out.order = walk_order(out.view);
   return out;
 }
 
-py::object matrix_of(const py::object &param) {
-  const Geometry g = geometry_of(param);
+py::object matrix_of(const py::object &param, const std::string &name) {
+  const Geometry g = geometry_of(param, name);
   const MatrixShape shape = matrix_shape(g.view, g.order);
   return shape ? py::object(py::make_tuple(shape.rows, shape.columns)) : py::none();
 }
@@ -48,7 +48,8 @@ py::object walk_of(const py::object &param) {
 
 bool gradient_keeps_columns(const py::object &param, const py::object &gradient) {
   const Geometry g = geometry_of(param);
-  const TensorView view = read_tensor(gradient.ptr(), "gradient");
+  const py::object plain = resolved(gradient, false);
+  const TensorView view = read_tensor(plain.ptr(), "gradient");
   if (!view.same_sizes(g.view) || view.dtype == DType::f64) return false; // the step will say so
   return keeps_columns({view.data, view.dtype, walk_along(view, g.order)},
                        matrix_shape(g.view, g.order));
@@ -73,7 +74,7 @@ py::list layout(const std::string &codec, bool second_moment, int64_t numel,
 void register_layout(py::module_ &m) {
   m.def("slot_layout", &layout, py::arg("codec"), py::arg("second_moment"), py::arg("numel"),
         py::arg("matrix"));
-  m.def("matrix_shape", &matrix_of, py::arg("param"));
+  m.def("matrix_shape", &matrix_of, py::arg("param"), py::arg("name"));
   m.def("walk_order", &walk_of, py::arg("param"));
   m.def("keeps_columns", &gradient_keeps_columns, py::arg("param"), py::arg("gradient"));
 }

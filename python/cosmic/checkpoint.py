@@ -69,7 +69,7 @@ def _restored(member: Member, group: Group, saved: State) -> State:
     except ValueError as error:
         raise ValueError(f"the state of {label}: {error}") from None
     try:
-        entries = rung.entries(Geometry.of(param))
+        entries = rung.entries(Geometry.of(param, label))
     except ValueError as error:
         raise ValueError(f"{label}: {error}") from None
     for key in entries:

@@ -124,7 +124,8 @@ def _direction(param: Tensor, old: State) -> str:
         return held
     if param.grad is None:
         return "rowmean"
-    columns = _core.keeps_columns(real_view(param.detach()), real_view(param.grad.detach()))
+    gradient = real_view(param.grad.detach().resolve_conj())
+    columns = _core.keeps_columns(real_view(param.detach()), gradient)
     return "colmean" if columns else "rowmean"
 
 
@@ -202,7 +203,7 @@ def compile_plan(
 
 def _alive(member: Member, group: Group, old: State, budgeted: bool) -> _Live:
     check_param(member.param, member.label)
-    geometry = Geometry.of(member.param)
+    geometry = Geometry.of(member.param, member.label)
     ladder = _ladder(member, geometry, group, old, budgeted)
     return _Live(member, geometry, ladder, group["gate"] is not None, old)
 

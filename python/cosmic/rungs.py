@@ -34,10 +34,10 @@ class Geometry(NamedTuple):
     matrix: tuple[int, int] | None
 
     @classmethod
-    def of(cls, param: Tensor) -> Geometry:
-        """The geometry of a parameter; a complex one counts twice."""
+    def of(cls, param: Tensor, label: str = "the parameter") -> Geometry:
+        """The geometry of a parameter, which errors call ``label``; a complex one counts twice."""
         numel = 2 * param.numel() if param.is_complex() else param.numel()
-        return cls(numel, _core.matrix_shape(param.detach()))
+        return cls(numel, _core.matrix_shape(param.detach(), label))
 
 
 def combinations() -> list[tuple[str, str]]:

@@ -6,7 +6,10 @@ NumPy never contracts a multiplication and an addition into one rounding, and ne
 
 - ``adam``, ``sign``: the rules. ``ademamix``: the schedules of the slow average.
 - ``scalar_sign``, ``snr_gate``: the scalars that a step leaves for the next one.
-- ``random_bits``, ``storage``: how numbers lie in memory between two steps.
+- ``codec``: what a codec is; ``codecs``: all of them by name. ``plain``; ``blockwise`` with
+  ``signed_levels``, ``midrise`` and ``aligned_bits`` over ``packed``; ``factored`` over ``matrix``.
+- ``history``: a tensor's moments and how a step decodes and encodes them.
+- ``random_bits``, ``storage``: random numbers from a counter, types of stored numbers.
 - ``sums``: sums in a fixed order. ``quantization``: plain 4 and 8 bit integers.
 - ``tensor``: all of it put together, one tensor at a time.
 """

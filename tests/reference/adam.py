@@ -17,11 +17,22 @@ Array = NDArray[Any]
 
 @dataclass
 class Moments:
-    """Decoded state of one tensor, in the type of the arithmetic."""
+    """State of one tensor in the type of the arithmetic, one number an element."""
 
     m: Array
     v: Array
-    slow: Array | None
+    slow: Array | None = None
+
+
+def v_scale(options: Options, t: int) -> float:
+    """Bias correction of sqrt(v) at step ``t``; at step 0, before there is any state, it is 1."""
+    return 1.0 / math.sqrt(1.0 - integer_power(options.betas[1], t)) if t > 0 else 1.0
+
+
+def denominator(roots: Array, options: Options, t: int) -> Array:
+    """What step ``t`` divides its update by; ``roots`` are those of v."""
+    real = roots.dtype.type
+    return np.asarray(roots * real(v_scale(options, t)) + real(options.eps))
 
 
 def update_scale(options: Options, t: int, gate: float) -> float:
@@ -32,23 +43,29 @@ def update_scale(options: Options, t: int, gate: float) -> float:
     return gate / (1.0 - integer_power(options.betas[0], t))
 
 
+def decays(options: Options, t: int) -> tuple[float, float, float]:
+    """What m, the slow average and v are multiplied with at step ``t``."""
+    beta1, beta2 = options.betas
+    beta_slow = 0.0 if options.beta_slow is None else ademamix.schedule(options, t)[1]
+    return beta1, beta_slow, beta2
+
+
 def step(
-    p: Array, g: Array, old: Moments, options: Options, t: int, gate: float
+    p: Array, g: Array, decayed: Moments, options: Options, t: int, gate: float
 ) -> tuple[Array, Moments, Array]:
-    """Step number ``t`` (from 1): the new parameter, the new moments, the update ``u``."""
+    """Step number ``t`` (from 1) from moments that are multiplied with their decay already: the
+    new parameter, the new moments, the update ``u``."""
     real = p.dtype.type
     beta1, beta2 = options.betas
-    gradient1 = options.direction * (1.0 - beta1)
-    m = real(beta1) * old.m + real(gradient1) * g
-    v = real(beta2) * old.v + real(1.0 - beta2) * g * g
+    m = decayed.m + real(options.direction * (1.0 - beta1)) * g
+    v = decayed.v + real(1.0 - beta2) * g * g
     slow, numerator = None, m
     if options.beta_slow is not None:
-        assert old.slow is not None
+        assert decayed.slow is not None
         alpha, beta_slow = ademamix.schedule(options, t)
-        slow = real(beta_slow) * old.slow + real(options.direction * (1.0 - beta_slow)) * g
+        slow = decayed.slow + real(options.direction * (1.0 - beta_slow)) * g
         m_scale = 1.0 / (1.0 - integer_power(beta1, t))
         numerator = real(m_scale) * m + real(alpha) * slow
-    v_scale = 1.0 / math.sqrt(1.0 - integer_power(beta2, t))
-    u = numerator / (np.sqrt(v) * real(v_scale) + real(options.eps))
+    u = numerator / denominator(np.sqrt(v), options, t)
     new_p = real(options.decay) * p - real(options.lr * update_scale(options, t, gate)) * u
     return new_p, Moments(m, v, slow), u

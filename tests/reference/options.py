@@ -19,6 +19,8 @@ class Options:
     beta_slow: float | None = None
     alpha: float = 5.0
     slow_warmup: int | None = None
+    min_compress_size: int = 4096
+    stochastic_rounding: bool = True
 
     @property
     def direction(self) -> float:

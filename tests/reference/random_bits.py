@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 BLOCK = 128
 WEYL = 0x9E3779B9  # 2^32 / golden ratio
 MASK32, MASK64 = 2**32 - 1, 2**64 - 1
+PARAM_SLOT = 3  # of the parameter itself, after m, m_slow and v
 
 
 def hash32(x: int) -> int:
@@ -29,13 +30,29 @@ def tensor_key(seed: int, step: int, index: int) -> int:
     return (x ^ (x >> 31)) >> 32
 
 
+def slot_keys(key: int, slot: int, numel: int) -> NDArray[np.uint64]:
+    """One hash for each block of a tensor with this key."""
+    blocks = range(-(-numel // BLOCK))
+    block_keys = (hash32(key ^ (b & MASK32) ^ ((b >> 32) * WEYL & MASK32)) for b in blocks)
+    keys = [hash32((block_key + slot * WEYL) & MASK32) for block_key in block_keys]
+    return np.array(keys, np.uint64).reshape(-1, 1)
+
+
+def bits_of(keys: NDArray[np.uint64]) -> NDArray[np.uint32]:
+    """32 random bits an element, (blocks, 128): a Weyl sequence along each block."""
+    lanes = np.arange(BLOCK, dtype=np.uint64)
+    return ((keys + lanes * np.uint64(WEYL)) & np.uint64(MASK32)).astype(np.uint32)
+
+
 def element_bits(key: int, slot: int, numel: int) -> NDArray[np.uint32]:
-    """32 random bits an element: one hash a block and slot, then a Weyl sequence along it."""
-    bits = np.empty(numel, np.uint32)
-    for first in range(0, numel, BLOCK):
-        block = first // BLOCK
-        block_key = hash32(key ^ (block & MASK32) ^ ((block >> 32) * WEYL & MASK32))
-        slot_key = hash32((block_key + slot * WEYL) & MASK32)
-        for lane in range(min(BLOCK, numel - first)):
-            bits[first + lane] = (slot_key + lane * WEYL) & MASK32
-    return bits
+    """32 random bits for each element of a tensor, flat."""
+    return bits_of(slot_keys(key, slot, numel)).reshape(-1)[:numel]
+
+
+def uniform(keys: NDArray[np.uint64], bits: int) -> NDArray[np.float32]:
+    """Numbers in [0, 1) of that many bits, (blocks, 128): the upper bits of the golden ratio, made
+    odd, step a Weyl sequence of their own length."""
+    step = WEYL >> (32 - bits) | 1
+    lanes = np.arange(BLOCK, dtype=np.uint64)
+    fractions = (keys + lanes * np.uint64(step)) % np.uint64(2**bits)
+    return (fractions / 2.0**bits).astype(np.float32)

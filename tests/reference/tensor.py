@@ -1,23 +1,24 @@
-"""One tensor stepped by the reference: decode, rule, encode, statistics for the next step."""
+"""One tensor stepped by the reference: rule, state, rounding, statistics for the next step."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import adam, scalar_sign, sign
+from .history import History
+from .matrix import Matrix
 from .options import Options
-from .random_bits import element_bits, tensor_key
+from .random_bits import PARAM_SLOT, element_bits, tensor_key
 from .snr_gate import Gate
 from .storage import narrow, narrow_stochastic, widen
-from .sums import ordered_sum
+from .sums import ITEM, ordered_sum
 
 Array = NDArray[Any]
-_SLOTS = ("exp_avg", "exp_avg_slow", "exp_avg_sq")  # their places are the random bits' slot number
-_STORAGE = {"fp32": "float32", "bf16": "bfloat16"}
 
 
 class ReferenceTensor:
@@ -26,47 +27,60 @@ class ReferenceTensor:
     Args:
         stored: elements as ``storage.STORED`` says; complex ones as pairs of real ones.
         dtype: torch's name of the real dtype.
+        sizes: of the dimensions, in the order of the walk; one dimension if not given.
         index: of the parameter in the optimizer.
     """
 
     def __init__(
-        self, stored: Array, dtype: str, options: Options, *, index: int = 0, seed: int = 0
+        self,
+        stored: Array,
+        dtype: str,
+        options: Options,
+        *,
+        sizes: Sequence[int] | None = None,
+        index: int = 0,
+        seed: int = 0,
     ) -> None:
         self.stored = stored.copy()
         self.dtype = dtype
         self.options = options
+        self.matrix = Matrix.of(sizes or (stored.size,))
         self.index = index
         self.seed = seed
-        self.steps = 0
+        self.optimizer_steps = 0
+        self.steps = 0  # of this tensor
+        self.history: History | None = None  # from the first gradient on, on tier 2
         self.gate = Gate()
         self.averages = [0.0, 0.0]
         self.mean_abs_gradient = 0.0
         self.update_rms = 0.0
-        m, _, v = options.state_dtype.partition("+")
-        codecs = {"exp_avg": m, "exp_avg_slow": m, "exp_avg_sq": v or m}
-        if options.beta_slow is None:
-            del codecs["exp_avg_slow"]
-        #: storage of every moment, by the key that it has in ``optimizer.state``
-        self.formats = {
-            key: "float64" if dtype == "float64" else _STORAGE[codec]
-            for key, codec in codecs.items()
-            if options.tier == 2
-        }
-        zeros = np.zeros(stored.size, widen(stored[:0], dtype).dtype)
-        self.moments = {key: narrow(zeros, form) for key, form in self.formats.items()}
 
     def step(self, gradient: Array | None, dtype: str | None = None) -> None:
         """One step; ``dtype`` is the gradient's where it is not the parameter's."""
-        if gradient is None:
+        if gradient is not None:
+            with np.errstate(all="ignore"):
+                self._step(widen(gradient, dtype or self.dtype))
+        self.optimizer_steps += 1
+
+    def change(self, options: Options, first_gradient: Array) -> None:
+        """Go on with other options, as from the next step on; its gradient decides the codecs."""
+        old, self.options = self.history, options
+        if old is None:
             return
         with np.errstate(all="ignore"):
-            self._step(widen(gradient, dtype or self.dtype))
+            self.history = History(options, widen(first_gradient, self.dtype), self.matrix)
+            key = tensor_key(self.seed, self.steps, self.index)
+            self.history.take(old.decoded(self.steps), self.steps, key)
 
     def _step(self, g: Array) -> None:
         p, options = widen(self.stored, self.dtype), self.options
         gate = self.gate.factor if options.gate else 1.0
+        # a tensor without a counter of its own takes its random bits by the optimizer's
+        counter = self.optimizer_steps if options.tier == 0 else self.steps
+        key = tensor_key(self.seed, counter, self.index)
         if options.tier == 2:
-            new_p, u = self._adam(p, g, gate)
+            self.history = self.history or History(options, g, self.matrix)
+            new_p, u = self.history.step(p, g, self.steps + 1, gate, key)
             scale = adam.update_scale(options, self.steps + 1, gate)
         else:
             magnitude = 1.0
@@ -74,29 +88,18 @@ class ReferenceTensor:
                 magnitude = scalar_sign.magnitude(self.averages, options, self.steps)
             new_p, u = sign.step(p, g, options, magnitude, gate)
             scale = sign.update_scale(options, magnitude, gate)
-        self.stored = narrow(new_p, self.dtype)
+        if self.dtype == "bfloat16" and options.stochastic_rounding:
+            self.stored = narrow_stochastic(new_p, element_bits(key, PARAM_SLOT, p.size))
+        else:
+            self.stored = narrow(new_p, self.dtype)
         self._observe(g, u, scale)
-
-    def _adam(self, p: Array, g: Array, gate: float) -> tuple[Array, Array]:
-        decoded = {key: widen(self.moments[key], form) for key, form in self.formats.items()}
-        old = adam.Moments(decoded["exp_avg"], decoded["exp_avg_sq"], decoded.get("exp_avg_slow"))
-        new_p, new, u = adam.step(p, g, old, self.options, self.steps + 1, gate)
-        values = {"exp_avg": new.m, "exp_avg_slow": new.slow, "exp_avg_sq": new.v}
-        key = tensor_key(self.seed, self.steps, self.index)
-        for name, form in self.formats.items():
-            value = values[name]
-            assert value is not None
-            if form == "bfloat16":
-                bits = element_bits(key, _SLOTS.index(name), value.size)
-                self.moments[name] = narrow_stochastic(value, bits)
-            else:
-                self.moments[name] = value
-        return new_p, u
 
     def _observe(self, g: Array, u: Array, scale: float) -> None:
         count = max(g.size, 1)
-        self.mean_abs_gradient = ordered_sum(np.abs(g)) / count
-        self.update_rms = math.sqrt(ordered_sum(u * u) / count) * scale
+        matrix = self.history.matrix if self.history else None
+        item = matrix.item if matrix else ITEM
+        self.mean_abs_gradient = ordered_sum(np.abs(g), item) / count
+        self.update_rms = math.sqrt(ordered_sum(u * u, item) / count) * scale
         if self.options.tier == 1:
             self.averages = scalar_sign.observe(self.averages, self.options, self.mean_abs_gradient)
         if self.options.gate:
