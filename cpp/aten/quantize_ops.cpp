@@ -84,14 +84,13 @@ std::tuple<Tensor, Tensor> packed(const TensorView &view, const Operand &from,
   const std::vector<int64_t> bytes{packed_code_bytes(count, codec)}, words{packed_words(count)};
   Tensor codes = torch::stable::empty(bytes, ScalarType::Byte);
   Tensor scales = torch::stable::empty(words, word_type(codec));
-  const int64_t bad =
-      pack(from, count, codec, static_cast<uint64_t>(seed),
-           static_cast<uint8_t *>(codes.mutable_data_ptr()), scales.mutable_data_ptr(),
-           torch_threads());
+  const int64_t bad = pack(from, count, codec, static_cast<uint64_t>(seed),
+                           static_cast<uint8_t *>(codes.mutable_data_ptr()),
+                           scales.mutable_data_ptr(), torch_threads());
   if (bad >= 0)
-    throw Error(ErrorKind::value, "x[" + index_text(view, bad) + "] has no code: codec " + name +
-                                      (codec.nonnegative ? " stores finite numbers >= 0"
-                                                         : " stores finite numbers"));
+    throw Error(ErrorKind::value,
+                "x[" + index_text(view, bad) + "] has no code: codec " + name +
+                    (codec.nonnegative ? " stores finite numbers >= 0" : " stores finite numbers"));
   return std::make_tuple(codes, scales);
 }
 

@@ -12,11 +12,19 @@ namespace cosmic {
 
 namespace {
 
-constexpr const char *kKeys[] = {"lr",        "betas", "eps",         "weight_decay", "maximize",
-                                 "beta_slow", "alpha", "slow_warmup", "c_min",
-                                 "stochastic_rounding"};
+constexpr const char *kKeys[] = {
+    "lr",        "betas", "eps",         "weight_decay", "maximize",
+    "beta_slow", "alpha", "slow_warmup", "c_min",        "stochastic_rounding"};
 enum Key {
-  kLr, kBetas, kEps, kWeightDecay, kMaximize, kBetaSlow, kAlpha, kSlowWarmup, kCMin,
+  kLr,
+  kBetas,
+  kEps,
+  kWeightDecay,
+  kMaximize,
+  kBetaSlow,
+  kAlpha,
+  kSlowWarmup,
+  kCMin,
   kStochasticRounding
 };
 

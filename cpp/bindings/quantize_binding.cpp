@@ -58,8 +58,7 @@ int64_t pack_tensor(const py::object &from, const std::string &name, uint64_t se
   const Operand operand = operand_by_index(view, "tensor");
   auto *code_data = static_cast<uint8_t *>(
       output(codes, kUnsignedCode, 8, packed_code_bytes(count, codec), "codes"));
-  void *word_data =
-      output(words, codec.word_code, codec.word_bits, packed_words(count), "scales");
+  void *word_data = output(words, codec.word_code, codec.word_bits, packed_words(count), "scales");
   const py::gil_scoped_release released;
   return pack(operand, count, codec, seed, code_data, word_data, threads);
 }

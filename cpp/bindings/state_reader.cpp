@@ -47,9 +47,7 @@ public:
   }
 
 private:
-  std::string what(const std::string &key) const {
-    return "state '" + key + "' of " + row_.name;
-  }
+  std::string what(const std::string &key) const { return "state '" + key + "' of " + row_.name; }
 
   void *plane(const std::string &key, const std::string &codec, const Plane &plane) const {
     if (!state_.contains(key.c_str())) throw Error(ErrorKind::value, what(key) + " is missing");
@@ -64,9 +62,8 @@ private:
             const std::string &needed) const {
     const RawTensor tensor = read_raw(py::object(state_[key.c_str()]).ptr(), what(key));
     if (tensor.code != code || tensor.bits != bits || tensor.numel != count || !tensor.contiguous)
-      throw Error(ErrorKind::value,
-                  what(key) + " has another dtype or size than its rung needs: " + needed +
-                      ", contiguous");
+      throw Error(ErrorKind::value, what(key) + " has another dtype or size than its rung needs: " +
+                                        needed + ", contiguous");
     return tensor.data;
   }
 
@@ -87,8 +84,8 @@ void bind_state(Row &row, const py::dict &state, const SlotCodecs &codecs, const
   read.slot("exp_avg_sq", codecs.v, true, row.v);
   read.matrix(codecs.v);
   row.step = static_cast<int64_t *>(read.scalars("step", kIntCode, 1));
-  row.magnitude = static_cast<double *>(
-      read.scalars("magnitude", kFloatCode, scalar_magnitude::kStateSize));
+  row.magnitude =
+      static_cast<double *>(read.scalars("magnitude", kFloatCode, scalar_magnitude::kStateSize));
   row.gate = static_cast<double *>(read.scalars("gate", kFloatCode, snr::kStateSize));
   row.signal = static_cast<double *>(read.scalars("signal", kFloatCode, 1));
   if (row.rule != Rule::sign && !row.step)

@@ -10,14 +10,12 @@ namespace cosmic::COSMIC_TARGET {
 
 // Keeps infinities and turns every NaN into a quiet one, which the addition could carry to zero.
 COSMIC_INLINE I32 float_to_bf16(F32 value, I32 rounding) {
-  const I32 bits = as_int(value);
-  const I32 rounded = shift_right<16>(bits + rounding);
-  const I32 magnitude = bits & I32::splat(0x7fffffff);
-  return where_greater(magnitude, I32::splat(0x7f800000), I32::splat(0x7fc0), rounded);
+  const I32 rounded = shift_right<16>(as_int(value) + rounding);
+  return where_nan(value, I32::splat(0x7fc0), rounded);
 }
 
 struct Bf16 {
-  static constexpr bool kPresent = true, kStaged = false, kUpdateUnits = false;
+  static constexpr bool kPresent = true, kCompressed = true, kStaged = false, kUpdateUnits = false;
   static constexpr int kPlanes = 1;
   using Summary = Nothing;
   static constexpr int64_t bytes(int /*plane*/, int64_t numel) { return numel * 2; }
@@ -40,7 +38,10 @@ struct Bf16 {
   template <int i> COSMIC_METHOD void store(Group<i>, const F32 &value) {
     store_u16(at + i * kLanes, float_to_bf16(value, shift_right<16>(random_lanes(key, i))));
   }
-  template <bool kTail> COSMIC_METHOD Nothing measure(const Planes &, int64_t, const BlockContext &, int64_t) { return {}; }
+  template <bool kTail>
+  COSMIC_METHOD Nothing measure(const Planes &, int64_t, const BlockContext &, int64_t) {
+    return {};
+  }
   COSMIC_METHOD static void encode(const Planes &, int64_t, const BlockRandom &, int, const float *,
                                    Nothing, int64_t) {}
 };

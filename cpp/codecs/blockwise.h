@@ -10,7 +10,7 @@
 namespace cosmic::COSMIC_TARGET {
 
 template <class Format> struct Blockwise {
-  static constexpr bool kPresent = true, kStaged = true;
+  static constexpr bool kPresent = true, kCompressed = true, kStaged = true;
   static constexpr bool kUpdateUnits = Format::kUpdateUnits;
   static constexpr int kPlanes = 2;
   using Word = typename Format::Word;
@@ -38,9 +38,9 @@ template <class Format> struct Blockwise {
     statistics.see(value);
   }
 
-  template <bool kTail>
-  COSMIC_METHOD Summary measure(const Planes &planes, int64_t block, const BlockContext &context,
-                                int64_t count) const {
+  template <bool kTail> COSMIC_METHOD Summary measure(const Planes &planes, int64_t block,
+                                                      const BlockContext &context,
+                                                      int64_t count) const {
     const Summary summary = statistics.summary();
     if (!kTail && __builtin_expect(Format::ordinary(summary), 1)) return summary;
     return mended(planes, block, context, values, count);
@@ -49,8 +49,7 @@ template <class Format> struct Blockwise {
   COSMIC_METHOD static void encode(const Planes &planes, int64_t block, const BlockRandom &random,
                                    int slot, const float *values, Summary summary, int64_t count) {
     Codes<Format::kBits> codes = Codes<Format::kBits>::none();
-    *word_at(planes, block) =
-        Format::encode(values, summary, count, random.slot_key(slot), codes);
+    *word_at(planes, block) = Format::encode(values, summary, count, random.slot_key(slot), codes);
     codes.store(codes_at(planes, block));
   }
 
@@ -69,9 +68,8 @@ private:
                                                   int64_t count) {
     const Blockwise old(planes, block, context, 0, 1.0f, values);
     alignas(64) float before[kBlock];
-    for_each_group([&](auto group) {
-      old.reader.at(group).store(before + decltype(group)::index * kLanes);
-    });
+    for_each_group(
+        [&](auto group) { old.reader.at(group).store(before + decltype(group)::index * kLanes); });
     for (int64_t k = 0; k < count; ++k) values[k] = Format::mend(values[k], before[k]);
     for (int64_t k = count; k < kBlock; ++k) values[k] = Format::padding(values);
     typename Format::Statistics statistics;

@@ -13,7 +13,7 @@
 namespace cosmic::COSMIC_TARGET {
 
 struct Factored {
-  static constexpr bool kPresent = true, kStaged = false, kUpdateUnits = false;
+  static constexpr bool kPresent = true, kCompressed = true, kStaged = false, kUpdateUnits = false;
   static constexpr int kPlanes = 0;
   using Summary = Nothing; // the planes are the plan's to read and write
   static constexpr int64_t bytes(int /*plane*/, int64_t /*numel*/) { return 0; }
@@ -68,7 +68,8 @@ struct Factored {
     }
   }
 
-  template <bool kTail> COSMIC_METHOD Nothing measure(const Planes &, int64_t, const BlockContext &, int64_t) {
+  template <bool kTail>
+  COSMIC_METHOD Nothing measure(const Planes &, int64_t, const BlockContext &, int64_t) {
     lanes.store(matrix.row_lanes);
     return {};
   }

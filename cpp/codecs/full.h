@@ -7,7 +7,7 @@
 namespace cosmic::COSMIC_TARGET {
 
 template <class Real> struct Full {
-  static constexpr bool kPresent = true, kStaged = false, kUpdateUnits = false;
+  static constexpr bool kPresent = true, kCompressed = false, kStaged = false, kUpdateUnits = false;
   static constexpr int kPlanes = 1;
   using Summary = Nothing;
   static constexpr int64_t bytes(int /*plane*/, int64_t numel) {
@@ -30,7 +30,10 @@ template <class Real> struct Full {
   template <int i> COSMIC_METHOD void store(Group<i>, const Lanes<Real> &value) {
     value.store(at + i * kLanes);
   }
-  template <bool kTail> COSMIC_METHOD Nothing measure(const Planes &, int64_t, const BlockContext &, int64_t) { return {}; }
+  template <bool kTail>
+  COSMIC_METHOD Nothing measure(const Planes &, int64_t, const BlockContext &, int64_t) {
+    return {};
+  }
   COSMIC_METHOD static void encode(const Planes &, int64_t, const BlockRandom &, int, const float *,
                                    Nothing, int64_t) {}
 };

@@ -6,7 +6,8 @@
 namespace cosmic::COSMIC_TARGET {
 
 struct None {
-  static constexpr bool kPresent = false, kStaged = false, kUpdateUnits = false;
+  static constexpr bool kPresent = false, kCompressed = false, kStaged = false,
+                        kUpdateUnits = false;
   static constexpr int kPlanes = 0;
   using Summary = Nothing;
   static constexpr int64_t bytes(int /*plane*/, int64_t /*numel*/) { return 0; }
@@ -15,7 +16,10 @@ struct None {
                      int /*slot*/, double /*decay*/, float * /*waiting*/) {}
   template <class Index, class V> COSMIC_METHOD void load(Index, V & /*out*/) {}
   template <class Index, class V> COSMIC_METHOD void store(Index, const V & /*value*/) {}
-  template <bool kTail> COSMIC_METHOD Nothing measure(const Planes &, int64_t, const BlockContext &, int64_t) { return {}; }
+  template <bool kTail>
+  COSMIC_METHOD Nothing measure(const Planes &, int64_t, const BlockContext &, int64_t) {
+    return {};
+  }
   COSMIC_METHOD static void encode(const Planes &, int64_t, const BlockRandom &, int, const float *,
                                    Nothing, int64_t) {}
 };

@@ -50,8 +50,8 @@ template <int k> COSMIC_INLINE F32 random_above(uint32_t slot_key, int group, fl
       (int32_t)(step * 8u),  (int32_t)(step * 9u),  (int32_t)(step * 10u), (int32_t)(step * 11u),
       (int32_t)(step * 12u), (int32_t)(step * 13u), (int32_t)(step * 14u), (int32_t)(step * 15u)};
   const uint32_t first = slot_key + (uint32_t)group * kLanes * step;
-  const I32 fraction = (I32::load(steps) + I32::splat((int32_t)first)) &
-                       I32::splat((int32_t)((1u << kBits) - 1));
+  const I32 fraction =
+      (I32::load(steps) + I32::splat((int32_t)first)) & I32::splat((int32_t)((1u << kBits) - 1));
   return as_float(fraction | as_int(F32::splat(base)));
 }
 

@@ -97,6 +97,13 @@ COSMIC_INLINE I32 where_greater(I32 a, I32 b, I32 x, I32 y) {
   return {_mm256_blendv_epi8(y.lo, x.lo, _mm256_cmpgt_epi32(a.lo, b.lo)),
           _mm256_blendv_epi8(y.hi, x.hi, _mm256_cmpgt_epi32(a.hi, b.hi))};
 }
+COSMIC_INLINE __m256i where_nan_half(__m256 a, __m256i x, __m256i y) {
+  const __m256 nan = _mm256_cmp_ps(a, a, _CMP_UNORD_Q);
+  return _mm256_blendv_epi8(y, x, _mm256_castps_si256(nan));
+}
+COSMIC_INLINE I32 where_nan(F32 a, I32 x, I32 y) { // x where a is a NaN, else y
+  return {where_nan_half(a.lo, x.lo, y.lo), where_nan_half(a.hi, x.hi, y.hi)};
+}
 COSMIC_INLINE F32 as_float(I32 a) { return {_mm256_castsi256_ps(a.lo), _mm256_castsi256_ps(a.hi)}; }
 COSMIC_INLINE I32 as_int(F32 a) { return {_mm256_castps_si256(a.lo), _mm256_castps_si256(a.hi)}; }
 COSMIC_INLINE F32 abs(F32 a) { return as_float(as_int(a) & I32::splat(0x7fffffff)); }

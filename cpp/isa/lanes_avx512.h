@@ -52,6 +52,9 @@ COSMIC_INLINE I32 unsigned_min(I32 a, I32 b) { return {_mm512_min_epu32(a.v, b.v
 COSMIC_INLINE I32 where_greater(I32 a, I32 b, I32 x, I32 y) {
   return {_mm512_mask_blend_epi32(_mm512_cmpgt_epi32_mask(a.v, b.v), y.v, x.v)};
 }
+COSMIC_INLINE I32 where_nan(F32 a, I32 x, I32 y) { // x where a is a NaN, else y
+  return {_mm512_mask_blend_epi32(_mm512_cmp_ps_mask(a.v, a.v, _CMP_UNORD_Q), y.v, x.v)};
+}
 COSMIC_INLINE F32 as_float(I32 a) { return {_mm512_castsi512_ps(a.v)}; }
 COSMIC_INLINE I32 as_int(F32 a) { return {_mm512_castps_si512(a.v)}; }
 COSMIC_INLINE F32 abs(F32 a) { return as_float(as_int(a) & I32::splat(0x7fffffff)); }

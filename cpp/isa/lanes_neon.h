@@ -69,8 +69,8 @@ COSMIC_INLINE I32 shift_left(I32 a, int n) {
   COSMIC_QUARTERS(I32, vshlq_s32(a.v[q], vdupq_n_s32(n)));
 }
 COSMIC_INLINE I32 shift_right(I32 a, int n) {
-  COSMIC_QUARTERS(I32, vreinterpretq_s32_u32(
-                           vshlq_u32(vreinterpretq_u32_s32(a.v[q]), vdupq_n_s32(-n))));
+  COSMIC_QUARTERS(I32,
+                  vreinterpretq_s32_u32(vshlq_u32(vreinterpretq_u32_s32(a.v[q]), vdupq_n_s32(-n))));
 }
 COSMIC_INLINE I32 max(I32 a, I32 b) { COSMIC_QUARTERS(I32, vmaxq_s32(a.v[q], b.v[q])); }
 COSMIC_INLINE I32 unsigned_max(I32 a, I32 b) {
@@ -83,6 +83,9 @@ COSMIC_INLINE I32 unsigned_min(I32 a, I32 b) {
 }
 COSMIC_INLINE I32 where_greater(I32 a, I32 b, I32 x, I32 y) {
   COSMIC_QUARTERS(I32, vbslq_s32(vcgtq_s32(a.v[q], b.v[q]), x.v[q], y.v[q]));
+}
+COSMIC_INLINE I32 where_nan(F32 a, I32 x, I32 y) { // x where a is a NaN, else y
+  COSMIC_QUARTERS(I32, vbslq_s32(vceqq_f32(a.v[q], a.v[q]), y.v[q], x.v[q]));
 }
 COSMIC_INLINE F32 as_float(I32 a) { COSMIC_QUARTERS(F32, vreinterpretq_f32_s32(a.v[q])); }
 COSMIC_INLINE I32 as_int(F32 a) { COSMIC_QUARTERS(I32, vreinterpretq_s32_f32(a.v[q])); }
@@ -112,8 +115,7 @@ COSMIC_INLINE uint32_t reduce_unsigned_min(I32 a) {
   return vminvq_u32(vminq_u32(vreinterpretq_u32_s32(x.v[0]), vreinterpretq_u32_s32(x.v[1])));
 }
 COSMIC_INLINE float reduce_add(F32 a) { // lanes 8, 4, 2, 1 apart
-  const float32x4_t x =
-      vaddq_f32(vaddq_f32(a.v[0], a.v[2]), vaddq_f32(a.v[1], a.v[3]));
+  const float32x4_t x = vaddq_f32(vaddq_f32(a.v[0], a.v[2]), vaddq_f32(a.v[1], a.v[3]));
   const float32x2_t y = vadd_f32(vget_low_f32(x), vget_high_f32(x));
   return vget_lane_f32(y, 0) + vget_lane_f32(y, 1);
 }
@@ -129,8 +131,8 @@ COSMIC_INLINE I32 load_u8(const uint8_t *from) {
 COSMIC_INLINE void store_u8(uint8_t *to, I32 a) { // lanes hold 0..255
   uint16x4_t h[4];
   for (int q = 0; q < 4; ++q) h[q] = vmovn_u32(vreinterpretq_u32_s32(a.v[q]));
-  vst1q_u8(to, vcombine_u8(vmovn_u16(vcombine_u16(h[0], h[1])),
-                           vmovn_u16(vcombine_u16(h[2], h[3]))));
+  vst1q_u8(to,
+           vcombine_u8(vmovn_u16(vcombine_u16(h[0], h[1])), vmovn_u16(vcombine_u16(h[2], h[3]))));
 }
 COSMIC_INLINE I32 load_u16(const uint16_t *from) {
   COSMIC_QUARTERS(I32, vreinterpretq_s32_u32(vmovl_u16(vld1_u16(from + 4 * q))));

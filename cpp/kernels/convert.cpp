@@ -22,7 +22,8 @@ int64_t elements_of_block(int64_t count, int64_t b) {
 // One block of one codec, worked on in a copy that has room for whole blocks.
 template <class Codec> class OneBlock {
 public:
-  OneBlock(const Planes &planes, int64_t block, int64_t count, const BlockContext &context, int slot)
+  OneBlock(const Planes &planes, int64_t block, int64_t count, const BlockContext &context,
+           int slot)
       : image_(planes, block, count), context_(context), slot_(slot), count_(count),
         codec_(image_.planes, Codec::kPlanes ? 0 : block, context, slot, 1.0f, waiting_) {}
 

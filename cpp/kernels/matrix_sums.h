@@ -9,7 +9,7 @@
 namespace cosmic {
 
 // Elements past the matrix that the padding of a tensor's last block may reach.
-constexpr int64_t kRowPadding = 8;        // a block of 128 covers at most 8 rows of 16
+constexpr int64_t kRowPadding = 8;         // a block of 128 covers at most 8 rows of 16
 constexpr int64_t kColumnPadding = kLanes; // a group of lanes may run over a row's end
 
 struct MatrixSums {

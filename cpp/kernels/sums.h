@@ -1,4 +1,5 @@
-// Sums over a run of blocks: kept a lane apart, carried from run to run, non-finite gradients noticed.
+// Sums over a run of blocks: kept a lane apart, carried from run to run, non-finite gradients
+// noticed.
 #pragma once
 
 #include "isa/lanes.h"

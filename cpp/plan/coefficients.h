@@ -13,7 +13,8 @@ double sign_scale(double beta1);
 uint32_t random_key(uint64_t seed, int64_t step, uint32_t tensor);
 
 // The step that `row` is about to take, its counter not yet advanced.
-// `steps` counts the optimizer's steps before this one: the random counter of a row without its own.
+// `steps` counts the optimizer's steps before this one: the random counter of a row without its
+// own.
 Coefficients coefficients_for(const Row &row, const Group &group, uint64_t seed, int64_t steps);
 
 // Whether the coefficients of two rows can differ only in their random bits: the usual case, for

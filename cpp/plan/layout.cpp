@@ -14,9 +14,7 @@ Plane codes(int bits, int64_t numel) {
   return {"", "uint8", kUnsigned, 8, blocks_of(numel) * kBlock * bits / 8, false};
 }
 
-Plane scales(int64_t numel) {
-  return {"_scale", "bfloat16", kBfloat, 16, blocks_of(numel), false};
-}
+Plane scales(int64_t numel) { return {"_scale", "bfloat16", kBfloat, 16, blocks_of(numel), false}; }
 
 } // namespace
 

@@ -1,4 +1,5 @@
-// How the state of a slot lies in memory: the one table of codecs that Python and the bindings read.
+// How the state of a slot lies in memory: the one table of codecs that Python and the bindings
+// read.
 #pragma once
 
 #include <string>

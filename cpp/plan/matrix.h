@@ -1,5 +1,5 @@
-// A second moment kept by rows and columns, from step to step: what the kernels read of it, the sums
-// of every work item, and their reduction in a fixed order.
+// A second moment kept by rows and columns, from step to step: what the kernels read of it, the
+// sums of every work item, and their reduction in a fixed order.
 #pragma once
 
 #include <cstdint>

@@ -56,8 +56,8 @@ PlainCodec plain_codec(const std::string &name) {
       slot_layout(name == "v8" ? "q8" : name, square, kBlock, MatrixShape{});
   const int bits = static_cast<int>(planes[0].count * 8 / kBlock);
   const Plane &word = planes[1];
-  return {static_cast<int>(found - std::begin(kNames)), bits, square, word.dtype, word.code,
-          word.bits};
+  return {
+      static_cast<int>(found - std::begin(kNames)), bits, square, word.dtype, word.code, word.bits};
 }
 
 int64_t packed_code_bytes(int64_t count, const PlainCodec &codec) {

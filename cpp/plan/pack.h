@@ -11,8 +11,8 @@ namespace cosmic {
 struct PlainCodec {
   int index; // in COSMIC_PLAIN_CODECS
   int bits;
-  bool nonnegative;       // stores numbers >= 0 only
-  const char *word_dtype; // torch's name
+  bool nonnegative;         // stores numbers >= 0 only
+  const char *word_dtype;   // torch's name
   int word_code, word_bits; // as DLPack counts
 };
 

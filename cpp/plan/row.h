@@ -45,7 +45,7 @@ struct Row {
   uint32_t index = 0; // of the parameter in the optimizer: the tensor's part of the random counter
   Rule rule = Rule::adam;
   int combination = 0;
-  bool active = false; // has a gradient at this step
+  bool active = false;              // has a gradient at this step
   bool stochastic_rounding = false; // of the parameter, which is bf16 then
   int64_t numel = 0;
   Operand param, grad;

@@ -16,7 +16,8 @@ namespace {
 constexpr int64_t kRunBlocks = 4, kRun = kRunBlocks * kBlock;
 using MomentStage = Stage<float, kRun>;
 
-// Calls visit(run, item's sums) for a few blocks at a time; runs of a matrix know their item's sums.
+// Calls visit(run, item's sums) for a few blocks at a time; runs of a matrix know their item's
+// sums.
 template <class Visit> void for_each_run(const Row &row, const Coefficients &c, Visit visit) {
   const int64_t blocks = (row.numel + kBlock - 1) / kBlock, share = row.item_blocks();
   for (int64_t first = 0, item = 0; first < blocks; first += share, ++item) {
@@ -24,7 +25,8 @@ template <class Visit> void for_each_run(const Row &row, const Coefficients &c, 
     if (row.matrix) sums = row.matrix->open(item);
     const int64_t last = std::min(first + share, blocks);
     for (int64_t b = first; b < last; b += kRunBlocks) {
-      const int64_t count = std::min(std::min(kRunBlocks, last - b) * kBlock, row.numel - b * kBlock);
+      const int64_t count =
+          std::min(std::min(kRunBlocks, last - b) * kBlock, row.numel - b * kBlock);
       visit(MomentRun{row.m, row.m_slow, row.v, b, count, &c, row.matrix ? &sums : nullptr, nullptr,
                       nullptr, nullptr});
     }

@@ -16,13 +16,14 @@ template <class Real, bool kSlow> struct Adam {
   V gradient_slow, m_scale, alpha;
 
   COSMIC_METHOD explicit Adam(const Coefficients &c)
-      : gradient1(V::splat((Real)c.gradient1)),
-        gradient2(V::splat((Real)c.gradient2)),
+      : gradient1(V::splat((Real)c.gradient1)), gradient2(V::splat((Real)c.gradient2)),
         v_scale(V::splat((Real)c.v_scale)), eps(V::splat((Real)c.eps)),
         decay(V::splat((Real)c.decay)), step(V::splat((Real)c.step)),
-        gradient_slow(V::splat((Real)c.gradient_slow)), m_scale(V::splat((Real)c.m_scale)), alpha(V::splat((Real)c.alpha)) {}
+        gradient_slow(V::splat((Real)c.gradient_slow)), m_scale(V::splat((Real)c.m_scale)),
+        alpha(V::splat((Real)c.alpha)) {}
 
-  // The slots come decayed, beta m. Returns the new parameter; `u` is the update before the learning rate.
+  // The slots come decayed, beta m. Returns the new parameter; `u` is the update before the
+  // learning rate.
   COSMIC_METHOD V update(V p, V g, Slots<V> &s, V &u) const {
     s.m = s.m + gradient1 * g;
     s.v = s.v + gradient2 * g * g;

@@ -11,14 +11,29 @@ from .planner import Group, Member, members
 from .rungs import Geometry, Rung
 from .state import State, build_state
 
-__all__ = ["STATE_FORMAT", "parse_saved"]
+__all__ = ["STATE_FORMAT", "parse_saved", "with_missing_options"]
+
+#: Options of a group that a checkpoint may lack, because they came after the format.
+_NEWER_OPTIONS = ("min_compress_size", "stochastic_rounding")
 
 #: Format of `state_dict()`, raised whenever its meaning changes.
 STATE_FORMAT = 1
 
 
-def parse_saved(saved: dict[str, Any], groups: Sequence[Group]) -> dict[str, Any]:
+def with_missing_options(saved: dict[str, Any], groups: Sequence[Group]) -> dict[str, Any]:
+    """The state dict with options that an older release did not have, as ``groups`` have them."""
+    filled = [
+        {**{key: own[key] for key in own if key in _NEWER_OPTIONS}, **group}
+        for own, group in zip(groups, saved["param_groups"], strict=False)
+    ]
+    return {**saved, "param_groups": filled + saved["param_groups"][len(filled) :]}
+
+
+def parse_saved(saved: dict[str, Any], groups: Sequence[Group], seed: int) -> dict[str, Any]:
     """State for the parameters of ``groups`` out of a state dict.
+
+    Args:
+        seed: of the random bits, where a state must be encoded anew.
 
     Returns:
         ``state`` by parameter (copies), ``steps`` and ``skipped``.
@@ -44,7 +59,7 @@ def parse_saved(saved: dict[str, Any], groups: Sequence[Group]) -> dict[str, Any
     for member, saved_id in zip(own, ids, strict=True):
         if old := saved["state"].get(saved_id):
             saved_group = {**groups[member.group], **saved["param_groups"][member.group]}
-            state[member.param] = _restored(member, saved_group, old)
+            state[member.param] = _restored(member, saved_group, old, seed)
     counts = (int(s["step"]) for s in state.values() if "step" in s)
     return {
         "state": state,
@@ -60,7 +75,7 @@ def _counter(about: dict[str, Any], key: str, default: int) -> int:
     return value
 
 
-def _restored(member: Member, group: Group, saved: State) -> State:
+def _restored(member: Member, group: Group, saved: State, seed: int) -> State:
     param, label = member.param, member.label
     if "rung" not in saved:
         raise ValueError(f"the state of {label} has no 'rung': it was not saved by Cosmic")
@@ -83,7 +98,7 @@ def _restored(member: Member, group: Group, saved: State) -> State:
     try:
         return build_state(
             param, rung, copied, gate="gate" in saved, signal="signal" in saved, group=group,
-            index=member.index,
+            index=member.index, seed=seed,
         )  # fmt: skip
     except ValueError as error:
         raise ValueError(f"{label}: {error}") from None

@@ -16,7 +16,7 @@ from torch.optim.optimizer import Optimizer
 from .adamw import exported, imported, is_adamw
 from .allocation import Allocator, SignalAllocator
 from .budget import resolve_budget
-from .checkpoint import STATE_FORMAT, parse_saved
+from .checkpoint import STATE_FORMAT, parse_saved, with_missing_options
 from .options import WHOLE_OPTIONS, PlanOptions, check_group, check_nonfinite, check_whole
 from .planner import Compiled, check_param, compile_plan, members
 from .reports import StatisticsRow, TierInfo, group_statistics, tier_table
@@ -261,7 +261,8 @@ class Cosmic(Optimizer):
         def take_state(_: Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
             if is_adamw(saved):
                 saved = imported(saved, self.param_groups)
-            extra.update(parse_saved(saved, self.param_groups))
+            saved = with_missing_options(saved, self.param_groups)
+            extra.update(parse_saved(saved, self.param_groups, self.seed))
             return {**saved, "state": {}}  # torch would cast moments to the parameter's dtype
 
         def place_state(_: Optimizer) -> None:

@@ -169,6 +169,11 @@ def _walked_as(param: Tensor, order: tuple[int, ...] | None) -> Tensor:
     like = real_view(param.detach())
     if order == _core.walk_order(param.detach()):
         return like
+    long = [d for d, n in enumerate(like.shape) if n != 1]
+    if order is not None and (
+        not isinstance(order, tuple) or len(order) != len(long) or set(order) != set(long)
+    ):
+        raise ValueError(f"its state has order {order!r}; expected an order of dimensions {long}")
     dims = list(order) if order is not None else [d for d, n in enumerate(like.shape) if n > 1]
     rest = [d for d in range(like.dim()) if d not in dims]
     walk = rest + dims

@@ -1,0 +1,173 @@
+"""A bad gradient element spoils its own parameter element, and no compressed state."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cosmic import Cosmic, NonfiniteGradientError
+from cosmic.rungs import combinations
+from cosmic.state import decoded_moments
+from helpers import UNUSUAL, digest, normal, parameter, refused, same_bits, take_steps
+
+PACKED = [
+    f"{m}+{v}" for m, v in combinations() if {m, v} - {"fp32", "bf16"} and (m, v) != ("fp32", "v4")
+]
+BLOCKWISE = [name for name in PACKED if name.split("+")[1] in ("v4", "q8")]
+OF_MATRIX = [name for name in PACKED if name not in BLOCKWISE]
+BAD = {"nan": float("nan"), "inf": float("inf"), "-inf": float("-inf"), "huge": 1e30}
+
+SHAPE = (5, 129)  # five blocks and a tail of five elements
+#: First of all, in the middle, last of a block, first of the tail.
+PLACES = [0, 300, 511, 640]
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "(?s).*infinite or NaN", RuntimeWarning)
+        yield
+
+
+def pair(state_dtype: str, **options: Any) -> tuple[Cosmic, Cosmic]:
+    """Twins."""
+    common = {**UNUSUAL, "state_dtype": state_dtype, "min_compress_size": 0, **options}
+    return Cosmic([parameter(0, *SHAPE)], **common), Cosmic([parameter(0, *SHAPE)], **common)
+
+
+def only_param(optimizer: Cosmic) -> nn.Parameter:
+    param = optimizer.param_groups[0]["params"][0]
+    assert isinstance(param, nn.Parameter)
+    return param
+
+
+def moments(optimizer: Cosmic) -> dict[str, Tensor]:
+    param = only_param(optimizer)
+    decoded = decoded_moments(param, optimizer.state[param], optimizer.param_groups[0])
+    return {key: value.flatten() for key, value in decoded.items()}
+
+
+def step_with(optimizer: Cosmic, step: int, index: int, value: float) -> None:
+    """A step whose gradient has ``value`` at ``index``."""
+    param = only_param(optimizer)
+    param.grad = normal(1000 * step, *SHAPE)
+    param.grad.view(-1)[index] = value
+    optimizer.step()
+
+
+def others(index: int) -> Tensor:
+    return torch.arange(SHAPE[0] * SHAPE[1]) != index
+
+
+@pytest.mark.parametrize("value", BAD)
+@pytest.mark.parametrize("state_dtype", PACKED)
+def test_one_element_is_spoiled_and_no_state(state_dtype: str, value: str) -> None:
+    """At the first step, and in the middle of a run; the steps after it are good ones."""
+    for place, at in zip(PLACES, (0, 3, 1, 2), strict=True):
+        ours, twin = pair(state_dtype, beta_slow=0.97)
+        for step in range(6):
+            bad = BAD[value] if step == at else 0.5
+            step_with(ours, step, place, bad)
+            step_with(twin, step, place, 0.0 if step == at else 0.5)
+            mine, theirs = (only_param(o).detach().flatten() for o in (ours, twin))
+            if step == at:  # other elements do not see it before the next step
+                assert torch.equal(mine[others(place)], theirs[others(place)])
+            assert mine[others(place)].isfinite().all()
+            spoiled = step >= at and value != "huge"
+            for key, decoded in moments(ours).items():
+                # what keeps one number an element keeps this one, as AdamW does
+                kept = key != "exp_avg_sq" and state_dtype.startswith(("fp32", "bf16"))
+                chosen = others(place) if kept else slice(None)
+                assert decoded[chosen].isfinite().all()
+            assert bool(mine[place].isfinite()) != spoiled
+        if not (value == "huge" and state_dtype.startswith("q8")):  # under its block's largest
+            moved = (mine - theirs)[others(place)].abs().mean()
+            assert float(moved) < 0.2 * UNUSUAL["lr"]  # of six steps
+
+
+def is_near(a: float, b: float, relative: float, absolute: float) -> bool:
+    return abs(a - b) <= relative * abs(b) + absolute
+
+
+@pytest.mark.parametrize("value", ["nan", "inf"])
+@pytest.mark.parametrize("state_dtype", BLOCKWISE)
+def test_the_bad_element_keeps_its_state(state_dtype: str, value: str) -> None:
+    """Within a level: the block is encoded anew. Levels of v4 lie at most a binade apart, of q8
+    a 16th here; of m in update units, at most what the block's largest divided by the levels."""
+    m_codec, v_codec = state_dtype.split("+")
+    for place in PLACES:
+        optimizer, _ = pair(state_dtype)
+        for step in range(4):
+            step_with(optimizer, step, place, 0.5)
+        before = moments(optimizer)
+        step_with(optimizer, 4, place, BAD[value])
+        after = moments(optimizer)
+        v, w = before["exp_avg_sq"][place].item(), after["exp_avg_sq"][place].item()
+        assert w > 0
+        assert is_near(w, v, 1.0 if v_codec == "v4" else 1 / 16, 0)
+
+        block = slice(place // 128 * 128, place // 128 * 128 + 128)
+
+        def units(held: dict[str, Tensor], step: int) -> Tensor:
+            if m_codec == "q8":
+                return held["exp_avg"]
+            scale = float((1 - UNUSUAL["betas"][1] ** step) ** -0.5)
+            eps = float(UNUSUAL["eps"])
+            return held["exp_avg"] / (held["exp_avg_sq"].sqrt() * scale + eps)
+
+        if m_codec in ("fp32", "bf16"):
+            continue
+        u, x = units(before, 4), units(after, 5)
+        gap = {"q8": 1 / 127, "u4": 1 / 7, "u2": 1.0, "u1": 2.0}[m_codec]
+        level = x[block].abs().max().item()
+        assert is_near(x[place].item(), u[place].item(), 0, 1.02 * gap * level)
+
+
+@pytest.mark.parametrize("value", BAD)
+@pytest.mark.parametrize("state_dtype", OF_MATRIX)
+def test_sums_of_rows_and_columns_leave_it_out(state_dtype: str, value: str) -> None:
+    """As if that gradient had been zero, to the bit."""
+    for place in PLACES:
+        ours, twin = pair(state_dtype)
+        for step in range(3):
+            step_with(ours, step, place, 0.5)
+            step_with(twin, step, place, 0.5)
+        step_with(ours, 3, place, BAD[value])
+        step_with(twin, 3, place, 0.0)
+        mine, theirs = ours.state[only_param(ours)], twin.state[only_param(twin)]
+        sums = [key for key in mine if key.endswith(("_row", "_col"))]
+        assert sums
+        assert all(same_bits(mine[key], theirs[key]) for key in sums)
+
+
+@pytest.mark.parametrize("value", ["nan", "inf"])
+@pytest.mark.parametrize("state_dtype", ["u4+v4", "u4+factored", "u1+factored", "q8+q8"])
+def test_a_whole_tensor_of_bad_gradients_leaves_finite_state(state_dtype: str, value: str) -> None:
+    optimizer, _ = pair(state_dtype)
+    param = only_param(optimizer)
+    for step in range(3):
+        param.grad = torch.full(SHAPE, BAD[value] if step == 1 else 0.5)
+        optimizer.step()
+        assert all(decoded.isfinite().all() for decoded in moments(optimizer).values())
+    assert param.isnan().all()
+
+
+@pytest.mark.parametrize("state_dtype", PACKED)
+def test_raise_and_skip_leave_packed_state_alone(state_dtype: str) -> None:
+    raising, _ = pair(state_dtype, nonfinite="raise", beta_slow=0.97)
+    skipping, never = pair(state_dtype, nonfinite="skip", beta_slow=0.97)
+    for optimizer in (raising, skipping, never):
+        take_steps(optimizer, 0, 3)
+    with refused(raising, NonfiniteGradientError, "1 non-finite"):
+        step_with(raising, 3, 640, BAD["nan"])
+    before = digest(skipping)
+    step_with(skipping, 3, 0, BAD["inf"])
+    assert digest(skipping) == before
+    for optimizer in (raising, skipping, never):
+        take_steps(optimizer, 4, 6)
+    assert digest(raising) == digest(skipping) == digest(never)
