@@ -20,10 +20,11 @@ from reference.sums import ITEM
 from trajectories import Case, Outcome, run_cosmic, run_reference
 
 #: Shapes by what they are made for: rows that are no multiple of 16 or of a block, the fewest
-#: columns, more rows than columns and the reverse, three dimensions.
+#: columns, more rows than columns and the reverse, three dimensions; rows that are one block, two,
+#: and a block and a bit.
 MATRICES = {
     "7x33": (7, 33), "131x17": (131, 17), "5x16": (5, 16), "40x300": (40, 300),
-    "3x11x20": (3, 11, 20),
+    "3x11x20": (3, 11, 20), "6x128": (6, 128), "5x256": (5, 256), "3x144": (3, 144),
 }  # fmt: skip
 
 #: Gradients by spread and pulse: numbers of a block that are all alike, or orders of magnitude
