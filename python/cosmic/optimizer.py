@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import warnings
 from collections.abc import Callable, Iterable
-from typing import Any, ParamSpec, TypeAlias, TypeVar, cast, overload
+from typing import Any, TypeAlias, overload
 
 import torch
 from torch import Tensor
-from torch.optim import optimizer as torch_optimizer
 from torch.optim.optimizer import Optimizer
 
 from .adamw import exported, imported, is_adamw
 from .allocation import Allocator, SignalAllocator
 from .budget import resolve_budget
 from .checkpoint import STATE_FORMAT, parse_saved, with_missing_options
+from .hooks import hooked_where_observed
 from .options import WHOLE_OPTIONS, PlanOptions, check_group, check_nonfinite, check_whole
 from .planner import Compiled, check_param, compile_plan, members
 from .reports import StatisticsRow, TierInfo, group_statistics, tier_table
@@ -25,27 +24,10 @@ from .state import real_numel, state_bytes
 __all__ = ["Cosmic", "Listener", "NonfiniteGradientError"]
 
 Params: TypeAlias = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
 Listener: TypeAlias = Callable[[str, dict[str, Any]], None]
 
 #: What a copy or a pickle of the optimizer keeps beside torch's own.
 _KEPT = (*WHOLE_OPTIONS, "_steps", "_skipped", "_nonfinite_seen")
-
-
-def _hooked_where_observed(step: Callable[_P, _R]) -> Callable[_P, _R]:
-    """torch wraps every ``step`` in a profiler range and hooks, at a cost that small models feel.
-    This one goes through torch's wrapper where somebody looks, and past it where nobody does."""
-    observed_step = Optimizer.profile_hook_step(step)
-
-    @functools.wraps(step)
-    def wrapper(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        if cast(Cosmic, args[0])._observed():
-            return observed_step(*args, **kwargs)
-        return step(*args, **kwargs)
-
-    wrapper.hooked = True  # type: ignore[attr-defined]  # torch leaves it as it is
-    return wrapper
 
 
 class NonfiniteGradientError(RuntimeError):
@@ -201,7 +183,7 @@ class Cosmic(Optimizer):
     def step(self, closure: None = None) -> None: ...
     @overload
     def step(self, closure: Callable[[], float]) -> float: ...
-    @_hooked_where_observed
+    @hooked_where_observed
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """Take one step on every parameter that has a gradient.
 
@@ -237,15 +219,6 @@ class Cosmic(Optimizer):
             torch.autograd.graph.increment_version(stepped)
         self._after_step(compiled, fresh)
         return loss
-
-    def _observed(self) -> bool:
-        return bool(
-            self._optimizer_step_pre_hooks
-            or self._optimizer_step_post_hooks
-            or torch_optimizer._global_optimizer_pre_hooks
-            or torch_optimizer._global_optimizer_post_hooks
-            or torch.autograd._profiler_enabled()  # type: ignore[attr-defined]
-        )
 
     def state_dict(self) -> dict[str, Any]:
         """As torch's, with an entry ``"cosmic"``: format, steps taken and steps skipped."""
