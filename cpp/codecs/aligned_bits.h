@@ -130,12 +130,13 @@ private:
   template <bool kClamp> COSMIC_METHOD static void put_all(const float *values, const Steps &steps,
                                                            uint32_t key, Codes<kBits> &codes) {
     const I32 low = I32::splat((int32_t)steps.low);
+    const RandomLanes random(key);
     for_each_group([&](auto group) __attribute__((always_inline)) {
       constexpr int i = decltype(group)::index;
       I32 x = as_int(F32::load(values + i * kLanes));
       if (kClamp) x = max(x, low);
-      const I32 random = shift_right(random_lanes(key, i), 32 - steps.shift);
-      codes.template put<0>(group, shift_right(x - low + random, steps.shift));
+      const I32 bits = shift_right(random.of(i), 32 - steps.shift);
+      codes.template put<0>(group, shift_right(x - low + bits, steps.shift));
     });
   }
 };

@@ -16,18 +16,19 @@ COSMIC_INLINE I32 float_to_bf16(F32 value, I32 rounding) {
 
 struct Bf16 {
   static constexpr bool kPresent = true, kCompressed = true, kStaged = false, kUpdateUnits = false;
+  static constexpr bool kMatrix = false;
   static constexpr int kPlanes = 1;
   using Summary = Nothing;
   static constexpr int64_t bytes(int /*plane*/, int64_t numel) { return numel * 2; }
 
   uint16_t *at;
-  uint32_t key;
+  RandomLanes random;
 
   F32 decay;
 
   COSMIC_METHOD Bf16(const Planes &planes, int64_t block, const BlockContext &context, int slot,
                      float decay, float * /*waiting*/)
-      : at((uint16_t *)planes.data[0] + block * kBlock), key(context.random.slot_key(slot)),
+      : at((uint16_t *)planes.data[0] + block * kBlock), random(context.random.slot_key(slot)),
         decay(F32::splat(decay)) {}
   template <int i> COSMIC_METHOD void load(Group<i>, F32 &out) {
     out = decay * as_float(shift_left<16>(load_u16(at + i * kLanes)));
@@ -36,7 +37,7 @@ struct Bf16 {
     return sqrt(as_float(shift_left<16>(load_u16(at + i * kLanes)))) * scale + eps;
   }
   template <int i> COSMIC_METHOD void store(Group<i>, const F32 &value) {
-    store_u16(at + i * kLanes, float_to_bf16(value, shift_right<16>(random_lanes(key, i))));
+    store_u16(at + i * kLanes, float_to_bf16(value, shift_right<16>(random.of(i))));
   }
   template <bool kTail>
   COSMIC_METHOD Nothing measure(const Planes &, int64_t, const BlockContext &, int64_t) {

@@ -12,6 +12,7 @@ namespace cosmic::COSMIC_TARGET {
 template <class Format> struct Blockwise {
   static constexpr bool kPresent = true, kCompressed = true, kStaged = true;
   static constexpr bool kUpdateUnits = Format::kUpdateUnits;
+  static constexpr bool kMatrix = false;
   static constexpr int kPlanes = 2;
   using Word = typename Format::Word;
   using Summary = typename Format::Summary;

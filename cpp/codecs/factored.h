@@ -12,10 +12,67 @@
 
 namespace cosmic::COSMIC_TARGET {
 
+// A block that lies in one row, which most do: no group needs to look where the row ends.
+struct FactoredInRow {
+  static constexpr bool kPresent = true, kCompressed = true, kStaged = false, kUpdateUnits = false;
+  static constexpr bool kMatrix = true; // kept by rows and columns
+  static constexpr int kPlanes = 0;
+  using Summary = Nothing;
+
+  MatrixSums &matrix;
+  const int64_t row, column; // of the block's first element
+  const float *const column_root;
+  float *const column_sums;
+  const F32 row_root, decay;
+  F32 lanes; // sums of the row so far
+  F32 root, kept;
+
+  COSMIC_METHOD static bool fits(const MatrixSums &matrix, int64_t block) {
+    return block * kBlock % matrix.columns + kBlock <= matrix.columns;
+  }
+
+  COSMIC_METHOD FactoredInRow(const Planes & /*planes*/, int64_t block, const BlockContext &context,
+                              int /*slot*/, float decay, float * /*waiting*/)
+      : matrix(*context.matrix), row(block * kBlock / matrix.columns),
+        column(block * kBlock - row * matrix.columns), column_root(matrix.column_root + column),
+        column_sums(matrix.column_sums + column), row_root(F32::splat(matrix.row_root[row])),
+        decay(F32::splat(decay)), lanes(F32::load(matrix.row_lanes)) {}
+
+  template <int i> COSMIC_METHOD void load(Group<i>, F32 &out) {
+    root = row_root * F32::load(column_root + i * kLanes);
+    out = kept = decay * (root * root);
+  }
+  template <int i> COSMIC_METHOD F32 unit(Group<i>, F32 scale, F32 eps) const {
+    return root * scale + eps;
+  }
+  template <int i> COSMIC_METHOD void store(Group<i>, const F32 &value) {
+    const F32 v = unless_finite(value, kept);
+    float *sums = column_sums + i * kLanes;
+    (F32::load(sums) + v).store(sums);
+    lanes = lanes + v;
+  }
+  template <bool kTail>
+  COSMIC_METHOD Nothing measure(const Planes &, int64_t, const BlockContext &, int64_t) {
+    if (column + kBlock == matrix.columns) {
+      matrix.row_sums[row - matrix.first_row] = reduce_add(lanes);
+      lanes = F32::splat(0.0f);
+    }
+    lanes.store(matrix.row_lanes);
+    return {};
+  }
+
+  // An element whose new v is infinite or NaN counts as if its gradient were zero.
+  COSMIC_METHOD static F32 unless_finite(F32 value, F32 kept) {
+    return where_greater(F32::splat(__builtin_inff()), value, value, kept);
+  }
+};
+
 struct Factored {
   static constexpr bool kPresent = true, kCompressed = true, kStaged = false, kUpdateUnits = false;
+  static constexpr bool kMatrix = true; // kept by rows and columns
   static constexpr int kPlanes = 0;
-  using Summary = Nothing; // the planes are the plan's to read and write
+  using Summary = Nothing;
+  using InRow = FactoredInRow; // the planes are the plan's to read and write
   static constexpr int64_t bytes(int /*plane*/, int64_t /*numel*/) { return 0; }
 
   MatrixSums &matrix;
@@ -47,8 +104,7 @@ struct Factored {
   }
 
   template <int i> COSMIC_METHOD void store(Group<i>, const F32 &value) {
-    // an element whose new v is infinite or NaN counts as if its gradient were zero
-    const F32 v = where_greater(F32::splat(__builtin_inff()), value, value, kept);
+    const F32 v = FactoredInRow::unless_finite(value, kept);
     float *sums = column_sums + column;
     (F32::load(sums) + v).store(sums);
     const F32 zero = F32::splat(0.0f);

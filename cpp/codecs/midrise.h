@@ -64,11 +64,12 @@ template <int kBitsOfCode> struct Midrise {
     const F32 inverse = F32::splat(word ? 1.0f / float_of(word << 16) : 0.0f);
     const F32 middle = F32::splat((kLevels - 1) / 2.0f), zero = F32::splat(0.0f);
     const F32 last = F32::splat((float)(kLevels - 1));
+    const RandomAbove<kBits> random(key);
     for_each_group([&](auto group) __attribute__((always_inline)) {
       constexpr int i = decltype(group)::index;
       const F32 place = F32::load(values + i * kLanes) * inverse + middle;
       // between 2^bits and its double: the code is what follows the exponent
-      const F32 offset = random_above<kBits>(key, i, (float)kLevels);
+      const F32 offset = random.of(i, (float)kLevels);
       codes.template put<23 - kBits>(group, as_int(min(max(place, zero), last) + offset));
     });
     return (Word)word;

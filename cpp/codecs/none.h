@@ -8,6 +8,7 @@ namespace cosmic::COSMIC_TARGET {
 struct None {
   static constexpr bool kPresent = false, kCompressed = false, kStaged = false,
                         kUpdateUnits = false;
+  static constexpr bool kMatrix = false;
   static constexpr int kPlanes = 0;
   using Summary = Nothing;
   static constexpr int64_t bytes(int /*plane*/, int64_t /*numel*/) { return 0; }

@@ -27,32 +27,43 @@ struct BlockRandom {
   COSMIC_METHOD uint32_t slot_key(int slot) const { return hash32(key + (uint32_t)slot * kWeyl); }
 };
 
-// 32 random bits for each of the 16 lanes of group `group` (0..7) of a block.
-COSMIC_INLINE I32 random_lanes(uint32_t slot_key, int group) {
+// Lanes 0..15 of a Weyl sequence with this increment.
+template <uint32_t kStep> COSMIC_INLINE I32 weyl_lanes() {
   alignas(64) static const int32_t steps[kLanes] = {
-      (int32_t)(kWeyl * 0u),  (int32_t)(kWeyl * 1u),  (int32_t)(kWeyl * 2u),
-      (int32_t)(kWeyl * 3u),  (int32_t)(kWeyl * 4u),  (int32_t)(kWeyl * 5u),
-      (int32_t)(kWeyl * 6u),  (int32_t)(kWeyl * 7u),  (int32_t)(kWeyl * 8u),
-      (int32_t)(kWeyl * 9u),  (int32_t)(kWeyl * 10u), (int32_t)(kWeyl * 11u),
-      (int32_t)(kWeyl * 12u), (int32_t)(kWeyl * 13u), (int32_t)(kWeyl * 14u),
-      (int32_t)(kWeyl * 15u)};
-  return I32::load(steps) + I32::splat((int32_t)(slot_key + (uint32_t)group * kLanes * kWeyl));
+      (int32_t)(kStep * 0u),  (int32_t)(kStep * 1u),  (int32_t)(kStep * 2u),
+      (int32_t)(kStep * 3u),  (int32_t)(kStep * 4u),  (int32_t)(kStep * 5u),
+      (int32_t)(kStep * 6u),  (int32_t)(kStep * 7u),  (int32_t)(kStep * 8u),
+      (int32_t)(kStep * 9u),  (int32_t)(kStep * 10u), (int32_t)(kStep * 11u),
+      (int32_t)(kStep * 12u), (int32_t)(kStep * 13u), (int32_t)(kStep * 14u),
+      (int32_t)(kStep * 15u)};
+  return I32::load(steps);
 }
 
-// For each of the 16 lanes a float base + r, r uniform in [0, 1): `base` is 2^k or 1.5 2^k, 1 <= k
+// 32 random bits for each lane of a block, a group of 16 at a time.
+struct RandomLanes {
+  I32 first;
+
+  COSMIC_METHOD explicit RandomLanes(uint32_t slot_key)
+      : first(weyl_lanes<kWeyl>() + I32::splat((int32_t)slot_key)) {}
+  COSMIC_METHOD I32 of(int group) const {
+    return first + I32::splat((int32_t)((uint32_t)group * kLanes * kWeyl));
+  }
+};
+
+// For each lane of a block a float base + r, r uniform in [0, 1): `base` is 2^k or 1.5 2^k, 1 <= k
 // <= 22, and r has 23 - k bits. A Weyl sequence of that many bits, so that one mask makes it.
-template <int k> COSMIC_INLINE F32 random_above(uint32_t slot_key, int group, float base) {
-  constexpr int kBits = 23 - k;
-  constexpr uint32_t step = (kWeyl >> (32 - kBits)) | 1;
-  alignas(64) static const int32_t steps[kLanes] = {
-      (int32_t)(step * 0u),  (int32_t)(step * 1u),  (int32_t)(step * 2u),  (int32_t)(step * 3u),
-      (int32_t)(step * 4u),  (int32_t)(step * 5u),  (int32_t)(step * 6u),  (int32_t)(step * 7u),
-      (int32_t)(step * 8u),  (int32_t)(step * 9u),  (int32_t)(step * 10u), (int32_t)(step * 11u),
-      (int32_t)(step * 12u), (int32_t)(step * 13u), (int32_t)(step * 14u), (int32_t)(step * 15u)};
-  const uint32_t first = slot_key + (uint32_t)group * kLanes * step;
-  const I32 fraction =
-      (I32::load(steps) + I32::splat((int32_t)first)) & I32::splat((int32_t)((1u << kBits) - 1));
-  return as_float(fraction | as_int(F32::splat(base)));
-}
+template <int k> struct RandomAbove {
+  static constexpr int kBits = 23 - k;
+  static constexpr uint32_t kStep = (kWeyl >> (32 - kBits)) | 1;
+  I32 first;
+
+  COSMIC_METHOD explicit RandomAbove(uint32_t slot_key)
+      : first(weyl_lanes<kStep>() + I32::splat((int32_t)slot_key)) {}
+  COSMIC_METHOD F32 of(int group, float base) const {
+    const I32 lanes = first + I32::splat((int32_t)((uint32_t)group * kLanes * kStep));
+    const I32 fraction = lanes & I32::splat((int32_t)((1u << kBits) - 1));
+    return as_float(fraction | as_int(F32::splat(base)));
+  }
+};
 
 } // namespace cosmic::COSMIC_TARGET

@@ -62,10 +62,10 @@ template <int kBitsOfCode, bool kUnits> struct SignedLevels {
     // 2^bits + kZero + x / scale + r lies between 2^bits and its double, so that the code is what
     // follows the exponent
     constexpr float base = (float)(3 * kZero);
+    const RandomAbove<kBits> random(key);
     for_each_group([&](auto group) __attribute__((always_inline)) {
       constexpr int i = decltype(group)::index;
-      const F32 place =
-          F32::load(values + i * kLanes) * inverse + random_above<kBits>(key, i, base);
+      const F32 place = F32::load(values + i * kLanes) * inverse + random.of(i, base);
       codes.template put<23 - kBits>(group, as_int(place));
     });
     return (Word)word;

@@ -25,7 +25,7 @@ public:
   OneBlock(const Planes &planes, int64_t block, int64_t count, const BlockContext &context,
            int slot)
       : image_(planes, block, count), context_(context), slot_(slot), count_(count),
-        codec_(image_.planes, Codec::kPlanes ? 0 : block, context, slot, 1.0f, waiting_) {}
+        codec_(image_.planes, Codec::kMatrix ? block : 0, context, slot, 1.0f, waiting_) {}
 
   Codec &codec() { return codec_; }
   // After every group has been stored.

@@ -74,6 +74,16 @@ COSMIC_INLINE void step_block(const Rule &rule, const BlockContext &context, Rea
   });
 }
 
+// One block: its elements, and where its state lies.
+template <class Real> struct BlockAt {
+  int64_t block; // of the tensor
+  int64_t at;    // of the planes
+  const Planes &m, &m_slow, &v;
+  Real *p;
+  const Real *g;
+  int64_t count; // elements
+};
+
 template <class Real, class Rule, class M, class Slow, class Var> struct Pipeline {
   const BlockRun &run;
   Waiting<M::kStaged> m_waiting;
@@ -89,59 +99,69 @@ template <class Real, class Rule, class M, class Slow, class Var> struct Pipelin
     return BlockRandom(run.coefficients->random_key, block);
   }
 
-  // Steps the block at `p`; its codes lie at `at` of the planes, its random bits are of `block`.
-  // Rule and sums are the caller's own, for registers: this object's waiting values are written
-  // through pointers, so that nothing in it is sure to stay.
-  template <bool kTail> COSMIC_METHOD void step(int k, int64_t block, const Planes &m_planes,
-                                                const Planes &slow_planes, const Planes &v_planes,
-                                                int64_t at, Real *p, const Real *g, int64_t count,
-                                                const Rule &rule, RunningSums<Real> &sums) {
-    const BlockContext context{random(block), (float)run.coefficients->v_scale_before,
-                               (float)run.coefficients->eps, run.matrix};
-    const Coefficients &c = *run.coefficients;
-    M m(m_planes, at, context, 0, (Real)c.beta1, m_waiting.of(k));
-    Slow slow(slow_planes, at, context, 1, (Real)c.beta_slow, slow_waiting.of(k));
-    Var v(v_planes, Var::kPlanes ? at : block, context, 2, (Real)c.beta2, v_waiting.of(k));
-    step_block<kTail>(rule, context, p, g, m, slow, v, count, sums);
-    m_summary[k] = m.template measure<kTail>(m_planes, at, context, count);
-    slow_summary[k] = slow.template measure<kTail>(slow_planes, at, context, count);
-    v_summary[k] = v.template measure<kTail>(v_planes, at, context, count);
+  // Steps a block, the k-th of those that are encoded together. Rule and sums are the caller's own,
+  // for registers: this object's waiting values are written through pointers, so that nothing in it
+  // is sure to stay.
+  template <bool kTail> COSMIC_METHOD void step(int k, const BlockAt<Real> &here, const Rule &rule,
+                                                RunningSums<Real> &sums) {
+    if constexpr (Var::kMatrix && !kTail)
+      if (Var::InRow::fits(*run.matrix, here.block))
+        return step_with<typename Var::InRow, kTail>(k, here, rule, sums);
+    step_with<Var, kTail>(k, here, rule, sums);
   }
 
-  COSMIC_METHOD void encode(int k, int64_t block, const Planes &m_planes, const Planes &slow_planes,
-                            const Planes &v_planes, int64_t at, int64_t count) {
-    const BlockRandom bits = random(block);
-    M::encode(m_planes, at, bits, 0, m_waiting.of(k), m_summary[k], count);
-    Slow::encode(slow_planes, at, bits, 1, slow_waiting.of(k), slow_summary[k], count);
-    Var::encode(v_planes, at, bits, 2, v_waiting.of(k), v_summary[k], count);
+  template <class V, bool kTail> COSMIC_METHOD void
+  step_with(int k, const BlockAt<Real> &here, const Rule &rule, RunningSums<Real> &sums) {
+    const Coefficients &c = *run.coefficients;
+    const BlockContext context{random(here.block), (float)c.v_scale_before, (float)c.eps,
+                               run.matrix};
+    M m(here.m, here.at, context, 0, (Real)c.beta1, m_waiting.of(k));
+    Slow slow(here.m_slow, here.at, context, 1, (Real)c.beta_slow, slow_waiting.of(k));
+    V v(here.v, V::kMatrix ? here.block : here.at, context, 2, (Real)c.beta2, v_waiting.of(k));
+    step_block<kTail>(rule, context, here.p, here.g, m, slow, v, here.count, sums);
+    m_summary[k] = m.template measure<kTail>(here.m, here.at, context, here.count);
+    slow_summary[k] = slow.template measure<kTail>(here.m_slow, here.at, context, here.count);
+    v_summary[k] = v.template measure<kTail>(here.v, here.at, context, here.count);
+  }
+
+  COSMIC_METHOD void encode(int k, const BlockAt<Real> &here) {
+    const BlockRandom bits = random(here.block);
+    M::encode(here.m, here.at, bits, 0, m_waiting.of(k), m_summary[k], here.count);
+    Slow::encode(here.m_slow, here.at, bits, 1, slow_waiting.of(k), slow_summary[k], here.count);
+    Var::encode(here.v, here.at, bits, 2, v_waiting.of(k), v_summary[k], here.count);
+  }
+
+  // A whole block, `before` blocks into the run.
+  COSMIC_METHOD BlockAt<Real> whole(int64_t before) const {
+    const int64_t block = run.first_block + before;
+    return {block,
+            block,
+            run.m,
+            run.m_slow,
+            run.v,
+            (Real *)run.param + before * kBlock,
+            (const Real *)run.gradient + before * kBlock,
+            kBlock};
   }
 
   COSMIC_METHOD void whole_blocks(int64_t blocks, const Rule &rule, RunningSums<Real> &sums) {
-    Real *p = (Real *)run.param;
-    const Real *g = (const Real *)run.gradient;
     for (int64_t b = 0; b < blocks; b += kStageBlocks) {
-      const int here = blocks - b < kStageBlocks ? (int)(blocks - b) : kStageBlocks;
-      for (int k = 0; k < here; ++k) {
-        const int64_t block = run.first_block + b + k, first = (b + k) * kBlock;
-        step<false>(k, block, run.m, run.m_slow, run.v, block, p + first, g + first, kBlock, rule,
-                    sums);
-      }
-      for (int k = 0; k < here; ++k) {
-        const int64_t block = run.first_block + b + k;
-        encode(k, block, run.m, run.m_slow, run.v, block, kBlock);
-      }
+      const int together = blocks - b < kStageBlocks ? (int)(blocks - b) : kStageBlocks;
+      for (int k = 0; k < together; ++k) step<false>(k, whole(b + k), rule, sums);
+      for (int k = 0; k < together; ++k) encode(k, whole(b + k));
     }
   }
 
   COSMIC_METHOD void partial_block(int64_t before, int64_t count, const Rule &rule,
                                    RunningSums<Real> &sums) {
-    const int64_t block = run.first_block + before, first = before * kBlock;
-    TailImage<M> m(run.m, block, count);
-    TailImage<Slow> slow(run.m_slow, block, count);
-    TailImage<Var> v(run.v, block, count);
-    step<true>(0, block, m.planes, slow.planes, v.planes, 0, (Real *)run.param + first,
-               (const Real *)run.gradient + first, count, rule, sums);
-    encode(0, block, m.planes, slow.planes, v.planes, 0, count);
+    const BlockAt<Real> home = whole(before);
+    TailImage<M> m(run.m, home.block, count);
+    TailImage<Slow> slow(run.m_slow, home.block, count);
+    TailImage<Var> v(run.v, home.block, count);
+    const BlockAt<Real> image{home.block, 0,      m.planes, slow.planes,
+                              v.planes,   home.p, home.g,   count};
+    step<true>(0, image, rule, sums);
+    encode(0, image);
     m.write_back();
     slow.write_back();
     v.write_back();

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import warnings
 from collections.abc import Callable, Iterable
-from typing import Any, ParamSpec, TypeAlias, TypeVar, cast, overload
+from typing import Any, TypeAlias, overload
 
 import torch
 from torch import Tensor
-from torch.optim import optimizer as torch_optimizer
 from torch.optim.optimizer import Optimizer
 
 from .adamw import exported, imported, is_adamw
 from .allocation import Allocator, SignalAllocator
 from .budget import resolve_budget
 from .checkpoint import STATE_FORMAT, parse_saved, with_missing_options
+from .hooks import hooked_where_observed
 from .options import WHOLE_OPTIONS, PlanOptions, check_group, check_nonfinite, check_whole
 from .planner import Compiled, check_param, compile_plan, members
 from .reports import StatisticsRow, TierInfo, group_statistics, tier_table
@@ -25,27 +24,10 @@ from .state import real_numel, state_bytes
 __all__ = ["Cosmic", "Listener", "NonfiniteGradientError"]
 
 Params: TypeAlias = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
 Listener: TypeAlias = Callable[[str, dict[str, Any]], None]
 
 #: What a copy or a pickle of the optimizer keeps beside torch's own.
 _KEPT = (*WHOLE_OPTIONS, "_steps", "_skipped", "_nonfinite_seen")
-
-
-def _hooked_where_observed(step: Callable[_P, _R]) -> Callable[_P, _R]:
-    """torch wraps every ``step`` in a profiler range and hooks, at a cost that small models feel.
-    This one goes through torch's wrapper where somebody looks, and past it where nobody does."""
-    observed_step = Optimizer.profile_hook_step(step)
-
-    @functools.wraps(step)
-    def wrapper(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        if cast(Cosmic, args[0])._observed():
-            return observed_step(*args, **kwargs)
-        return step(*args, **kwargs)
-
-    wrapper.hooked = True  # type: ignore[attr-defined]  # torch leaves it as it is
-    return wrapper
 
 
 class NonfiniteGradientError(RuntimeError):
@@ -53,7 +35,7 @@ class NonfiniteGradientError(RuntimeError):
 
 
 class Cosmic(Optimizer):
-    r"""AdamW whose state is sized to a byte budget, with lighter tiers for what does not fit.
+    r"""AdamW with compressed state, sized to a byte budget: lighter tiers for what does not fit.
 
     With :math:`g` the gradient (negated by ``maximize``), :math:`\lambda` the weight decay,
     :math:`\gamma` the learning rate and :math:`c` the gate's factor, a step at count :math:`t` is
@@ -77,7 +59,8 @@ class Cosmic(Optimizer):
 
     where :math:`r \le 1` is Adam's ratio for the tensor's mean :math:`|g|`, and :math:`s` (0.229
     for 0.9) is the root mean square of Adam's update on gradients that are uncorrelated in time:
-    one learning rate, AdamW's, is right for all three tiers.
+    one learning rate, AdamW's, is right for all three tiers. Between steps the moments of tier 2
+    are kept by the codecs of ``state_dtype``; the update uses them in full.
 
     Arithmetic is float32 for parameters in float32, bfloat16 and float16, and float64 for float64;
     complex parameters are stepped as their real view. Results are bit-identical for every ISA and
@@ -91,12 +74,19 @@ class Cosmic(Optimizer):
         weight_decay: decoupled weight decay.
         budget: bytes that all state together may take: an int, ``"64MB"``, or a share such as
             ``"10%"`` of AdamW's two fp32 moments for the parameters that have had a gradient. It is
-            never exceeded. Counters count: ``"100%"`` does not quite hold tier 2 for all; None is
-            no limit. May be changed between steps. Not a group option.
+            never exceeded; None is no limit. May be changed between steps. Not a group option.
         tier: fixes the tier of all parameters of a group; None lets the budget decide.
-        state_dtype: storage of tier 2's moments: ``"fp32"``, ``"bf16"`` (rounded
-            stochastically), a torch dtype of these, or first and second moment apart, such as
-            ``"bf16+fp32"``. Parameters in float64 keep moments in float64.
+        state_dtype: codecs of tier 2's first and second moment, joined by a plus, or one for
+            both; ``docs/codecs.md`` has their mathematics. First: ``"fp32"``, ``"bf16"``,
+            ``"q8"``, ``"u4"``, ``"u2"``, ``"u1"`` (32 bits an element to 1); second: ``"fp32"``,
+            ``"bf16"``, ``"q8"``, ``"v4"``, ``"factored"``, ``"rowmean"`` (32 bits to nearly
+            none). The default, ``"u4+factored"``, takes a little over 4 bits. Tensors that cannot
+            be seen as a matrix have ``"v4"`` in the place of rows and columns, parameters in
+            float64 moments in float64: ``tiers()`` shows it.
+        min_compress_size: tensors of fewer elements keep moments in ``"fp32"`` where the group's
+            are compressed.
+        stochastic_rounding: store parameters in bfloat16 with stochastic rounding, which is
+            unbiased; False: to nearest, which loses updates below 1/512 of a parameter.
         gate: ``"snr"`` scales a tensor's update down while its gradient is noisy or jumps (see
             ``docs/design.md``); None does not.
         c_min: the gate's least factor.
@@ -193,7 +183,7 @@ class Cosmic(Optimizer):
     def step(self, closure: None = None) -> None: ...
     @overload
     def step(self, closure: Callable[[], float]) -> float: ...
-    @_hooked_where_observed
+    @hooked_where_observed
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """Take one step on every parameter that has a gradient.
 
@@ -229,15 +219,6 @@ class Cosmic(Optimizer):
             torch.autograd.graph.increment_version(stepped)
         self._after_step(compiled, fresh)
         return loss
-
-    def _observed(self) -> bool:
-        return bool(
-            self._optimizer_step_pre_hooks
-            or self._optimizer_step_post_hooks
-            or torch_optimizer._global_optimizer_pre_hooks
-            or torch_optimizer._global_optimizer_post_hooks
-            or torch.autograd._profiler_enabled()  # type: ignore[attr-defined]
-        )
 
     def state_dict(self) -> dict[str, Any]:
         """As torch's, with an entry ``"cosmic"``: format, steps taken and steps skipped."""

@@ -9,7 +9,7 @@ import cosmic
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
-OPTIMIZERS = "adamw,cosmic,cosmic:state_dtype=bf16,cosmic:budget=10%,cosmic:budget=1%"
+OPTIMIZERS = "adamw,cosmic,cosmic:state_dtype=fp32,cosmic:state_dtype=u4+v4,cosmic:budget=2%"
 FINETUNE = """\
 Train one language model with several optimizers, each in a process of its own, from the same
 weights on the same batches. Prints a table and writes comparison.png, results.json, losses.csv
