@@ -82,13 +82,11 @@ template <int kBitsOfCode> struct AlignedBits {
     }
     template <int i> COSMIC_METHOD F32 at(Group<i> group) const {
       if constexpr (kBits == 4) return lookup(levels, codes.low(group));
-      const I32 code = codes.low(group) & I32::splat(kTop);
-      return decay * as_float(shift_left(code, shift) + low);
+      return decay * as_float(shift_left(codes.alone(group), shift) + low);
     }
     template <int i> COSMIC_METHOD F32 unit(Group<i> group, F32 scale, F32 eps) const {
       if constexpr (kBits == 4) return lookup(units, codes.low(group));
-      const I32 code = codes.low(group) & I32::splat(kTop);
-      return sqrt(as_float(shift_left(code, shift) + low)) * scale + eps;
+      return sqrt(as_float(shift_left(codes.alone(group), shift) + low)) * scale + eps;
     }
   };
 

@@ -41,6 +41,11 @@ template <int kBits> struct Codes {
   template <int i> COSMIC_METHOD I32 low(Group<i>) const {
     return shift_right<kBits *(i % kGroupsARow)>(rows[i / kGroupsARow]);
   }
+  // The group's codes alone.
+  template <int i> COSMIC_METHOD I32 alone(Group<i> group) const {
+    if constexpr (kBits == 8 && i % kGroupsARow == kGroupsARow - 1) return low(group); // the last
+    return low(group) & I32::splat((1 << kBits) - 1);
+  }
   // Takes the group's codes from bits [kFrom, kFrom + kBits); what stands beside them is ignored.
   template <int kFrom, int i> COSMIC_METHOD void put(Group<i>, I32 code) {
     constexpr int to = kBits * (i % kGroupsARow);

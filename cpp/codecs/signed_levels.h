@@ -37,8 +37,7 @@ template <int kBitsOfCode, bool kUnits> struct SignedLevels {
     }
     template <int i> COSMIC_METHOD F32 at(Group<i> group) const {
       if constexpr (kBits == 4) return lookup(scaled, codes.low(group));
-      const I32 code = codes.low(group) & I32::splat(2 * kZero - 1);
-      return (to_float(code) - F32::splat((float)kZero)) * scaled;
+      return (to_float(codes.alone(group)) - F32::splat((float)kZero)) * scaled;
     }
   };
 
