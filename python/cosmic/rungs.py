@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -40,13 +41,12 @@ class Geometry(NamedTuple):
         return cls(numel, _core.matrix_shape(param.detach(), label))
 
 
-def combinations() -> list[tuple[str, str]]:
+@functools.cache
+def combinations() -> tuple[tuple[str, str], ...]:
     """First- and second-moment codecs that are compiled together, for float32 arithmetic."""
     rows = (name.split() for name in _core.combinations())
-    return [(m, v) for real, rule, m, slow, v in rows if (real, rule, slow) == _FLOAT_ADAM]
-
-
-_FLOAT_ADAM = ("float", "adam", "none")
+    wanted = ("float", "adam", "none")
+    return tuple((m, v) for real, rule, m, slow, v in rows if (real, rule, slow) == wanted)
 
 
 def parse_state_dtype(state_dtype: str | torch.dtype) -> tuple[str, str]:
@@ -110,8 +110,9 @@ class Rung:
         head, _, codecs = name.partition(":")
         parts = codecs.split("+")
         slow = parts[2:] == ["slow"]
-        known = [*combinations(), ("fp64", "fp64")]
-        if head != "tier2" or len(parts) != 2 + slow or (parts[0], parts[1]) not in known:
+        known = combinations()
+        codecs_known = tuple(parts[:2]) in known or parts[:2] == ["fp64", "fp64"]
+        if head != "tier2" or len(parts) != 2 + slow or not codecs_known:
             raise ValueError(
                 f"unknown rung {name!r}; expected 'tier0', 'tier1' or "
                 "'tier2:<m codec>+<v codec>' with '+slow' for a slow average"
