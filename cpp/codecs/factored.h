@@ -46,7 +46,7 @@ struct FactoredInRow {
     return root * scale + eps;
   }
   template <int i> COSMIC_METHOD void store(Group<i>, const F32 &value) {
-    const F32 v = unless_finite(value, kept);
+    const F32 v = summable(value, kept);
     float *sums = column_sums + i * kLanes;
     (F32::load(sums) + v).store(sums);
     lanes = lanes + v;
@@ -61,9 +61,10 @@ struct FactoredInRow {
     return {};
   }
 
-  // An element whose new v is infinite or NaN counts as if its gradient were zero.
-  COSMIC_METHOD static F32 unless_finite(F32 value, F32 kept) {
-    return where_greater(F32::splat(__builtin_inff()), value, value, kept);
+  // An element whose new v is 2^96 or more, or NaN, counts as if its gradient were zero: sums of
+  // what is smaller stay finite.
+  COSMIC_METHOD static F32 summable(F32 value, F32 kept) {
+    return where_greater(F32::splat(0x1p96f), value, value, kept);
   }
 };
 
@@ -104,7 +105,7 @@ struct Factored {
   }
 
   template <int i> COSMIC_METHOD void store(Group<i>, const F32 &value) {
-    const F32 v = FactoredInRow::unless_finite(value, kept);
+    const F32 v = FactoredInRow::summable(value, kept);
     float *sums = column_sums + column;
     (F32::load(sums) + v).store(sums);
     const F32 zero = F32::splat(0.0f);

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from .codec import Array, Planes
 from .matrix import Matrix
 
+LARGEST = np.float32(2.0**96)  # sums of what is smaller stay finite
 KEPT = {"factored": ("_row", "_col"), "rowmean": ("_row",), "colmean": ("_col",)}
 
 
@@ -51,8 +52,8 @@ class Factored:
     def encode(
         self, old: Planes, decayed: Array, values: Array, keys: NDArray[np.uint64]
     ) -> Planes:
-        # an element whose new v is infinite or NaN counts as if its gradient were zero
-        counted = np.where(values < np.inf, values, decayed)
+        # an element whose new v is huge or NaN counts as if its gradient were zero
+        counted = np.where(values < LARGEST, values, decayed)
         rows, columns = self.matrix.sums(counted)
         means = {"_row": rows / self.matrix.columns, "_col": columns / self.matrix.rows}
         return {plane: means[plane].astype(np.float32) for plane in KEPT[self.name]}
