@@ -16,9 +16,9 @@ template <class Real, class Slow> struct Rules {
 };
 
 void widen_bf16(const uint16_t *from, int64_t count, float *to) {
-  for (int64_t k = 0; k < count; ++k) {
-    const uint32_t bits = (uint32_t)from[k] << 16;
-    __builtin_memcpy(to + k, &bits, 4);
+  for (int64_t k = 0; k < count; k += kLanes) {
+    if (k % (2 * kLanes) == 0) __builtin_prefetch((const char *)(from + k) + kPrefetchBytes);
+    as_float(shift_left<16>(load_u16(from + k))).store(to + k);
   }
 }
 
