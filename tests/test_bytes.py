@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import io
+import math
 import re
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import torch
+import transformers
 from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -442,3 +445,22 @@ def test_a_slot_that_a_user_replaces_is_used() -> None:
     take_steps(optimizer, 2, 4)
     take_steps(twin, 2, 4)
     assert digest(optimizer) == digest(twin)
+
+
+def test_the_default_takes_under_4_and_a_half_bits_on_gpt2() -> None:
+    """GPT-2's 124 million parameters, by shape: nothing is allocated."""
+    config = transformers.GPT2Config()
+    with torch.device("meta"):
+        shapes = [tuple(p.shape) for p in transformers.GPT2LMHeadModel(config).parameters()]
+    default = inspect.signature(Cosmic).parameters
+    m, _, v = default["state_dtype"].default.partition("+")
+    total = numel = 0
+    for shape in shapes:
+        n = math.prod(shape)
+        small = n < default["min_compress_size"].default
+        rung = Rung(2, "fp32", "none", "fp32") if small else Rung(2, m, "none", v)
+        matrix = (shape[0], shape[1]) if len(shape) == 2 else None
+        total += rung.nbytes(Geometry(n, matrix))
+        numel += n
+    assert numel == 124_439_808
+    assert 8 * total / numel <= 4.5
