@@ -4,8 +4,8 @@
 //   code = floor(clamp(u / step + (L - 1) / 2, 0, L - 1) + r), r uniform in [0, 1) from the counter
 // The factors f are those of the least mean square error for a normal distribution (Max, IRE
 // Trans. Inf. Theory 6(1), 1960). Rounding is unbiased between the outer levels; what lies beyond
-// them is clamped. In a block that is mended (blockwise.h), |u| is held to 2^60 first. RMS is over the block, its sum in a fixed order.
-// Word of a block: the step's upper 16 bits.
+// them is clamped. In a block that is mended (blockwise.h), |u| is held to 2^60 first. RMS is over
+// the block, its sum in a fixed order. Word of a block: the step's upper 16 bits.
 #pragma once
 
 #include "codecs/blockwise.h"

@@ -1,7 +1,6 @@
 #include "plan/pack.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 
 #include "core/error.h"
@@ -9,6 +8,7 @@
 #include "isa/float_environment.h"
 #include "kernels/convert.h"
 #include "plan/coefficients.h"
+#include "plan/first_index.h"
 #include "plan/layout.h"
 #include "plan/stage.h"
 
@@ -33,12 +33,6 @@ PlainRun run_of(const uint8_t *codes, const void *words, int64_t block, int64_t 
   run.count = count;
   run.values = values;
   return run;
-}
-
-void lower(std::atomic<int64_t> &least, int64_t index) {
-  int64_t seen = least.load();
-  while (index < seen && !least.compare_exchange_weak(seen, index)) {
-  }
 }
 
 } // namespace
@@ -71,7 +65,7 @@ int64_t pack(const Operand &from, int64_t count, const PlainCodec &codec, uint64
   const Kernels &kernels = chosen_kernels();
   const int64_t blocks = blocks_of(count);
   const uint32_t key = random_key(seed, 0, 0);
-  std::atomic<int64_t> first_bad{count};
+  FirstIndex first_bad(count);
 #pragma omp parallel num_threads(threads) if (blocks > 64)
   {
     const DefaultFloatEnvironment environment;
@@ -84,7 +78,7 @@ int64_t pack(const Operand &from, int64_t count, const PlainCodec &codec, uint64
         return !std::isfinite(x) || (codec.nonnegative && x < 0);
       });
       if (bad != values + here) {
-        lower(first_bad, first + (bad - values));
+        first_bad.report(first + (bad - values));
         continue;
       }
       if (codec.nonnegative) // -0 has the bits of a negative number
@@ -94,7 +88,7 @@ int64_t pack(const Operand &from, int64_t count, const PlainCodec &codec, uint64
       portable::converters.pack[codec.index](run);
     }
   }
-  return first_bad < count ? first_bad.load() : -1;
+  return first_bad.value();
 }
 
 void unpack(const uint8_t *codes, const void *words, int64_t count, const PlainCodec &codec,

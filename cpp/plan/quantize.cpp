@@ -1,13 +1,13 @@
 #include "plan/quantize.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <string>
 
 #include "core/error.h"
 #include "isa/dispatch.h"
 #include "isa/float_environment.h"
+#include "plan/first_index.h"
 #include "plan/stage.h"
 
 namespace cosmic {
@@ -39,7 +39,7 @@ int64_t quantize(const Operand &from, int64_t count, int bits, int64_t block_siz
                  float *scales, int threads) {
   const Kernels &kernels = chosen_kernels();
   const int64_t blocks = blocks_of(count, block_size);
-  std::atomic<int64_t> first_bad{count};
+  FirstIndex first_bad(count);
 #pragma omp parallel num_threads(threads) if (blocks > 64)
   {
     const DefaultFloatEnvironment environment;
@@ -51,17 +51,14 @@ int64_t quantize(const Operand &from, int64_t count, int bits, int64_t block_siz
       const float *bad =
           std::find_if(values, values + here, [](float x) { return !std::isfinite(x); });
       if (bad != values + here) {
-        int64_t seen = first_bad.load();
-        const int64_t index = first + (bad - values);
-        while (index < seen && !first_bad.compare_exchange_weak(seen, index)) {
-        }
+        first_bad.report(first + (bad - values));
         continue;
       }
       kernels.quantize(values, here, bits, block_size, codes + b * block_size * bits / 8,
                        scales + b);
     }
   }
-  return first_bad < count ? first_bad.load() : -1;
+  return first_bad.value();
 }
 
 void dequantize(const uint8_t *codes, const float *scales, int64_t count, int bits,
