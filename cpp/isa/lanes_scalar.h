@@ -25,7 +25,10 @@ template <int N> COSMIC_INLINE I32 shift_right(I32 a) { // logical
 
 COSMIC_INLINE I32 shift_left(I32 a, int n) { return {(I32::Vector)((UnsignedVector)a.v << n)}; }
 COSMIC_INLINE I32 shift_right(I32 a, int n) { return {(I32::Vector)((UnsignedVector)a.v >> n)}; }
-COSMIC_INLINE I32 where_nan(F32 a, I32 x, I32 y) { return {a.v != a.v ? x.v : y.v}; }
+COSMIC_INLINE I32 where_nan(F32 a, I32 x, I32 y) { // x where a is a NaN, else y
+  const I32 magnitude = as_int(a) & I32::splat(0x7fffffff);
+  return {magnitude.v > I32::splat(0x7f800000).v ? x.v : y.v};
+}
 COSMIC_INLINE F32 min(F32 a, F32 b) { return {a.v < b.v ? a.v : b.v}; } // of finite numbers
 COSMIC_INLINE F32 max(F32 a, F32 b) { return {a.v > b.v ? a.v : b.v}; }
 COSMIC_INLINE I32 max(I32 a, I32 b) { return {a.v > b.v ? a.v : b.v}; }

@@ -30,12 +30,13 @@ constexpr int64_t kPrefetchBytes = 4096;
 // its codes overlap.
 constexpr int kStageBlocks = 4;
 
-// Values of one slot that wait to be encoded.
-template <bool kStaged> struct Waiting {
+// Values of one slot that wait to be encoded. A base of the pipeline, so that a slot whose values
+// do not wait takes no room.
+template <int kSlot, bool kStaged> struct Waiting {
   alignas(64) float values[kStageBlocks][kBlock];
   COSMIC_METHOD float *of(int k) { return values[k]; }
 };
-template <> struct Waiting<false> {
+template <int kSlot> struct Waiting<kSlot, false> {
   COSMIC_METHOD float *of(int /*k*/) { return nullptr; }
 };
 
@@ -84,14 +85,15 @@ template <class Real> struct BlockAt {
   int64_t count; // elements
 };
 
-template <class Real, class Rule, class M, class Slow, class Var> struct Pipeline {
+template <class Real, class Rule, class M, class Slow, class Var>
+struct Pipeline : Waiting<0, M::kStaged>, Waiting<1, Slow::kStaged>, Waiting<2, Var::kStaged> {
+  using MWaiting = Waiting<0, M::kStaged>;
+  using SlowWaiting = Waiting<1, Slow::kStaged>;
+  using VWaiting = Waiting<2, Var::kStaged>;
   const BlockRun &run;
-  Waiting<M::kStaged> m_waiting;
-  Waiting<Slow::kStaged> slow_waiting;
-  Waiting<Var::kStaged> v_waiting;
+  typename Var::Summary v_summary[kStageBlocks];
   typename M::Summary m_summary[kStageBlocks];
   typename Slow::Summary slow_summary[kStageBlocks];
-  typename Var::Summary v_summary[kStageBlocks];
 
   COSMIC_METHOD explicit Pipeline(const BlockRun &run) : run(run) {}
 
@@ -115,9 +117,9 @@ template <class Real, class Rule, class M, class Slow, class Var> struct Pipelin
     const Coefficients &c = *run.coefficients;
     const BlockContext context{random(here.block), (float)c.v_scale_before, (float)c.eps,
                                run.matrix};
-    M m(here.m, here.at, context, 0, (Real)c.beta1, m_waiting.of(k));
-    Slow slow(here.m_slow, here.at, context, 1, (Real)c.beta_slow, slow_waiting.of(k));
-    V v(here.v, V::kMatrix ? here.block : here.at, context, 2, (Real)c.beta2, v_waiting.of(k));
+    M m(here.m, here.at, context, 0, (Real)c.beta1, MWaiting::of(k));
+    Slow slow(here.m_slow, here.at, context, 1, (Real)c.beta_slow, SlowWaiting::of(k));
+    V v(here.v, V::kMatrix ? here.block : here.at, context, 2, (Real)c.beta2, VWaiting::of(k));
     step_block<kTail>(rule, context, here.p, here.g, m, slow, v, here.count, sums);
     m_summary[k] = m.template measure<kTail>(here.m, here.at, context, here.count);
     slow_summary[k] = slow.template measure<kTail>(here.m_slow, here.at, context, here.count);
@@ -126,9 +128,9 @@ template <class Real, class Rule, class M, class Slow, class Var> struct Pipelin
 
   COSMIC_METHOD void encode(int k, const BlockAt<Real> &here) {
     const BlockRandom bits = random(here.block);
-    M::encode(here.m, here.at, bits, 0, m_waiting.of(k), m_summary[k], here.count);
-    Slow::encode(here.m_slow, here.at, bits, 1, slow_waiting.of(k), slow_summary[k], here.count);
-    Var::encode(here.v, here.at, bits, 2, v_waiting.of(k), v_summary[k], here.count);
+    M::encode(here.m, here.at, bits, 0, MWaiting::of(k), m_summary[k], here.count);
+    Slow::encode(here.m_slow, here.at, bits, 1, SlowWaiting::of(k), slow_summary[k], here.count);
+    Var::encode(here.v, here.at, bits, 2, VWaiting::of(k), v_summary[k], here.count);
   }
 
   // A whole block, `before` blocks into the run.

@@ -31,8 +31,14 @@ def imported(saved: dict[str, Any], groups: Sequence[Group]) -> dict[str, Any]:
     stay as they are in ``groups``.
 
     Raises:
-        ValueError: for ``amsgrad``, and for weight decay that is not decoupled (Adam).
+        ValueError: for another number of groups, for ``amsgrad``, and for weight decay that is not
+            decoupled (Adam).
     """
+    if len(saved["param_groups"]) != len(groups):
+        raise ValueError(
+            f"loaded state dict has {len(saved['param_groups'])} parameter groups, this optimizer "
+            f"has {len(groups)}"
+        )
     for g, group in enumerate(saved["param_groups"]):
         if group.get("amsgrad"):
             raise ValueError(f"param_groups[{g}] has amsgrad, whose maximum Cosmic does not keep")
@@ -49,7 +55,7 @@ def imported(saved: dict[str, Any], groups: Sequence[Group]) -> dict[str, Any]:
                 **{k: v for k, v in own.items() if k not in ("params", *_SHARED)},
                 **{k: v for k, v in group.items() if k not in foreign},
             }
-            for own, group in zip(groups, saved["param_groups"], strict=False)
+            for own, group in zip(groups, saved["param_groups"], strict=True)
         ],
     }
 
