@@ -213,8 +213,8 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     base = shared(args)
     vocabulary = load_config(base.model, base.from_scratch).vocab_size
-    finetune._silence_libraries()
-    tokens = finetune._prepare_tokens(base, vocabulary, args.out / "cache")
+    finetune.silence_libraries()
+    tokens = finetune.prepare_tokens(base, vocabulary, args.out / "cache")
     store = Store(args.out / "runs.jsonl", tokens.folder)
     tuning = Tuning(args.lrs, args.factors, args.seeds, base)
     rows = compare(chosen(args), store, tuning, args.jobs)

@@ -162,7 +162,10 @@ def test_an_option_of_the_whole_optimizer_is_refused_in_a_group(option: dict[str
         Cosmic([{"params": parameters((3,)), **option}])
 
 
-@pytest.mark.parametrize("option", [{"budget": "lots"}, {"seed": "x"}, {"nonfinite": "ignore"}])
+@pytest.mark.parametrize(
+    "option",
+    [{"budget": "lots"}, {"seed": "x"}, {"nonfinite": "ignore"}, {"reallocate_every": 0}],
+)
 def test_an_option_of_the_whole_optimizer_goes_bad_in_mid_run(option: dict[str, Any]) -> None:
     optimizer, _ = running()
     ((name, value),) = option.items()

@@ -16,7 +16,14 @@ from .allocation import Allocator, SignalAllocator
 from .budget import resolve_budget
 from .checkpoint import STATE_FORMAT, parse_saved, with_missing_options
 from .hooks import hooked_where_observed
-from .options import WHOLE_OPTIONS, PlanOptions, check_group, check_nonfinite, check_whole
+from .options import (
+    WHOLE_OPTIONS,
+    PlanOptions,
+    check_cadence,
+    check_group,
+    check_nonfinite,
+    check_whole,
+)
 from .planner import Compiled, check_param, compile_plan, members
 from .reports import StatisticsRow, TierInfo, group_statistics, tier_table
 from .state import real_numel, state_bytes
@@ -346,6 +353,7 @@ class Cosmic(Optimizer):
 
     def _ready(self) -> Compiled:
         # The allocator looks before a step, not after it: if it fails, nothing has changed.
+        check_cadence(self.reallocate_every)
         look = (
             self.budget is not None and self._steps > 0 and self._steps % self.reallocate_every == 0
         )

@@ -9,7 +9,14 @@ from . import _core
 from .budget import check_budget
 from .rungs import parse_state_dtype
 
-__all__ = ["WHOLE_OPTIONS", "PlanOptions", "check_group", "check_nonfinite", "check_whole"]
+__all__ = [
+    "WHOLE_OPTIONS",
+    "PlanOptions",
+    "check_cadence",
+    "check_group",
+    "check_nonfinite",
+    "check_whole",
+]
 
 #: Options that belong to the whole optimizer.
 WHOLE_OPTIONS = ("budget", "nonfinite", "seed", "reallocate_every", "allocator")
@@ -45,6 +52,11 @@ def check_whole(budget: object, nonfinite: object, seed: object, reallocate_ever
     check_nonfinite(nonfinite)
     if not isinstance(seed, int) or not 0 <= seed < 2**64:
         raise ValueError(f"seed is {seed!r}; expected an int from 0 to 2**64 - 1")
+    check_cadence(reallocate_every)
+
+
+def check_cadence(reallocate_every: object) -> None:
+    """Raise ValueError unless ``reallocate_every`` is a number of steps."""
     if not isinstance(reallocate_every, int) or reallocate_every < 1:
         raise ValueError(f"reallocate_every is {reallocate_every!r}; expected an int >= 1")
 

@@ -32,10 +32,10 @@ def compare(config: RunConfig, specs: Sequence[OptimizerSpec], out: Path) -> Non
     """
     require_demo_packages()
     _settle_hub(config)  # before the first import of a Hugging Face library
-    _silence_libraries()
+    silence_libraries()
     _make_folder(out)
     vocabulary = _check_model(config, specs)
-    tokens = _prepare_tokens(config, vocabulary, out / "cache")
+    tokens = prepare_tokens(config, vocabulary, out / "cache")
     rows = [_train_in_process(config, spec, tokens.folder, out) for spec in specs]
     _report(config, rows, tokens, out)
 
@@ -50,7 +50,7 @@ def _settle_hub(config: RunConfig) -> None:
         settle_hub_access()
 
 
-def _silence_libraries() -> None:
+def silence_libraries() -> None:
     import datasets
 
     from cosmic.finetune.models import silence_transformers
@@ -89,7 +89,7 @@ def _check_model(config: RunConfig, specs: Sequence[OptimizerSpec]) -> int:
     return int(model.config.vocab_size)
 
 
-def _prepare_tokens(config: RunConfig, vocabulary: int, cache: Path) -> "TokenFolder":
+def prepare_tokens(config: RunConfig, vocabulary: int, cache: Path) -> "TokenFolder":
     """Tokenize, or find what an earlier comparison has tokenized."""
     from cosmic.finetune import corpus, tokens
 
