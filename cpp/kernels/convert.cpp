@@ -148,7 +148,6 @@ template <> struct Conversion<float, None, None, None> {
 
 } // namespace
 
-extern const Converters converters;
 const Converters converters = {
 #define COSMIC_DECODE(Real, Rule, M, Slow, Var) Conversion<Real, M, Slow, Var>::kDecode,
 #define COSMIC_ENCODE(Real, Rule, M, Slow, Var) Conversion<Real, M, Slow, Var>::kEncode,
