@@ -1,139 +1,77 @@
-"""Who gets which rung: the allocator alone, and what the optimizer makes of it."""
+"""What the optimizer makes of a policy: when it looks, what it carries over, what it tells."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
 
-from cosmic import Candidate, Cosmic, Rung, SignalAllocator
+from cosmic import Candidate, Cosmic, Rung
+from cosmic.rungs import Geometry
 from helpers import UNUSUAL, digest, normal, parameters, take_steps
 
 FULL = Rung(2, "fp32", "none", "fp32")
-LADDER = (Rung(0), Rung(1), FULL)
+LADDER = (Rung(0), Rung(1), Rung(1, v="v4"), FULL)
+SIZE = 600
 
 
-def candidate(index: int, numel: int, signal: float, current: Rung | None = None) -> Candidate:
-    return Candidate(index, numel, LADDER, current, signal)
+@dataclass
+class AllOrNothing:
+    """Full history goes to the strongest gradient; nothing else is worth much."""
 
+    name: str = "all or nothing"
+    uses_signal: bool = True
+    calls: list[list[Candidate]] = field(default_factory=list)
 
-def tiers(rungs: Sequence[Rung]) -> list[int]:
-    return [rung.tier for rung in rungs]
-
-
-def cost(rungs: Sequence[Rung], candidates: Sequence[Candidate]) -> int:
-    return sum(r.nbytes(c.numel) for r, c in zip(rungs, candidates, strict=True))
-
-
-# ---- the allocator -----------------------------------------------------------------------------
-
-
-def test_the_strongest_signal_goes_first() -> None:
-    candidates = [candidate(k, 1000, signal) for k, signal in enumerate([0.1, 0.9, 0.5])]
-    one, two = FULL.nbytes(1000), 2 * FULL.nbytes(1000)
-    allocate = SignalAllocator().allocate
-    assert tiers(allocate(candidates, one)) == [0, 2, 0]
-    assert tiers(allocate(candidates, one + 24)) == [0, 2, 1]
-    assert tiers(allocate(candidates, two)) == [0, 2, 2]
-    assert tiers(allocate(candidates, two + 23)) == [0, 2, 2]
-    assert tiers(allocate(candidates, two + 24)) == [1, 2, 2]
-
-
-def test_what_does_not_fit_leaves_room_for_the_next() -> None:
-    candidates = [candidate(0, 10**6, 9.0), candidate(1, 100, 1.0)]
-    assert tiers(SignalAllocator().allocate(candidates, FULL.nbytes(100) + 24)) == [1, 2]
-
-
-def test_signal_counts_per_byte() -> None:
-    """With the same mean |g| a rung that costs half is twice as good a buy."""
-    half = Rung(2, "bf16", "none", "bf16")
-    dear = candidate(0, 1000, 1.0)
-    cheap = Candidate(1, 1000, (Rung(0), Rung(1), half), None, 0.8)
-    assert tiers(SignalAllocator().allocate([dear, cheap], FULL.nbytes(1000))) == [1, 2]
-
-
-@pytest.mark.parametrize(
-    ("challenger", "expected"), [(1.2, [2, 0]), (1.3, [0, 2])], ids=["below", "above"]
-)
-def test_a_holder_is_displaced_only_by_a_clearly_stronger_one(
-    challenger: float, expected: list[int]
-) -> None:
-    candidates = [
-        candidate(0, 500, 1.0, current=FULL),
-        candidate(1, 500, challenger, current=Rung(0)),
-    ]
-    allocator = SignalAllocator(hysteresis=1.25)
-    assert tiers(allocator.allocate(candidates, FULL.nbytes(500))) == expected
-
-
-@pytest.mark.parametrize("signal", [1.0, 0.0])
-def test_a_tie_goes_to_the_first_parameter(signal: float) -> None:
-    candidates = [candidate(k, 500, signal) for k in range(3)]
-    budget = FULL.nbytes(500)
-    assert tiers(SignalAllocator().allocate(candidates, budget)) == [2, 0, 0]
-
-
-sizes = st.sampled_from([0, 1, 7, 128, 1000, 10**6])
-worths = st.floats(0, 1e30, allow_nan=False)
-populations = st.lists(st.tuples(sizes, worths, st.sampled_from([None, *LADDER])), max_size=12)
-
-
-@settings(max_examples=150, deadline=None)
-@given(population=populations, budget=st.integers(0, 10**7))
-def test_no_population_costs_more_than_the_budget(
-    population: list[tuple[int, float, Rung | None]], budget: int
-) -> None:
-    candidates = [candidate(k, n, s, current) for k, (n, s, current) in enumerate(population)]
-    allocator = SignalAllocator()
-    chosen = allocator.allocate(candidates, budget)
-    assert cost(chosen, candidates) <= budget
-    assert all(r in c.ladder for r, c in zip(chosen, candidates, strict=True))
-    assert chosen == allocator.allocate(candidates, budget), "deterministic"
-    assert cost(allocator.allocate(candidates, budget + 50), candidates) <= budget + 50
-
-
-# ---- the optimizer -----------------------------------------------------------------------------
+    def worths(self, candidates: Sequence[Candidate]) -> list[list[float]]:
+        self.calls.append(list(candidates))
+        return [
+            [(c.signal or 1.0) if r.tier == 2 else 1e-9 * r.tier for r in c.ladder]
+            for c in candidates
+        ]
 
 
 def two_tensors(*, spare: int = 10, **options: Any) -> tuple[Cosmic, list[nn.Parameter]]:
-    """Two tensors of the same size, and a budget for the full state of one."""
-    params = parameters((20, 30), (20, 30))
-    budget = FULL.nbytes(600) + 16 + spare  # 16: two signals
+    """Two vectors of the same size, and a budget for the full state of one."""
+    params = parameters((SIZE,), (SIZE,))
+    budget = FULL.nbytes(SIZE) + 16 + spare  # 16: two signals
     named = [("a", params[0]), ("b", params[1])]
-    return Cosmic(named, budget=budget, reallocate_every=5, **{**UNUSUAL, **options}), params
+    own = {"policy": AllOrNothing(), "state_dtype": "fp32", "reallocate_every": 5}
+    return Cosmic(named, budget=budget, **{**UNUSUAL, **own, **options}), params
 
 
 def feed(optimizer: Cosmic, params: list[nn.Parameter], steps: int, *scales: float) -> list[int]:
-    for step in range(steps):
-        for k, (p, scale) in enumerate(zip(params, scales, strict=True)):
-            p.grad = normal(10 * step + k, 20, 30, scale=scale)
+    for _ in range(steps):
+        for p, scale in zip(params, scales, strict=True):
+            p.grad = normal(7, SIZE, scale=scale)
         optimizer.step()
     return [info.tier for info in optimizer.tiers()]
 
 
-def test_the_first_step_looks_at_the_gradients() -> None:
+def test_the_step_after_the_first_knows_the_gradients() -> None:
     for scales, expected in [((1.0, 3.0), [0, 2]), ((3.0, 1.0), [2, 0])]:
         optimizer, params = two_tensors()
+        assert feed(optimizer, params, 1, *scales) == [2, 0], "a tie goes to the first parameter"
         assert feed(optimizer, params, 1, *scales) == expected
 
 
 def test_rungs_follow_the_signal_every_so_many_steps() -> None:
     optimizer, params = two_tensors()
-    assert feed(optimizer, params, 5, 3.0, 1.0) == [2, 0]
+    assert feed(optimizer, params, 6, 3.0, 1.0) == [2, 0]
     assert feed(optimizer, params, 5, 1.0, 90.0) == [2, 0], "not before the next look"
     assert feed(optimizer, params, 1, 1.0, 90.0) == [0, 2]
 
 
 def test_rungs_do_not_swap_over_nothing() -> None:
     optimizer, params = two_tensors()
-    assert feed(optimizer, params, 5, 1.0, 0.95) == [2, 0]
-    for scales in ((1.0, 1.15), (1.0, 0.9), (1.0, 1.15)):
+    for scales in ((1.0, 0.9), (1.0, 1.2), (1.0, 0.9), (1.0, 1.2)):
         assert feed(optimizer, params, 15, *scales) == [2, 0]
+    assert feed(optimizer, params, 15, 1.0, 1.4) == [0, 2]
 
 
 def test_transitions_are_told_once_each() -> None:
@@ -142,14 +80,14 @@ def test_transitions_are_told_once_each() -> None:
     optimizer.add_listener(
         lambda event, fields: told.append(fields) if event == "transition" else None
     )
-    feed(optimizer, params, 5, 3.0, 1.0)
+    feed(optimizer, params, 6, 3.0, 1.0)
     feed(optimizer, params, 6, 1.0, 90.0)
     full, sign = "tier2:fp32+fp32", "tier0"
     assert told == [
         {"step": 0, "name": "a", "before": None, "after": full},
         {"step": 0, "name": "b", "before": None, "after": sign},
-        {"step": 10, "name": "a", "before": full, "after": sign},
-        {"step": 10, "name": "b", "before": sign, "after": full},
+        {"step": 11, "name": "a", "before": full, "after": sign},
+        {"step": 11, "name": "b", "before": sign, "after": full},
     ]
 
 
@@ -157,7 +95,7 @@ def test_transitions_are_told_once_each() -> None:
 def test_a_promoted_tensor_starts_with_bias_correction_of_its_own(spare: int, lower: int) -> None:
     """Its first step in tier 2 is AdamW's first step: lr in every element."""
     optimizer, params = two_tensors(spare=spare, weight_decay=0.0, lr=1e-3, eps=1e-12)
-    assert feed(optimizer, params, 5, 3.0, 1.0) == [2, lower]
+    assert feed(optimizer, params, 6, 3.0, 1.0) == [2, lower]
     assert feed(optimizer, params, 5, 1.0, 90.0) == [2, lower]
     before = params[1].detach().clone()
     assert feed(optimizer, params, 1, 1.0, 90.0) == [lower, 2]
@@ -176,72 +114,232 @@ def test_fixed_tiers_are_kept_and_paid_first() -> None:
         assert [info.tier for info in optimizer.tiers()] == [1, 2, 2]
 
 
+def test_floors_and_ceilings_hold_whatever_the_budget() -> None:
+    params = parameters((96, 64), (96, 64), (96, 64))
+    groups = [
+        {"params": params[:1], "min_tier": 1},
+        {"params": params[1:2], "max_tier": 1},
+        {"params": params[2:], "min_tier": 2, "max_tier": 2},
+    ]
+    wanted: list[tuple[int | str, list[int]]] = [(3000, [1, 1, 2]), ("100%", [1, 1, 2])]
+    for budget, expected in wanted:
+        optimizer = Cosmic([dict(group) for group in groups], budget=budget)
+        take_steps(optimizer, 0, 3)
+        assert [info.tier for info in optimizer.tiers()] == expected
+    floor = 24 + Rung.parse("tier2:u1+factored").nbytes(Geometry.of(params[2]))
+    for budget, works in [(floor, True), (floor - 1, False)]:
+        optimizer = Cosmic([dict(group) for group in groups], budget=budget)
+        if works:
+            take_steps(optimizer, 0, 2)
+            assert optimizer.state_bytes() == floor
+        else:
+            with pytest.raises(ValueError, match=f"at least {floor} bytes"):
+                take_steps(optimizer, 0, 1)
+
+
+def test_a_ceiling_without_a_budget_gives_the_best_below_it() -> None:
+    names = {0: "tier0", 1: "tier1:factored", 2: "tier2:u4+factored", None: "tier2:u4+factored"}
+    for most, name in names.items():
+        optimizer = Cosmic(parameters((96, 64)), max_tier=most)
+        take_steps(optimizer, 0, 1)
+        assert [info.rung for info in optimizer.tiers()] == [name]
+
+
 def test_without_a_budget_everything_is_tier_2() -> None:
     optimizer = Cosmic(parameters((20, 30), (5,)))
     take_steps(optimizer, 0, 2)
     assert {info.rung for info in optimizer.tiers()} == {"tier2:fp32+fp32"}
 
 
-class Recorder:
-    """An allocator of one's own: the rung at a place of every ladder."""
-
-    def __init__(self, place: int) -> None:
-        self.place = place
-        self.calls: list[tuple[list[Candidate], int]] = []
-
-    def allocate(self, candidates: Sequence[Candidate], budget: int) -> list[Rung]:
-        self.calls.append((list(candidates), budget))
-        return [c.ladder[self.place] for c in candidates]
-
-
-def test_an_allocator_of_ones_own() -> None:
-    recorder = Recorder(place=1)
-    optimizer, params = two_tensors(allocator=recorder)
-    assert feed(optimizer, params, 11, 1.0, 2.0) == [1, 1]
-    assert len(recorder.calls) == 3, "at the first step and every five steps"
-    first, budget = recorder.calls[0]
-    assert [(c.index, c.numel, c.ladder, c.current) for c in first] == [
-        (0, 600, LADDER, None), (1, 600, LADDER, None),
+def test_when_a_policy_is_asked_and_what_it_sees() -> None:
+    policy = AllOrNothing()
+    optimizer, params = two_tensors(policy=policy)
+    feed(optimizer, params, 12, 1.0, 2.0)
+    assert len(policy.calls) == 4, "at the first step, and after each look: steps 1, 6 and 11"
+    first, second = policy.calls[:2]
+    assert [(c.index, c.numel, c.ladder, c.current, c.role, c.signal) for c in first] == [
+        (0, SIZE, LADDER, None, "vector", 0.0), (1, SIZE, LADDER, None, "vector", 0.0),
     ]  # fmt: skip
-    assert budget == FULL.nbytes(600) + 10
-    expected = [float(normal(k, 20, 30, scale=s).abs().mean()) for k, s in ((0, 1.0), (1, 2.0))]
-    assert [c.signal for c in first] == pytest.approx(expected, rel=1e-6)
-    assert [c.current for c in recorder.calls[1][0]] == [Rung(1), Rung(1)]
+    expected = [float(normal(7, SIZE, scale=s).abs().mean()) for s in (1.0, 2.0)]
+    assert [c.signal for c in second] == pytest.approx(expected, rel=1e-6)
+    assert [c.current for c in second] == [FULL, Rung(0)]
 
 
-def test_an_allocator_that_overspends_is_refused() -> None:
-    """The budget is never exceeded, whoever spends it."""
-    optimizer, params = two_tensors(allocator=Recorder(place=2))
-    before = [p.detach().clone() for p in params]
-    for p in params:
-        p.grad = normal(0, 20, 30)
-    with pytest.raises(ValueError, match="budget"):
-        optimizer.step()
-    assert optimizer.state_bytes() == 0
-    assert all(torch.equal(p, q) for p, q in zip(params, before, strict=True))
+@pytest.mark.parametrize(
+    ("policy", "rung"), [("role", Rung(1)), ("uniform", Rung(1, v="v4"))], ids=["role", "uniform"]
+)
+def test_without_signals_none_are_paid_for(policy: str, rung: Rung) -> None:
+    optimizer, params = two_tensors(policy=policy)
+    feed(optimizer, params, 3, 1.0, 1.0)
+    assert not any("signal" in state for state in optimizer.state.values())
+    assert optimizer.state_bytes() == 2 * rung.nbytes(SIZE)
 
 
-class Spendthrift(SignalAllocator):
-    """Keeps to the budget once, and never again."""
+def test_a_step_that_a_policy_spoils_has_changed_nothing() -> None:
+    """Wherever the budget is spent, the step that raises because of it has not been taken."""
 
-    spent = False
+    class Moody(AllOrNothing):
+        def worths(self, candidates: Sequence[Candidate]) -> list[list[float]]:
+            if len(self.calls) == 2:
+                raise ValueError("not today")
+            return super().worths(candidates)
 
-    def allocate(self, candidates: Sequence[Candidate], budget: int) -> list[Rung]:
-        if self.spent:
-            return [c.ladder[-1] for c in candidates]
-        object.__setattr__(self, "spent", True)
-        return super().allocate(candidates, budget)
-
-
-def test_a_step_that_an_allocator_spoils_has_changed_nothing() -> None:
-    """Wherever the look is taken, the step that raises because of it has not been taken."""
-    optimizer, params = two_tensors(allocator=Spendthrift())
+    optimizer, params = two_tensors(policy=Moody())
     for _ in range(8):
         before = digest(optimizer)
         try:
             feed(optimizer, params, 1, 1.0, 2.0)
         except ValueError as error:
-            assert "budget" in str(error)
+            assert "not today" in str(error)
             assert digest(optimizer) == before
             return
-    pytest.fail("the overspending was not noticed")
+    pytest.fail("the policy was not asked again")
+
+
+# ---- checkpoints -------------------------------------------------------------------------------
+
+
+def model_params() -> list[nn.Parameter]:
+    """An embedding whose shape does not tell, two hidden matrices, a vector."""
+    return parameters((100, 64), (64, 64), (64, 96), (64,))
+
+
+def embedding_like_gradients(params: Sequence[nn.Parameter], step: int) -> None:
+    for k, p in enumerate(params):
+        p.grad = normal(100 * step + k, *p.shape)
+    assert params[0].grad is not None
+    params[0].grad[torch.arange(100) % 9 != step % 9] = 0.0
+
+
+def budgeted(params: Sequence[nn.Parameter], policy: str) -> Cosmic:
+    return Cosmic(params, **UNUSUAL, budget="6%", policy=policy, reallocate_every=4)
+
+
+@pytest.mark.parametrize("policy", ["role", "signal", "uniform"])
+def test_a_checkpoint_between_any_two_steps_resumes_with_the_same_bits(policy: str) -> None:
+    """Also between the step that looks and the one that spends the budget anew."""
+    params = model_params()
+    optimizer = budgeted(params, policy)
+    expected: list[str] = []
+    saved: list[tuple[list[torch.Tensor], dict[str, Any]]] = []
+    for step in range(11):
+        saved.append(([p.detach().clone() for p in params], copy.deepcopy(optimizer.state_dict())))
+        embedding_like_gradients(params, step)
+        optimizer.step()
+        expected.append(digest(optimizer))
+    assert [info.role for info in optimizer.tiers()] == ["table", "matrix", "matrix", "vector"]
+    for first, (values, state_dict) in enumerate(saved):
+        again = model_params()
+        with torch.no_grad():
+            for p, value in zip(again, values, strict=True):
+                p.copy_(value)
+        resumed = budgeted(again, policy)
+        resumed.load_state_dict(state_dict)
+        for step in range(first, 11):
+            embedding_like_gradients(again, step)
+            resumed.step()
+            assert digest(resumed) == expected[step], (first, step)
+
+
+def test_a_role_that_gradients_show_moves_bytes_at_the_next_step() -> None:
+    params = model_params()
+    optimizer = budgeted(params, "role")
+    tiers = []
+    for step in range(3):
+        embedding_like_gradients(params, step)
+        optimizer.step()
+        tiers.append(optimizer.tiers())
+    assert [info.role for info in tiers[0]] == ["table", "matrix", "matrix", "vector"]
+    assert tiers[0][0].rung != tiers[1][0].rung == "tier2:u4+v4"
+    assert tiers[1] == tiers[2]
+
+
+@pytest.mark.parametrize("change", [{"max_tier": None}, {"rung": None}, {"state_dtype": None}])
+def test_bytes_that_a_changed_option_frees_are_spent(change: dict[str, Any]) -> None:
+    params = model_params()
+    tight: dict[str, Any] = {"max_tier": 1, "rung": "tier1", "state_dtype": "u1+factored"}
+    (option,) = change
+    optimizer = Cosmic(params, budget="20%", policy="uniform", **{option: tight[option]})
+    for step in range(3):
+        embedding_like_gradients(params, step)
+        optimizer.step()
+    before = optimizer.state_bytes()
+    optimizer.param_groups[0].update(change)
+    embedding_like_gradients(params, 3)
+    optimizer.step()
+    assert optimizer.state_bytes() > 2 * before
+
+
+def test_going_back_to_a_checkpoint_repeats_the_bits() -> None:
+    """In the same optimizer, from right after a look that changed a role."""
+    params = model_params()
+    optimizer = budgeted(params, "role")
+    embedding_like_gradients(params, 0)
+    optimizer.step()
+    values = [p.detach().clone() for p in params]
+    saved = copy.deepcopy(optimizer.state_dict())
+    found = []
+    for _ in range(2):
+        with torch.no_grad():
+            for p, value in zip(params, values, strict=True):
+                p.copy_(value)
+        optimizer.load_state_dict(saved)
+        for step in range(1, 4):
+            embedding_like_gradients(params, step)
+            optimizer.step()
+        found.append(digest(optimizer))
+    assert found[0] == found[1]
+
+
+def test_a_look_survives_a_changed_cadence() -> None:
+    params = model_params()
+    optimizer = budgeted(params, "role")
+    for step in range(6):
+        for k, p in enumerate(params):
+            p.grad = normal(100 * step + k, *p.shape)
+        if step == 4:
+            embedding_like_gradients(params, step)
+        optimizer.step()
+        if step == 4:
+            optimizer.reallocate_every = 1
+    assert optimizer.tiers()[0].rung == "tier2:u4+v4"
+
+
+def test_a_gradient_of_zeros_at_a_look_changes_nothing() -> None:
+    params = model_params()
+    optimizer = Cosmic(params, **UNUSUAL, budget="6%", reallocate_every=1)
+    embedding_like_gradients(params, 0)
+    optimizer.step()
+    embedding_like_gradients(params, 1)
+    optimizer.step()
+    before = [info.rung for info in optimizer.tiers()]
+    for p in params:
+        p.grad = torch.zeros_like(p)
+    optimizer.step()
+    embedding_like_gradients(params, 2)
+    optimizer.step()
+    assert [info.rung for info in optimizer.tiers()] == before
+
+
+@pytest.mark.parametrize("signal", [float("nan"), -1.0, "a"])
+def test_a_checkpoint_with_a_spoiled_signal_is_refused(signal: Any) -> None:
+    params = model_params()
+    optimizer = budgeted(params, "signal")
+    embedding_like_gradients(params, 0)
+    optimizer.step()
+    saved = copy.deepcopy(optimizer.state_dict())
+    saved["state"][0]["signal"] = torch.tensor(signal) if isinstance(signal, float) else signal
+    with pytest.raises(ValueError, match=r"parameter 0 .*has signal .*expected a number >= 0"):
+        optimizer.load_state_dict(saved)
+
+
+@pytest.mark.parametrize("role", ["matrices", 3, None, "vector"])
+def test_a_checkpoint_with_an_unknown_role_is_refused(role: Any) -> None:
+    params = model_params()
+    optimizer = budgeted(params, "role")
+    embedding_like_gradients(params, 0)
+    optimizer.step()
+    saved = optimizer.state_dict()
+    saved["state"][0]["role"] = role
+    with pytest.raises(ValueError, match=r"parameter 0 .*has role .*expected 'table'"):
+        optimizer.load_state_dict(saved)

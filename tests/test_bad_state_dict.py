@@ -59,6 +59,13 @@ def with_a_number_for_a_rung(saved: Saved) -> None:
     saved["state"][1]["rung"] = 3
 
 
+def with_a_start(start: object) -> Callable[[Saved], None]:
+    def spoil(saved: Saved) -> None:
+        saved["state"][1]["exp_avg_start"] = start
+
+    return spoil
+
+
 def with_steps_in_words(saved: Saved) -> None:
     saved["cosmic"]["steps"] = "x"
 
@@ -87,6 +94,10 @@ SPOILS: dict[str, tuple[Callable[[Saved], None], tuple[str, ...]]] = {
     "no-counter": (without_a_counter, ("'head'", "step")),
     "counter-of-three": (with_another_counter, ("'head'", "(3,)")),
     "negative-counter": (with_a_negative_counter, ("'head'", "step -5", "0 or more")),
+    "start-past-the-counter": (with_a_start(3), ("'head'", "exp_avg_start 3", "to its step")),
+    "start-negative": (with_a_start(-1), ("'head'", "exp_avg_start -1", "to its step")),
+    "start-a-tensor": (with_a_start(torch.tensor(1)), ("'head'", "exp_avg_start tensor(1)")),
+    "start-bool": (with_a_start(True), ("'head'", "exp_avg_start True")),
     "number-for-tensor": (with_a_number_for_a_tensor, ("'head'", "step 5", "a tensor")),
     "number-for-rung": (with_a_number_for_a_rung, ("'head'", "3", "'tier1'")),
     "steps-in-words": (with_steps_in_words, ("'cosmic'", "steps 'x'", "an int")),

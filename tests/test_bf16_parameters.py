@@ -119,6 +119,7 @@ def test_the_largest_numbers_round_and_do_not_overflow_in_the_middle() -> None:
 RUNGS: dict[str, dict[str, Any]] = {
     "tier0": {"tier": 0},
     "tier1": {"tier": 1},
+    "tier1:factored": {"rung": "tier1:factored"},
     "fp32": {"state_dtype": "fp32"},
     "u4+factored": {"state_dtype": "u4+factored"},
     "u2+v4+slow": {"state_dtype": "u2+v4", "beta_slow": 0.97},

@@ -18,7 +18,9 @@ from torch import Tensor, nn
 
 from cosmic import Cosmic, Rung
 from cosmic.budget import resolve_budget
-from cosmic.rungs import Geometry, combinations
+from cosmic.ladder import DEFAULT_STATE_DTYPE
+from cosmic.policies import worth
+from cosmic.rungs import Geometry, combinations, without_momentum
 from helpers import (
     UNUSUAL,
     digest,
@@ -41,11 +43,12 @@ def tensor_bytes(optimizer: Cosmic) -> int:
 
 # ---- every rung's price ------------------------------------------------------------------------
 
-#: Options, bytes an element, bytes a tensor: a counter of 8, tier 1's two float64 averages, the
-#: gate's four.
+#: Options, bytes an element, bytes a tensor: a counter of 8, the two float64 averages of tier 1, or
+#: the one number that it clips by, the gate's four.
 PRICES: dict[str, tuple[dict[str, Any], int, int]] = {
     "tier0": ({"tier": 0}, 0, 0),
     "tier1": ({"tier": 1}, 0, 8 + 16),
+    "tier1:fp32": ({"rung": "tier1:fp32"}, 4, 8 + 8),
     "fp32": (FULL, 8, 8),
     "bf16": ({"state_dtype": "bf16"}, 4, 8),
     "bf16+fp32": ({"state_dtype": "bf16+fp32"}, 6, 8),
@@ -151,6 +154,40 @@ def test_compressed_state_takes_exactly_its_bytes(
     assert optimizer.state_bytes() == sum(info.nbytes for info in optimizer.tiers())
 
 
+@pytest.mark.parametrize("dtype", SEEN_AS, ids=str)
+@pytest.mark.parametrize("v", without_momentum())
+def test_a_second_moment_alone_takes_exactly_its_bytes(v: str, dtype: torch.dtype) -> None:
+    params = parameters(*COMPRESSED_SHAPES, dtype=dtype)
+    optimizer = Cosmic(params, **UNUSUAL, rung=f"tier1:{v}", min_compress_size=0, gate="snr")
+    take_steps(optimizer, 0, 2)
+    for param, info in zip(params, optimizer.tiers(), strict=True):
+        numel = param.numel() * (2 if dtype.is_complex else 1)
+        matrix = SEEN_AS[dtype].get(tuple(param.shape), (0, 0))
+        of_matrix = v in ("factored", "rowmean", "colmean")
+        used = "v4" if of_matrix and matrix == (0, 0) else v
+        if used == "rowmean":  # the one of the two that keeps more
+            used = info.codecs["exp_avg_sq"]
+            assert used in ("rowmean", "colmean")
+        assert (info.tier, info.rung) == (1, f"tier1:{used}")
+        planes = moment_planes(used, True, numel, matrix)
+        want = {"step": 8, "update_rms": 8, "gate": 32}
+        want |= {f"exp_avg_sq{plane}": size for plane, size in planes.items()}
+        held = optimizer.state[param].items()
+        assert {k: t.nbytes for k, t in held if isinstance(t, Tensor)} == want
+        assert info.nbytes == sum(want.values())
+        assert Rung.parse(info.rung).nbytes(Geometry.of(param)) == info.nbytes - 32
+    assert optimizer.state_bytes() == tensor_bytes(optimizer)
+
+
+@pytest.mark.parametrize("rung", ["tier1:v4", "tier1:factored", "tier2:u4+v4"])
+def test_a_fixed_rung_of_small_tensors_is_kept_in_full(rung: str) -> None:
+    optimizer = Cosmic(parameters(*SHAPES), **UNUSUAL, rung=rung, min_compress_size=2101)
+    take_steps(optimizer, 0, 1)
+    small = "tier1:fp32" if rung.startswith("tier1") else "tier2:fp32+fp32"
+    found = {info.numel: info.rung for info in optimizer.tiers()}
+    assert found == {n: rung if n == 4096 else small for n in (2100, 129, 1, 0, 4096)}
+
+
 @pytest.mark.parametrize("threshold", [0, 2100, 2101, 4096, 4097])
 def test_tensors_below_min_compress_size_are_kept_in_full(threshold: int) -> None:
     optimizer = Cosmic(
@@ -197,7 +234,7 @@ def test_a_parameter_without_a_gradient_holds_nothing() -> None:
         (1000, 1000), (0, 0), ("100B", 100), ("64KB", 64_000), ("1.5MB", 1_500_000),
         ("0.25 GB", 250_000_000), ("2TB", 2 * 10**12), ("64KiB", 65_536), ("1MiB", 2**20),
         ("1GiB", 2**30), ("1TiB", 2**40), ("64mb", 64_000_000), (" 10 % ", 800), ("0%", 0),
-        ("0.1%", 8), ("12.5%", 1000), ("150%", 12_000),
+        ("0.1%", 8), ("12.5%", 1000), ("150%", 12_000), ("2.01KB", 2010), ("0.29%", 23),
     ],
     ids=str,
 )  # fmt: skip
@@ -230,15 +267,15 @@ def test_a_budget_is_kept_and_used(budget: int | str, gate: str | None, state_dt
         assert optimizer.state_bytes() == tensor_bytes(optimizer) <= limit
     m, _, v = state_dtype.partition("+")
     full = Rung(2, m, "none", v or m)
-    # counters and signals
-    everything = sum(full.nbytes(p.numel()) for p in params) + 8 * len(params) + gates
-    if limit >= everything:
-        assert {info.tier for info in optimizer.tiers()} == {2}
-    else:
-        # what is left would not lift any tensor that is still below tier 2
-        left = limit - optimizer.state_bytes()
-        for info in (i for i in optimizer.tiers() if i.tier < 2):
-            assert full.nbytes(info.numel) - Rung(info.tier).nbytes(info.numel) > left, info
+    # what is left would not lift any tensor to a rung that is worth more
+    left = limit - optimizer.state_bytes()
+    for info in optimizer.tiers():
+        held = Rung.parse(info.rung)
+        for rung in (Rung(1), full):
+            assert info.role is not None
+            if info.numel and worth(rung, info.role) > worth(held, info.role):
+                held_bytes = info.nbytes - (32 if gate else 0)
+                assert rung.nbytes(info.numel) - held_bytes > left, info
 
 
 @pytest.mark.parametrize("gate", [None, "snr"])
@@ -274,14 +311,15 @@ class Life:
 
     budget: int | str
     gate: str | None
+    policy: str
     made: int = 0
 
     def __post_init__(self) -> None:
-        self.optimizer = self.new_optimizer([self.new_group(((40, 9), (129,)), None, "fp32")])
+        self.optimizer = self.new_optimizer([self.new_group(((40, 9), (129,)), None, None)])
         self.frozen: set[int] = set()
 
     def new_group(
-        self, shapes: tuple[tuple[int, ...], ...], tier: int | None, state_dtype: str
+        self, shapes: tuple[tuple[int, ...], ...], tier: int | None, state_dtype: str | None
     ) -> dict[str, Any]:
         params = [nn.Parameter(normal(self.made + k, *s)) for k, s in enumerate(shapes)]
         self.made += len(params)
@@ -289,7 +327,12 @@ class Life:
 
     def new_optimizer(self, groups: list[dict[str, Any]]) -> Cosmic:
         return Cosmic(
-            groups, budget=self.budget, gate=self.gate, reallocate_every=2, min_compress_size=0
+            groups,
+            budget=self.budget,
+            gate=self.gate,
+            policy=self.policy,
+            reallocate_every=2,
+            min_compress_size=0,
         )
 
     @property
@@ -332,12 +375,12 @@ class Life:
         assert used <= limit
 
 
-sizes = st.sampled_from([(1,), (), (7,), (128,), (5, 60), (0, 2)])
+sizes = st.sampled_from([(1,), (), (7,), (128,), (5, 60), (600, 20), (0, 2)])
 shapes = st.lists(sizes, min_size=1, max_size=3)
 groups = st.tuples(
     shapes.map(tuple),
     st.sampled_from([None, None, 0, 1, 2]),
-    st.sampled_from(["fp32", "bf16", "u4+factored", "q8+q8", "u1+rowmean"]),
+    st.sampled_from([None, None, "fp32", "bf16", "u4+factored", "q8+q8", "u1+rowmean"]),
 )
 actions = st.one_of(
     st.tuples(st.just("add"), groups),
@@ -354,16 +397,17 @@ budgets = st.one_of(
 
 
 @settings(max_examples=100, deadline=None)
-@example(budget=3200, gate=None, script=[("freeze", 1)])
+@example(budget=3200, gate=None, policy="signal", script=[("freeze", 1)])
 @given(
     budget=budgets,
     gate=st.sampled_from([None, "snr"]),
+    policy=st.sampled_from(["role", "signal", "uniform"]),
     script=st.lists(actions, min_size=1, max_size=10),
 )
 def test_no_life_exceeds_its_budget(
-    budget: int | str, gate: str | None, script: list[tuple[str, Any]]
+    budget: int | str, gate: str | None, policy: str, script: list[tuple[str, Any]]
 ) -> None:
-    life = Life(budget, gate)
+    life = Life(budget, gate, policy)
     life.step(0)
     for seed, (action, argument) in enumerate(script, start=1):
         if action == "add":
@@ -387,13 +431,13 @@ def test_a_budget_changed_in_mid_run_holds_at_the_next_step(
     before: int | str | None, after: int | str, nonfinite: str
 ) -> None:
     params = parameters(*[(100,)] * 5)
-    optimizer = Cosmic(params, budget=before, nonfinite=nonfinite, **FULL)
+    optimizer = Cosmic(params, budget=before, nonfinite=nonfinite, policy="uniform", **FULL)
     take_steps(optimizer, 0, 2)
     optimizer.budget = after
     take_steps(optimizer, 2, 3)
     limit = optimizer.budget_bytes()
     assert limit is not None and optimizer.state_bytes() <= limit
-    assert sum(info.tier == 2 for info in optimizer.tiers()) == (1 if after == 1000 else 3)
+    assert sum(info.tier == 2 for info in optimizer.tiers()) == (0 if after == 1000 else 3)
     optimizer.budget = None
     take_steps(optimizer, 3, 4)
     assert all(info.tier == 2 for info in optimizer.tiers())
@@ -453,7 +497,8 @@ def test_the_default_takes_under_4_and_a_half_bits_on_gpt2() -> None:
     with torch.device("meta"):
         shapes = [tuple(p.shape) for p in transformers.GPT2LMHeadModel(config).parameters()]
     default = inspect.signature(Cosmic).parameters
-    m, _, v = default["state_dtype"].default.partition("+")
+    assert default["state_dtype"].default is None
+    m, _, v = DEFAULT_STATE_DTYPE.partition("+")
     total = numel = 0
     for shape in shapes:
         n = math.prod(shape)

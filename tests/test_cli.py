@@ -16,7 +16,7 @@ import pytest
 
 import cosmic
 from cosmic.cli import main as cli
-from cosmic.finetune import errors, hub
+from cosmic.finetune import errors, hub, models
 
 
 def complaint(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -96,6 +96,10 @@ def test_importing_the_package_imports_nothing_of_the_demo() -> None:
         (["--optimizer", "cosmic:tier"], "write tier=..."),
         (["--optimizer", "adamw,"], "empty entry"),
         (["--optimizer", "adamw,adamw"], "given twice"),
+        (
+            ["--release-gradients", "--optimizer", "adamw,cosmic"],
+            "optimizer 'adamw' cannot release gradients",
+        ),
         (["--seed", "99999999999999999999"], "--seed must be below 2**63"),
         (["--steps", "0"], "--steps must be at least 1"),
         (["--block-size", "1"], "--block-size must be at least 2"),
@@ -250,3 +254,49 @@ def test_setting_of_the_user_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     hub.settle_hub_access()
     assert os.environ["HF_HUB_OFFLINE"] == "0"
+
+
+# ---- plan --------------------------------------------------------------------------------------
+
+
+def test_plan_prints_each_tensor_and_the_totals(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["plan", "--budget", "2%"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    estimate = cosmic.estimate_memory(models.load_config("tiny-gpt2", from_scratch=True), "2%")
+    for tensor in estimate.tensors:
+        (line,) = [line for line in lines if line.strip().startswith(tensor.name + " ")]
+        assert f" {tensor.rung} " in line and f" {tensor.state_bytes:,} " in line
+    (state,) = [line for line in lines if line.startswith("state ")]
+    assert f"{estimate.state_bytes / 1e6:.3f} MB" in state
+    assert f"{estimate.state_bytes / estimate.adamw_bytes:.2%} of AdamW's" in state
+
+
+def test_plan_for_programs_and_as_a_picture(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = tmp_path / "plan.png"
+    asked = ["plan", "--budget", "100000", "--dtype", "bf16", "--json", "--picture", str(picture)]
+    assert cli.main(asked) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["state_bytes"] == sum(t["state_bytes"] for t in plan["tensors"]) <= 100_000
+    assert plan["total_bytes"] == 2 * plan["weight_bytes"] + plan["state_bytes"]
+    assert {t["role"] for t in plan["tensors"]} == {"table", "matrix", "vector"}
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fragment"),
+    [
+        (["--budget", "lots"], "budget is 'lots'"),
+        (["--policy", "rolle"], "policy is 'rolle'"),
+        (["--dtype", "int8"], "--dtype must be one of fp32, bf16"),
+        (["--model", "/nowhere"], "/nowhere"),
+        (["--picture", "/nowhere/plan.png"], "folder does not exist"),
+        (["--picture", "/tmp"], "ending in .png"),
+        (["--picture", "plan.xyz"], "ending in .png"),
+    ],
+)
+def test_plan_says_what_is_wrong(
+    arguments: list[str], fragment: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fragment in complaint(["plan", *arguments], capsys)

@@ -20,6 +20,8 @@ from reference.tensor import ReferenceTensor
 RUNGS: dict[str, dict[str, Any]] = {
     "tier0": {"tier": 0},
     "tier1": {"tier": 1},
+    "tier1:factored": {"rung": "tier1:factored", "min_compress_size": 0},
+    "tier1:v4": {"rung": "tier1:v4", "min_compress_size": 0},
     "fp32": {"state_dtype": "fp32"},
     "bf16+slow": {"state_dtype": "bf16", "beta_slow": 0.99},
     "u4+factored": {"state_dtype": "u4+factored", "min_compress_size": 0},

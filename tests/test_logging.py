@@ -75,19 +75,22 @@ def test_every_so_many_steps(path: Path) -> None:
 
 
 def test_transitions_are_written_in_order(path: Path) -> None:
+    """There are bytes for one second moment: it goes to the tensor whose rows are mostly silent."""
     params = parameters((20, 30), (20, 30))
-    optimizer = Cosmic(zip("ab", params, strict=True), budget=4834, reallocate_every=2)
+    optimizer = Cosmic(zip("ab", params, strict=True), budget=300, reallocate_every=2)
     with EventLog(path).attach(optimizer):
-        for scale in (0.1, 0.1, 100.0, 100.0, 100.0):
-            params[0].grad, params[1].grad = normal(1, 20, 30), normal(2, 20, 30, scale=scale)
+        for step in range(5):
+            gradients = [normal(1, 20, 30), normal(2, 20, 30)]
+            gradients[step > 1][2:] = 0.0
+            params[0].grad, params[1].grad = gradients
             optimizer.step()
     found = [(e["step"], e["name"], e["before"], e["after"]) for e in read(path, "transition")]
-    full, sign = "tier2:fp32+fp32", "tier0"
+    rich, poor = "tier1:factored", "tier1"
     assert found == [
-        (0, "a", None, full), (0, "b", None, sign), (4, "a", full, sign), (4, "b", sign, full),
+        (0, "a", None, rich), (0, "b", None, poor), (3, "a", rich, poor), (3, "b", poor, rich),
     ]  # fmt: skip
     order = [(e["event"], e["step"]) for e in read(path) if e["event"] != "run"]
-    assert order.index(("step", 4)) < order.index(("transition", 4)) < order.index(("step", 5))
+    assert order.index(("step", 3)) < order.index(("transition", 3)) < order.index(("step", 4))
 
 
 def test_gate_events_are_the_crossings(path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from conftest import Runner
-from cosmic.rungs import combinations
+from cosmic.rungs import combinations, without_momentum
 from helpers import SIZES, UNUSUAL
 from reference.options import Options
 from reference.storage import widen
@@ -55,6 +55,8 @@ def state_dtypes() -> list[str]:
 def rungs(**changes: Any) -> dict[str, Options]:
     """Every rung of float32 arithmetic, by a name to read."""
     found = {f"tier{t}": options(tier=t, **changes) for t in (0, 1)}
+    for v in without_momentum():
+        found[f"tier1:{v}"] = options(tier=None, rung=f"tier1:{v}", **changes)
     for dtype in state_dtypes():
         found[dtype] = options(state_dtype=dtype, **changes)
         found[f"{dtype}+slow"] = options(state_dtype=dtype, beta_slow=0.99, **changes)
@@ -69,7 +71,21 @@ def some(*names: str, **changes: Any) -> list[tuple[str, Options]]:
 #: Every codec of either moment, in as few combinations as that takes; the last with a slow average.
 EVERY_CODEC = (
     "fp32+fp32", "bf16+bf16", "q8+q8", "u4+v4", "fp32+rowmean", "bf16+colmean", "u2+factored",
-    "u1+v4+slow",
+    "u1+v4+slow", "tier1:fp32", "tier1:v4", "tier1:factored",
+)  # fmt: skip
+
+#: Rungs that one tensor holds one after the other, by what becomes of its second moment: kept as it
+#: is, in another codec, given up for scalars or for nothing, and begun anew.
+RUNG_CHANGES = (
+    ("tier1:fp32", "tier2:fp32+fp32"), ("tier1:v4", "tier2:u2+v4"),
+    ("tier1:factored", "tier2:u4+factored"), ("tier2:q8+colmean", "tier1:colmean"),
+    ("tier2:u1+factored", "tier1:factored"), ("tier1:v4", "tier2:bf16+bf16"),
+    ("tier1:factored", "tier2:u1+v4"), ("tier1:rowmean", "tier2:q8+q8"),
+    ("tier2:u4+q8", "tier1:v4"), ("tier2:fp32+fp32", "tier1:factored"),
+    ("tier1:v4", "tier1:fp32"), ("tier1:factored", "tier1:v4"),
+    ("tier1:fp32", "tier1"), ("tier1:factored", "tier1"), ("tier2:u2+v4", "tier1"),
+    ("tier1:v4", "tier0"), ("tier1", "tier1:v4"), ("tier0", "tier1:factored"),
+    ("tier2:fp32+fp32", "tier0"), ("tier1", "tier2:u4+factored"), ("tier2:bf16+bf16", "tier1:fp32"),
 )  # fmt: skip
 
 
@@ -89,15 +105,17 @@ def cases() -> list[Case]:
           for key, rung in rungs().items()),
         *(Case(f"shape-{name}-{key}", shape=shape, options=rung, steps=4)
           for name, shape in MATRICES.items()
-          for key, rung in some("u4+factored", "fp32+rowmean", "u2+colmean+slow", "u1+rowmean")),
+          for key, rung in some("u4+factored", "fp32+rowmean", "u2+colmean+slow", "u1+rowmean",
+                                "tier1:factored", "tier1:rowmean", "tier1:colmean")),
         *(Case(f"maximize-{key}", shape=wide, options=rung, steps=3)
           for key, rung in some("tier0", "tier1", *EVERY_CODEC, maximize=True)),
         *(Case(f"param-{p}-grad-{g}-{key}", shape=tall, dtype=p, grad_dtype=g, options=rung)
           for p, g in mixes
-          for key, rung in some("tier0", "tier1", "fp32+fp32", "u4+factored", "q8+v4+slow")),
+          for key, rung in some("tier0", "tier1", "fp32+fp32", "u4+factored", "q8+v4+slow",
+                                "tier1:factored")),
         *(Case(f"to-nearest-{key}", shape=tall, dtype="bfloat16", options=rung)
           for key, rung in some("tier0", "tier1", "bf16+bf16", "u4+factored",
-                                stochastic_rounding=False)),
+                                "tier1:v4", stochastic_rounding=False)),
         *(Case(f"{dtype}-{key}", dtype=dtype, options=rung, steps=7)
           for dtype in ("float64", "complex128") for key, rung in f64.items()),
         *(Case(f"complex64-{key}", shape=(5, 31), dtype="complex64", options=rung, steps=3)
@@ -106,13 +124,14 @@ def cases() -> list[Case]:
           for key, rung in rungs().items()),
         *(Case(f"special-{dtype}-{key}", shape=tall, dtype=dtype, options=rung, special=True)
           for dtype in ("bfloat16", "float16")
-          for key, rung in some("tier1", "bf16+bf16", "u4+factored", "u2+v4")),
+          for key, rung in some("tier1", "bf16+bf16", "u4+factored", "u2+v4",
+                                "tier1:rowmean")),
         *(Case(f"{name}-{key}", shape=wide, options=rung, spread=spread, pulse=pulse)
           for name, (spread, pulse) in NUMBERS.items() for key, rung in some(*EVERY_CODEC)),
         *(Case(f"gate-{name}-{key}", options=rung, pulse=pulse, steps=30, shape=(10, 17))
           for name, pulse in (("wild", wild), ("mild", mild))
           for key, rung in some("tier0", "tier1", "fp32+fp32", "bf16+bf16+slow", "u4+factored",
-                                "u1+v4", **gate)),
+                                "u1+v4", "tier1:factored", "tier1:fp32", **gate)),
         Case("gate-special", options=options(state_dtype="fp32", **gate), pulse=mild, steps=30,
              special=True),
         Case("gate-float64", dtype="float64", options=options(**gate), pulse=mild, steps=30),
@@ -138,6 +157,20 @@ def cases() -> list[Case]:
         *(Case(f"from-{before}-to-{after}-{beta_slow}", shape=tall, steps=4, change=(2, after),
                index=2, options=options(state_dtype=before, beta_slow=beta_slow))
           for beta_slow in (None, 0.99) for before, after in pairwise(CHANGES)),
+        # in the middle of a run, with and without a slow average where there is a first moment
+        *(Case(f"from-{before}-to-{after}-{beta_slow}-{shape}", shape=shape, steps=6,
+               change=(3, after), index=2,
+               options=options(tier=None, rung=before, beta_slow=beta_slow))
+          for shape in (tall, (300,)) for beta_slow in (None, 0.99)
+          for before, after in RUNG_CHANGES),
+        *(Case(f"from-{before}-to-{after}-{dtype}", shape=wide, steps=5, change=(2, after),
+               dtype=dtype, options=options(tier=None, rung=before))
+          for dtype in ("bfloat16", "complex64")
+          for before, after in (("tier1:factored", "tier2:u2+factored"), ("tier1:v4", "tier1"))),
+        Case("from-float64-moments-to-a-scalar", dtype="float64", change=(3, "tier1"),
+             options=options()),
+        Case("from-bad-moments-to-a-scalar", shape=(23, 31), special=True, change=(2, "tier1"),
+             options=options(state_dtype="fp32")),
         Case("decay-beyond-1", options=options(weight_decay=500.0)),
         # below min_compress_size all is kept, from it on it is compressed
         *(Case(f"{name}-to-compress", shape=shape, steps=2,
@@ -148,7 +181,7 @@ def cases() -> list[Case]:
         # items of a matrix: within a row and at the end of one, more rows than columns, the reverse
         *(Case(f"items-{rows}x{columns}-{key}", shape=(rows, columns), options=rung, steps=3)
           for rows, columns in ((300, 257), (3, 9001), (512, 160), (2100, 18))
-          for key, rung in some("u4+factored", "bf16+rowmean", "fp32+colmean")),
+          for key, rung in some("u4+factored", "bf16+rowmean", "fp32+colmean", "tier1:factored")),
     ]  # fmt: skip
 
 

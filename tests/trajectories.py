@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cosmic import Cosmic
+from cosmic import Cosmic, Rung
 from cosmic.state import decoded_moments
 from helpers import normal, real_dtype_name, set_gradient, stored
 from reference.options import Options
@@ -35,7 +35,7 @@ class Case:
         absent: steps without a gradient.
         special: every second step's gradient holds SPECIAL_VALUES.
         poison: value of element 129 of every gradient.
-        change: a step, and the ``state_dtype`` from it on.
+        change: a step, and the ``state_dtype`` or the rung from it on.
         pulse: what the gradients of successive steps are multiplied with, over and over.
     """
 
@@ -87,6 +87,11 @@ class Outcome:
     stats: dict[str, float]
 
 
+def changed(to: str) -> dict[str, Any]:
+    """The options that a change sets."""
+    return {"tier": None, "rung": to} if to.startswith("tier") else {"state_dtype": to}
+
+
 def run_cosmic(case: Case) -> Outcome:
     """The compiled optimizer. Parameters in front of it give it its index."""
     param = nn.Parameter(case.param())
@@ -97,15 +102,18 @@ def run_cosmic(case: Case) -> Outcome:
             warnings.simplefilter("ignore", RuntimeWarning)
         for step in range(case.steps):
             if case.change and case.change[0] == step:
-                optimizer.param_groups[0]["state_dtype"] = case.change[1]
+                optimizer.param_groups[0].update(changed(case.change[1]))
             set_gradient(param, case.gradient(step))
             optimizer.step()
     state = optimizer.state[param]
     decoded: dict[str, Tensor] = {}
-    if "exp_avg" in state and state["exp_avg"].dtype != torch.float64:
+    is_f64 = state.get("exp_avg_sq", param).dtype == torch.float64
+    if Rung.parse(state["rung"]).v != "none" and not is_f64:
         decoded = decoded_moments(param, state, optimizer.param_groups[0])
     arrays = {key: stored(value) for key, value in state.items() if isinstance(value, Tensor)}
     arrays.update({f"decoded {key}": stored(value) for key, value in decoded.items()})
+    if "exp_avg_start" in state:
+        arrays["exp_avg_start"] = np.array([state["exp_avg_start"]])
     return Outcome({"param": stored(param), **arrays}, optimizer.stats()[0])
 
 
@@ -120,7 +128,7 @@ def run_reference(case: Case) -> Outcome:
         gradient = case.gradient(step)
         if case.change and case.change[0] == step:
             assert gradient is not None
-            tensor.change(replace(case.options, state_dtype=case.change[1]), stored(gradient))
+            tensor.change(replace(case.options, **changed(case.change[1])), stored(gradient))
         if gradient is None:
             tensor.step(None)
         else:
@@ -131,10 +139,14 @@ def run_reference(case: Case) -> Outcome:
         if dtype != "float64":
             moments = tensor.history.decoded(tensor.steps)
             arrays.update({f"decoded {key}": value for key, value in moments.items()})
-    if case.options.tier > 0:
+        if tensor.history.m_start:
+            arrays["exp_avg_start"] = np.array([tensor.history.m_start])
+    if tensor.options.rule != "sign":
         arrays["step"] = np.array([tensor.steps])
-    if case.options.tier == 1:
+    if tensor.options.rule == "scalar_sign":
         arrays["magnitude"] = np.array(tensor.averages)
+    if tensor.options.rule == "rmsprop":
+        arrays["update_rms"] = np.array([tensor.last_rms])
     if case.options.gate:
         arrays["gate"] = np.array(tensor.gate.as_list())
     stats = {"update_rms": tensor.update_rms, "gradient_abs": tensor.mean_abs_gradient}

@@ -8,6 +8,7 @@
 #include "core/error.h"
 #include "plan/direction.h"
 #include "plan/layout.h"
+#include "plan/participation.h"
 
 namespace py = pybind11;
 
@@ -27,9 +28,18 @@ Geometry geometry_of(const py::object &param, const std::string &name = "param")
   return out;
 }
 
-py::object matrix_of(const py::object &param, const std::string &name) {
-  const Geometry g = geometry_of(param, name);
-  const MatrixShape shape = matrix_shape(g.view, g.order);
+// Of a tensor that need not exist: sizes and strides are all that counts.
+py::object matrix_of(const std::vector<int64_t> &sizes, const std::vector<int64_t> &strides,
+                     const std::string &name, int64_t least_columns) {
+  TensorView view;
+  if (sizes.size() > static_cast<size_t>(kMaxDims) || sizes.size() != strides.size())
+    throw Error(ErrorKind::value, name + " has " + std::to_string(sizes.size()) +
+                                      " dimensions; at most " + std::to_string(kMaxDims) +
+                                      " can be stepped");
+  view.ndim = static_cast<int>(sizes.size());
+  std::copy(sizes.begin(), sizes.end(), view.sizes);
+  std::copy(strides.begin(), strides.end(), view.strides);
+  const MatrixShape shape = matrix_shape(view, walk_order(view), least_columns);
   return shape ? py::object(py::make_tuple(shape.rows, shape.columns)) : py::none();
 }
 
@@ -55,6 +65,17 @@ bool gradient_keeps_columns(const py::object &param, const py::object &gradient,
                        matrix_shape(g.view, g.order));
 }
 
+py::tuple gradient_participation(const py::object &param, const py::object &gradient,
+                                 const std::string &name) {
+  const Geometry g = geometry_of(param, name);
+  const TensorView view = read_tensor(gradient.ptr(), name + ": gradient");
+  const MatrixShape shape = matrix_shape(g.view, g.order, 2);
+  Participation found; // of what cannot be seen as a matrix
+  if (shape && view.same_sizes(g.view) && view.dtype != DType::f64) // else the step will say so
+    found = participation_of({view.data, view.dtype, walk_along(view, g.order)}, shape);
+  return py::make_tuple(found.rows, found.columns);
+}
+
 py::list layout(const std::string &codec, bool second_moment, int64_t numel,
                 const py::object &matrix) {
   MatrixShape shape;
@@ -74,9 +95,12 @@ py::list layout(const std::string &codec, bool second_moment, int64_t numel,
 void register_layout(py::module_ &m) {
   m.def("slot_layout", &layout, py::arg("codec"), py::arg("second_moment"), py::arg("numel"),
         py::arg("matrix"));
-  m.def("matrix_shape", &matrix_of, py::arg("param"), py::arg("name"));
+  m.def("matrix_shape", &matrix_of, py::arg("sizes"), py::arg("strides"), py::arg("name"),
+        py::arg("least_columns"));
   m.def("walk_order", &walk_of, py::arg("param"));
   m.def("keeps_columns", &gradient_keeps_columns, py::arg("param"), py::arg("gradient"),
+        py::arg("name"));
+  m.def("participation", &gradient_participation, py::arg("param"), py::arg("gradient"),
         py::arg("name"));
 }
 

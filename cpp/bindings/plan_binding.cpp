@@ -2,6 +2,7 @@
 
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "bindings/register.h"
@@ -10,7 +11,9 @@
 #include "core/error.h"
 #include "core/overlap.h"
 #include "plan/bind.h"
+#include "plan/coefficients.h"
 #include "plan/transfer.h"
+#include "rules/scalar_magnitude.h"
 
 namespace py = pybind11;
 
@@ -21,8 +24,10 @@ namespace {
 Rule rule_of(const std::string &name) {
   if (name == "sign") return Rule::sign;
   if (name == "scalar_sign") return Rule::scalar_sign;
+  if (name == "rmsprop") return Rule::rmsprop;
   if (name == "adam") return Rule::adam;
-  throw Error(ErrorKind::value, "unknown rule '" + name + "'; expected sign, scalar_sign or adam");
+  throw Error(ErrorKind::value,
+              "unknown rule '" + name + "'; expected sign, scalar_sign, rmsprop or adam");
 }
 
 } // namespace
@@ -48,7 +53,8 @@ void PlanBinding::add_row(const py::object &param, const std::string &name, int 
   entry.complex =
       PyObject_HasAttrString(param.ptr(), "is_complex") && param.attr("is_complex")().cast<bool>();
   entry.order = bind_param(row, entry.param_view);
-  row.combination = find_combination(row.is_f64(), rule == "adam" ? "adam" : "sign", m, m_slow, v);
+  row.combination =
+      find_combination(row.is_f64(), rule == "scalar_sign" ? "sign" : rule, m, m_slow, v);
   bind_state(row, state, {m, m_slow, v}, entry.param_view, entry.order);
   entry.slots = DictIdentity(state.ptr());
   entry.row = static_cast<int>(plan_.rows.size());
@@ -128,21 +134,33 @@ bool PlanBinding::refresh(const py::list &groups, const py::dict &states,
     gradients.push_back(std::move(gradient));
     unchecked |= !entry.distinct;
   }
-  if (unchecked) check_overlaps();
+  if (unchecked) check_overlaps(false);
   return true;
 }
 
-void PlanBinding::check_overlaps() {
+void PlanBinding::check_overlaps(bool idle_too) {
+  const auto counts = [&](const Entry &entry) {
+    return entry.row >= 0 && (idle_too || plan_.rows[static_cast<size_t>(entry.row)].active);
+  };
   std::vector<NamedSpan> spans;
   for (Entry &entry : entries_) {
     entry.distinct = false;
-    if (entry.row < 0 || !plan_.rows[static_cast<size_t>(entry.row)].active) continue;
+    if (!counts(entry)) continue;
     spans.push_back(
         {&plan_.rows[static_cast<size_t>(entry.row)].name, &entry.param_view, entry.order.dense});
   }
   check_distinct(spans);
+  for (Entry &entry : entries_) entry.distinct = counts(entry);
+}
+
+// Where parameters come one at a time, the first must not be stepped if a later one shares its
+// memory: all are compared, where they lie now.
+bool PlanBinding::check_all_overlaps() {
   for (Entry &entry : entries_)
-    entry.distinct = entry.row >= 0 && plan_.rows[static_cast<size_t>(entry.row)].active;
+    if (entry.row >= 0 && !refresh_param(entry, plan_.rows[static_cast<size_t>(entry.row)]))
+      return false;
+  check_overlaps(true);
+  return true;
 }
 
 void PlanBinding::watch(const py::dict &states) {
@@ -163,6 +181,74 @@ py::object PlanBinding::step(const py::list &groups, const py::dict &states, int
     if (entry.row >= 0 && plan_.rows[static_cast<size_t>(entry.row)].active)
       stepped.append(entry.param);
   return stepped;
+}
+
+bool PlanBinding::begin(const py::list &groups, const py::dict &states) {
+  if (!refresh_groups(groups) || (watching_ && !watched_.matches(states.ptr()))) return false;
+  for (Row &row : plan_.rows) {
+    row.active = false;
+    row.last = Statistics{};
+  }
+  return true;
+}
+
+Row *PlanBinding::refresh_one(const py::list &groups, const py::dict &states, size_t position,
+                              const py::object &param, py::object &gradient) {
+  if (position >= entries_.size()) return nullptr;
+  Entry &entry = entries_[position];
+  if (entry.row < 0 || entry.param.ptr() != param.ptr()) return nullptr;
+  Row &row = plan_.rows[static_cast<size_t>(entry.row)];
+  const auto group = static_cast<size_t>(row.group);
+  if (groups.size() != readers_.size()) return nullptr;
+  if (watching_ && PyDict_GetItemWithError(states.ptr(), param.ptr()) != entry.state.ptr()) {
+    if (PyErr_Occurred()) throw py::error_already_set();
+    return nullptr;
+  }
+  readers_[group].read(py::reinterpret_borrow<py::dict>(groups[group]), row.group,
+                       plan_.groups[group]);
+  gradient = param.attr("grad");
+  if (gradient.is_none()) throw Error(ErrorKind::value, row.name + " has no gradient");
+  if (!refresh_param(entry, row) || !refresh_slots(entry)) return nullptr;
+  refresh_gradient(entry, row, gradient);
+  return entry.distinct || check_all_overlaps() ? &row : nullptr;
+}
+
+bool PlanBinding::step_one(const py::list &groups, const py::dict &states, int threads,
+                           int64_t steps, size_t position, const py::object &param) {
+  py::object gradient; // held while the GIL is away
+  Row *row = refresh_one(groups, states, position, param, gradient);
+  if (!row) return false;
+  row->active = true;
+  const py::gil_scoped_release released;
+  plan_.step_row(static_cast<size_t>(row - plan_.rows.data()), threads, steps);
+  return true;
+}
+
+py::object PlanBinding::inspect_one(const py::list &groups, const py::dict &states, int threads,
+                                    size_t position, const py::object &param) {
+  py::object gradient;
+  Row *row = refresh_one(groups, states, position, param, gradient);
+  if (!row) return py::none();
+  row->active = true;
+  {
+    const py::gil_scoped_release released;
+    plan_.inspect_row(static_cast<size_t>(row - plan_.rows.data()), threads);
+  }
+  const int64_t found = row->last.nonfinite;
+  row->active = false; // it has not been stepped
+  row->last = Statistics{};
+  return py::int_(found);
+}
+
+void PlanBinding::inherit(const PlanBinding &before) {
+  for (size_t k = 0; k < std::min(entries_.size(), before.entries_.size()); ++k) {
+    const Entry &to = entries_[k], &from = before.entries_[k];
+    if (to.param.ptr() != from.param.ptr() || to.row < 0 || from.row < 0) continue;
+    const Row &seen = before.plan_.rows[static_cast<size_t>(from.row)];
+    Row &row = plan_.rows[static_cast<size_t>(to.row)];
+    row.active = seen.active;
+    row.last = seen.last;
+  }
 }
 
 py::object PlanBinding::inspect(const py::list &groups, const py::dict &states, int threads) {
@@ -192,9 +278,10 @@ Moments PlanBinding::moments(const py::dict &tensors) const {
     return {view.data, view.dtype, walk_along(view, entry.order)};
   };
   const Moments out{operand("exp_avg"), operand("exp_avg_slow"), operand("exp_avg_sq")};
-  const bool slow = plan_.rows.back().m_slow.data[0] != nullptr;
-  if (plan_.rows.back().numel > 0 && (!out.m.data || !out.v.data || (slow && !out.slow.data)))
-    throw Error(ErrorKind::value, "moments of " + plan_.rows.back().name + " are missing");
+  const Row &row = plan_.rows.back();
+  const bool m = row.m.data[0] != nullptr, slow = row.m_slow.data[0] != nullptr;
+  if (row.numel > 0 && (!out.v.data || (m && !out.m.data) || (slow && !out.slow.data)))
+    throw Error(ErrorKind::value, "moments of " + row.name + " are missing");
   return out;
 }
 
@@ -208,6 +295,15 @@ void PlanBinding::write_moments(const py::dict &group, const py::dict &from) {
   Group parsed;
   GroupReader().read(group, 0, parsed);
   encode_moments(plan_.rows.back(), parsed, plan_.seed, moments(from));
+}
+
+std::pair<double, double> PlanBinding::start_of_magnitude(const py::dict &group) const {
+  Group parsed;
+  GroupReader().read(group, 0, parsed);
+  const Row &row = plan_.rows.back();
+  double state[scalar_magnitude::kStateSize];
+  start_magnitude(state, mean_root(row, parsed), row, parsed);
+  return {state[scalar_magnitude::kAbs], state[scalar_magnitude::kSquare]};
 }
 
 py::list PlanBinding::statistics() const {
@@ -236,8 +332,15 @@ void register_plan(py::module_ &m) {
            py::arg("steps"))
       .def("inspect", &PlanBinding::inspect, py::arg("groups"), py::arg("states"),
            py::arg("threads"))
+      .def("begin", &PlanBinding::begin, py::arg("groups"), py::arg("states"))
+      .def("step_one", &PlanBinding::step_one, py::arg("groups"), py::arg("states"),
+           py::arg("threads"), py::arg("steps"), py::arg("position"), py::arg("param"))
+      .def("inspect_one", &PlanBinding::inspect_one, py::arg("groups"), py::arg("states"),
+           py::arg("threads"), py::arg("position"), py::arg("param"))
+      .def("inherit", &PlanBinding::inherit, py::arg("before"))
       .def("read_moments", &PlanBinding::read_moments, py::arg("group"), py::arg("to"))
       .def("write_moments", &PlanBinding::write_moments, py::arg("group"), py::arg("source"))
+      .def("start_of_magnitude", &PlanBinding::start_of_magnitude, py::arg("group"))
       .def("watch", &PlanBinding::watch, py::arg("states"))
       .def("statistics", &PlanBinding::statistics)
       .def_property_readonly("nonfinite", &PlanBinding::nonfinite);

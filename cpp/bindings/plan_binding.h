@@ -36,10 +36,30 @@ public:
   // As `step`, but only looks: (parameter's row, mean of |g|, non-finite elements) a gradient.
   pybind11::object inspect(const pybind11::list &groups, const pybind11::dict &states, int threads);
 
+  // A step whose parameters come one at a time, as their gradients do: `begin` it, then `step_one`
+  // each. False, with nothing changed, if the plan no longer describes the groups.
+  bool begin(const pybind11::list &groups, const pybind11::dict &states);
+
+  // Steps `param`, the `position`-th of the groups' parameters, and nothing else. False, with
+  // nothing changed, if the plan no longer describes it. Costs nothing for the other parameters.
+  bool step_one(const pybind11::list &groups, const pybind11::dict &states, int threads,
+                int64_t steps, size_t position, const pybind11::object &param);
+
+  // As `step_one`, but only looks: the non-finite elements of the gradient, or None.
+  pybind11::object inspect_one(const pybind11::list &groups, const pybind11::dict &states,
+                               int threads, size_t position, const pybind11::object &param);
+
+  // Takes over what `before` has seen of a step that has begun and that this plan ends.
+  void inherit(const PlanBinding &before);
+
   // The moments of the row added last, decoded to, or encoded from, the tensors exp_avg,
   // exp_avg_slow and exp_avg_sq of a dict, which have the parameter's shape.
   void read_moments(const pybind11::dict &group, const pybind11::dict &to) const;
   void write_moments(const pybind11::dict &group, const pybind11::dict &from);
+
+  // The averages of rule scalar_sign with which the row added last, one with a second moment, goes
+  // on when it gives up its moments.
+  std::pair<double, double> start_of_magnitude(const pybind11::dict &group) const;
 
   // From now on `step` notices if an entry of `states` was removed, added or exchanged. The plan
   // holds what it watches through its rows.
@@ -66,12 +86,16 @@ private:
 
   bool refresh(const pybind11::list &groups, const pybind11::dict &states,
                std::vector<pybind11::object> &gradients);
+  // The row of one parameter with its gradient bound, or null if the plan must be built anew.
+  Row *refresh_one(const pybind11::list &groups, const pybind11::dict &states, size_t position,
+                   const pybind11::object &param, pybind11::object &gradient);
   bool refresh_groups(const pybind11::list &groups);
   bool refresh_param(Entry &entry, Row &row);
   bool refresh_slots(const Entry &entry) const;
   // Binds the gradient, or a copy that takes its place in `gradient` if it is a lazy view.
   void refresh_gradient(Entry &entry, Row &row, pybind11::object &gradient);
-  void check_overlaps();
+  bool check_all_overlaps();          // false if a parameter's geometry changed
+  void check_overlaps(bool idle_too); // idle: rows without a gradient at this step
   Moments moments(const pybind11::dict &tensors) const;
 
   Plan plan_;

@@ -46,6 +46,20 @@ public:
     return raw(key, code, 64, count, "its rung needs " + std::to_string(count) + " of 64 bits");
   }
 
+  // An optional count of steps, which says when something started: a plain int, 0 if it is absent.
+  int64_t start(const char *key, int64_t steps) const {
+    if (!state_.contains(key)) return 0;
+    const py::object value = state_[key];
+    const bool is_int = PyLong_CheckExact(value.ptr());
+    const int64_t start = is_int ? PyLong_AsLongLong(value.ptr()) : -1;
+    PyErr_Clear(); // of an int with more than 64 bits, which became -1
+    if (start < 0 || start > steps)
+      throw Error(ErrorKind::value, what(key) + " is " + std::string(py::repr(value)) +
+                                        "; expected an int from 0 to its step, " +
+                                        std::to_string(steps));
+    return start;
+  }
+
 private:
   std::string what(const std::string &key) const { return "state '" + key + "' of " + row_.name; }
 
@@ -86,10 +100,14 @@ void bind_state(Row &row, const py::dict &state, const SlotCodecs &codecs, const
   row.step = static_cast<int64_t *>(read.scalars("step", kIntCode, 1));
   row.magnitude =
       static_cast<double *>(read.scalars("magnitude", kFloatCode, scalar_magnitude::kStateSize));
+  row.update_rms = static_cast<double *>(read.scalars("update_rms", kFloatCode, 1));
   row.gate = static_cast<double *>(read.scalars("gate", kFloatCode, snr::kStateSize));
   row.signal = static_cast<double *>(read.scalars("signal", kFloatCode, 1));
   if (row.rule != Rule::sign && !row.step)
     throw Error(ErrorKind::value, "state 'step' of " + row.name + " is missing");
+  if (row.rule == Rule::adam) row.m_start = read.start("exp_avg_start", *row.step);
+  if (row.rule == Rule::rmsprop && !row.update_rms)
+    throw Error(ErrorKind::value, "state 'update_rms' of " + row.name + " is missing");
   if (row.rule == Rule::scalar_sign && !row.magnitude)
     throw Error(ErrorKind::value, "state 'magnitude' of " + row.name + " is missing");
 }

@@ -33,6 +33,11 @@
   COSMIC_WITH_ROWS_AND_COLUMNS(X, U2)                                                              \
   COSMIC_WITH_AND_WITHOUT_SLOW(X, U1, V4)                                                          \
   COSMIC_WITH_ROWS_AND_COLUMNS(X, U1)                                                              \
+  X(float, RmsProp, None, None, Fp32)                                                              \
+  X(float, RmsProp, None, None, V4)                                                                \
+  X(float, RmsProp, None, None, Factored)                                                          \
+  X(float, RmsProp, None, None, RowMean)                                                           \
+  X(float, RmsProp, None, None, ColMean)                                                           \
   X(double, Sign, None, None, None)                                                                \
   X(double, Adam, Fp64, None, Fp64)                                                                \
   X(double, Adam, Fp64, Fp64, Fp64)

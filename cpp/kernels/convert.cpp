@@ -63,8 +63,10 @@ template <class M, class Slow, class Var> void decode_run(const MomentRun &run) 
       v.codec().load(group, values);
       values.store(run.v_values + at);
       const F32 unit = M::kUpdateUnits ? v.codec().unit(group, scale, eps) : F32::splat(1.0f);
-      m.codec().load(group, average);
-      (M::kUpdateUnits ? average * unit : average).store(run.m_values + at);
+      if constexpr (M::kPresent) {
+        m.codec().load(group, average);
+        (M::kUpdateUnits ? average * unit : average).store(run.m_values + at);
+      }
       if constexpr (Slow::kPresent) {
         slow.codec().load(group, average);
         (M::kUpdateUnits ? average * unit : average).store(run.slow_values + at);
@@ -89,8 +91,10 @@ template <class M, class Slow, class Var> void encode_run(const MomentRun &run) 
       F32 before;
       v.codec().load(group, before); // a codec of rows and columns looks where it is
       v.codec().store(group, values);
-      const F32 average = F32::load(run.m_values + at);
-      m.codec().store(group, M::kUpdateUnits ? average / unit : average);
+      if constexpr (M::kPresent) {
+        const F32 average = F32::load(run.m_values + at);
+        m.codec().store(group, M::kUpdateUnits ? average / unit : average);
+      }
       if constexpr (Slow::kPresent) {
         const F32 slower = F32::load(run.slow_values + at);
         slow.codec().store(group, M::kUpdateUnits ? slower / unit : slower);

@@ -12,6 +12,7 @@ namespace {
 // The rule of a combination for its arithmetic, and for whether a slow average is there.
 template <class Real, class Slow> struct Rules {
   using Adam = COSMIC_TARGET::Adam<Real, Slow::kPresent>;
+  using RmsProp = COSMIC_TARGET::RmsProp<Real>;
   using Sign = COSMIC_TARGET::Sign<Real>;
 };
 

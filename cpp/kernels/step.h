@@ -16,6 +16,7 @@
 #include "kernels/sums.h"
 #include "kernels/tail_image.h"
 #include "rules/adam.h"
+#include "rules/rmsprop.h"
 #include "rules/sign.h"
 
 namespace cosmic::COSMIC_TARGET {

@@ -4,6 +4,7 @@
 
 #include "gates/snr.h"
 #include "rules/scalar_magnitude.h"
+#include "rules/update_clip.h"
 
 namespace cosmic {
 
@@ -39,18 +40,22 @@ void set_slow(Coefficients &c, const Group &group, int64_t t, double sign) {
   c.gradient_slow = sign * (1.0 - beta);
 }
 
-void set_adam(Coefficients &c, const Row &row, const Group &group, double gate, double sign) {
-  const int64_t t = steps_taken(row) + 1;
-  const double correction1 = 1.0 - integer_power(group.beta1, t);
+void set_second_moment(Coefficients &c, const Group &group, int64_t t) {
   const double correction2 = 1.0 - integer_power(group.beta2, t);
-  c.beta1 = group.beta1;
-  c.gradient1 = sign * (1.0 - group.beta1);
   c.beta2 = group.beta2;
   c.gradient2 = 1.0 - group.beta2;
   c.v_scale = 1.0 / std::sqrt(correction2);
   // the first step has no state in update units: any scale will do
   c.v_scale_before = t > 1 ? 1.0 / std::sqrt(1.0 - integer_power(group.beta2, t - 1)) : 1.0;
   c.eps = group.eps;
+}
+
+void set_adam(Coefficients &c, const Row &row, const Group &group, double gate, double sign) {
+  const int64_t t = steps_taken(row) + 1;
+  const double correction1 = 1.0 - integer_power(group.beta1, t - row.m_start);
+  c.beta1 = group.beta1;
+  c.gradient1 = sign * (1.0 - group.beta1);
+  set_second_moment(c, group, t);
   if (row.m_slow.data[0]) {
     c.m_scale = 1.0 / correction1;
     set_slow(c, group, t, sign);
@@ -59,6 +64,22 @@ void set_adam(Coefficients &c, const Row &row, const Group &group, double gate, 
     c.update_scale = gate / correction1;
   }
   c.step = group.lr * c.update_scale;
+}
+
+void set_rmsprop(Coefficients &c, const Row &row, const Group &group, double gate, double sign) {
+  set_second_moment(c, group, steps_taken(row) + 1);
+  c.update_scale = update_clip::kScale * update_clip::factor(*row.update_rms) * gate;
+  c.step = sign * group.lr * c.update_scale;
+}
+
+void set_sign(Coefficients &c, const Row &row, const Group &group, double gate, double sign) {
+  double magnitude = 1.0;
+  if (row.magnitude)
+    magnitude =
+        scalar_magnitude::value(row.magnitude, 1.0 - integer_power(group.beta1, steps_taken(row)),
+                                1.0 - integer_power(group.beta2, steps_taken(row)), group.eps);
+  c.update_scale = sign_scale(group.beta1) * magnitude * gate;
+  c.step = sign * group.lr * c.update_scale;
 }
 
 } // namespace
@@ -80,24 +101,20 @@ Coefficients coefficients_for(const Row &row, const Group &group, uint64_t seed,
   const double sign = group.maximize ? -1.0 : 1.0;
   c.decay = 1.0 - group.lr * group.weight_decay;
   c.random_key = random_key(seed, row.step ? *row.step : steps, row.index);
-  if (row.rule == Rule::adam) {
-    set_adam(c, row, group, gate, sign);
-    return c;
-  }
-  double magnitude = 1.0;
-  if (row.magnitude)
-    magnitude =
-        scalar_magnitude::value(row.magnitude, 1.0 - integer_power(group.beta1, steps_taken(row)),
-                                1.0 - integer_power(group.beta2, steps_taken(row)), group.eps);
-  c.update_scale = sign_scale(group.beta1) * magnitude * gate;
-  c.step = sign * group.lr * c.update_scale;
+  const auto set = row.rule == Rule::adam      ? set_adam
+                   : row.rule == Rule::rmsprop ? set_rmsprop
+                                               : set_sign;
+  set(c, row, group, gate, sign);
   return c;
 }
 
 bool shares_coefficients(const Row &a, const Row &b) {
+  const auto has_scalars = [](const Row &row) {
+    return row.gate || row.magnitude || row.update_rms;
+  };
   return a.group == b.group && a.rule == b.rule && steps_taken(a) == steps_taken(b) &&
-         !a.m_slow.data[0] == !b.m_slow.data[0] && !a.gate && !b.gate && !a.magnitude &&
-         !b.magnitude;
+         a.m_start == b.m_start && !a.m_slow.data[0] == !b.m_slow.data[0] && !has_scalars(a) &&
+         !has_scalars(b);
 }
 
 Coefficients with_random_key(const Coefficients &of, const Row &row, uint64_t seed, int64_t steps) {
@@ -106,10 +123,18 @@ Coefficients with_random_key(const Coefficients &of, const Row &row, uint64_t se
   return c;
 }
 
+void start_magnitude(double *state, double mean_root, const Row &row, const Group &group) {
+  const int64_t t = steps_taken(row);
+  const double correction1 = 1.0 - integer_power(group.beta1, t);
+  const double correction2 = 1.0 - integer_power(group.beta2, t);
+  scalar_magnitude::start(state, mean_root, correction1, correction2);
+}
+
 void finish_step(Row &row, const Group &group) {
   const double x = row.last.mean_abs_gradient;
   const bool counted =
       !row.magnitude || scalar_magnitude::observe(row.magnitude, x, group.beta1, group.beta2);
+  if (row.update_rms) update_clip::observe(*row.update_rms, row.last.unscaled_rms);
   if (row.gate) snr::observe(row.gate, x, group.c_min);
   if (row.signal && std::isfinite(x))
     *row.signal = *row.signal > 0 ? kSignalDecay * *row.signal + (1.0 - kSignalDecay) * x : x;

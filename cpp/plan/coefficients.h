@@ -24,6 +24,10 @@ bool shares_coefficients(const Row &a, const Row &b);
 // Another row's coefficients with this row's random bits.
 Coefficients with_random_key(const Coefficients &of, const Row &row, uint64_t seed, int64_t steps);
 
+// The averages of rule scalar_sign for a tensor whose second moment is given up: `row` is the one
+// that held it, `mean_root` the mean of the square roots of its elements.
+void start_magnitude(double *state, double mean_root, const Row &row, const Group &group);
+
 // Advance counters and fold the step's statistics into gate, scalars and signal.
 void finish_step(Row &row, const Group &group);
 

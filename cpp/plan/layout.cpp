@@ -18,14 +18,14 @@ Plane scales(int64_t numel) { return {"_scale", "bfloat16", kBfloat, 16, blocks_
 
 } // namespace
 
-MatrixShape matrix_shape(const TensorView &tensor, const WalkOrder &order) {
+MatrixShape matrix_shape(const TensorView &tensor, const WalkOrder &order, int64_t least_columns) {
   MatrixShape best;
   const int64_t numel = tensor.numel();
   int64_t rows = 1;
   for (int k = 0; numel > 0 && k + 1 < order.ndim; ++k) {
     rows *= tensor.sizes[order.dims[k]];
     const int64_t columns = numel / rows;
-    const bool fits = rows >= 2 && columns >= kLanes;
+    const bool fits = rows >= 2 && columns >= least_columns;
     if (fits && (!best || rows + columns < best.rows + best.columns)) best = {rows, columns};
   }
   return best;

@@ -16,8 +16,10 @@ struct MatrixShape {
 };
 
 // Of all ways to cut the tensor's dimensions in two, in walk order, the one with the fewest rows
-// and columns together; at least 2 rows and kLanes columns.
-MatrixShape matrix_shape(const TensorView &tensor, const WalkOrder &order);
+// and columns together; at least 2 rows and `least_columns` columns. Codecs of rows and columns
+// need kLanes.
+MatrixShape matrix_shape(const TensorView &tensor, const WalkOrder &order,
+                         int64_t least_columns = kLanes);
 
 // One tensor of a slot's state.
 struct Plane {

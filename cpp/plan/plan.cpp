@@ -29,11 +29,11 @@ double sum_lanes(const double *lanes) {
 
 } // namespace
 
-void Plan::partition() {
+void Plan::partition(size_t first, size_t last) {
   active_.clear();
   first_item_.assign(1, 0);
   first_element_.assign(1, 0);
-  for (size_t r = 0; r < rows.size(); ++r) {
+  for (size_t r = first; r < last; ++r) {
     rows[r].last = Statistics{};
     if (!rows[r].active || rows[r].numel == 0) continue;
     const int64_t share = rows[r].item_blocks();
@@ -91,7 +91,7 @@ void Plan::reduce_rows() {
     Row &row = rows[static_cast<size_t>(active_[a])];
     const auto n = static_cast<double>(row.numel);
     row.last.mean_abs_gradient = abs_gradient / n;
-    row.last.update_rms = square_update / n; // its root is taken where it is scaled
+    row.last.unscaled_rms = std::sqrt(square_update / n);
     row.last.nonfinite = nonfinite;
   }
 }
@@ -139,10 +139,20 @@ void Plan::step_item(const Kernels &kernels, size_t a, int64_t item) {
       sum_lanes(sums.abs_gradient), sum_lanes(sums.square_update), sums.nonfinite};
 }
 
-void Plan::step(int threads, int64_t steps) {
+void Plan::step(int threads, int64_t steps) { step_range(0, rows.size(), threads, steps); }
+
+void Plan::step_row(size_t row, int threads, int64_t steps) {
+  step_range(row, row + 1, threads, steps);
+}
+
+void Plan::inspect(int threads) { inspect_range(0, rows.size(), threads); }
+
+void Plan::inspect_row(size_t row, int threads) { inspect_range(row, row + 1, threads); }
+
+void Plan::step_range(size_t first, size_t last, int threads, int64_t steps) {
   const DefaultFloatEnvironment environment;
   const Kernels &kernels = chosen_kernels();
-  partition();
+  partition(first, last);
   prepare(steps);
   for_each_matrix(threads, [](MatrixMoment &matrix) { matrix.prepare(); });
   for_each_item(threads, [&](size_t a, int64_t item) { step_item(kernels, a, item); });
@@ -150,20 +160,20 @@ void Plan::step(int threads, int64_t steps) {
   reduce_rows();
   for (size_t a = 0; a < active_.size(); ++a) {
     Row &row = rows[static_cast<size_t>(active_[a])];
-    row.last.update_rms = std::sqrt(row.last.update_rms) * coefficients_[a].update_scale;
+    row.last.update_rms = row.last.unscaled_rms * coefficients_[a].update_scale;
   }
-  for (Row &row : rows)
-    if (row.active) finish_step(row, groups[static_cast<size_t>(row.group)]);
+  for (size_t r = first; r < last; ++r)
+    if (rows[r].active) finish_step(rows[r], groups[static_cast<size_t>(rows[r].group)]);
 }
 
-void Plan::inspect(int threads) {
+void Plan::inspect_range(size_t first, size_t last, int threads) {
   const Kernels &kernels = chosen_kernels();
-  partition();
+  partition(first, last);
   for_each_item(threads, [&](size_t a, int64_t item) {
     const Row &row = rows[static_cast<size_t>(active_[a])];
-    const int64_t first = item * row.item_blocks();
+    const int64_t begin = item * row.item_blocks();
     LaneSums sums;
-    inspect_blocks(row, kernels, first, std::min(first + row.item_blocks(), blocks_of(row.numel)),
+    inspect_blocks(row, kernels, begin, std::min(begin + row.item_blocks(), blocks_of(row.numel)),
                    sums);
     item_sums_[static_cast<size_t>(first_item_[a] + item)] = {sum_lanes(sums.abs_gradient), 0,
                                                               sums.nonfinite};

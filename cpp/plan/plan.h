@@ -21,8 +21,13 @@ public:
   // Everything that can fail has failed before the first element changes.
   void step(int threads, int64_t steps = 0);
 
+  // As `step`, for one row alone: the same bits as in a step of all. Other rows keep what is `last`
+  // known of them.
+  void step_row(size_t row, int threads, int64_t steps);
+
   // Looks at every active row's gradient and fills `last`: |g| and non-finite elements.
   void inspect(int threads);
+  void inspect_row(size_t row, int threads);
 
 private:
   // Sums of one work item, reduced over lanes.
@@ -31,7 +36,10 @@ private:
     int64_t nonfinite;
   };
 
-  void partition();
+  // Rows from `first` up to `last`.
+  void step_range(size_t first, size_t last, int threads, int64_t steps);
+  void inspect_range(size_t first, size_t last, int threads);
+  void partition(size_t first, size_t last);
   void prepare(int64_t steps); // coefficients of the active rows
   template <class Work> void for_each_item(int threads, Work work);
   template <class Visit> void for_each_matrix(int threads, Visit visit);

@@ -11,7 +11,7 @@
 
 namespace cosmic {
 
-enum class Rule : uint8_t { sign, scalar_sign, adam };
+enum class Rule : uint8_t { sign, scalar_sign, rmsprop, adam };
 
 // Hyper-parameters of a parameter group, as the user gives them.
 struct Group {
@@ -33,9 +33,10 @@ struct Operand {
 // What the last step saw of a tensor.
 struct Statistics {
   double mean_abs_gradient = 0;
-  double update_rms = 0; // before the learning rate, after the gate
-  int64_t nonfinite = 0; // elements of the gradient
-  double gate = 1;       // the factor that acted
+  double unscaled_rms = 0; // of the rule's u
+  double update_rms = 0;   // before the learning rate, after the gate
+  int64_t nonfinite = 0;   // elements of the gradient
+  double gate = 1;         // the factor that acted
 };
 
 // One tensor. Pointers to state are borrowed; those of state that the rung lacks are null.
@@ -52,9 +53,11 @@ struct Row {
   Planes m, m_slow, v;
   std::shared_ptr<MatrixMoment> matrix; // of a v by rows and columns
   int64_t *step = nullptr;
-  double *magnitude = nullptr; // tier 1's scalars, rules/scalar_magnitude.h
-  double *gate = nullptr;      // gates/snr.h
-  double *signal = nullptr;    // running mean of |g|, for the allocator
+  int64_t m_start = 0;          // the step counter when the first moment started from nothing
+  double *magnitude = nullptr;  // of rule scalar_sign, rules/scalar_magnitude.h
+  double *update_rms = nullptr; // of rule rmsprop, rules/update_clip.h
+  double *gate = nullptr;       // gates/snr.h
+  double *signal = nullptr;     // running mean of |g|, for the allocator
   Statistics last;
 
   // Blocks of one work item.

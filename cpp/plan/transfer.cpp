@@ -1,6 +1,8 @@
 #include "plan/transfer.h"
 
 #include <algorithm>
+#include <cmath>
+#include <vector>
 
 #include "core/error.h"
 #include "isa/dispatch.h"
@@ -40,6 +42,23 @@ template <class Convert> Convert checked(Convert convert, const Row &row) {
   return convert;
 }
 
+bool has(const Planes &slot) { return slot.data[0] != nullptr; }
+
+struct MeanRoot {
+  double sum = 0;
+  int64_t count = 0;
+
+  template <class Real> void add(const Real *v, int64_t numel) {
+    for (int64_t k = 0; k < numel; ++k) {
+      const double root = std::sqrt(static_cast<double>(v[k]));
+      if (!std::isfinite(root)) continue;
+      sum += root;
+      ++count;
+    }
+  }
+  double value() const { return count ? sum / static_cast<double>(count) : 0.0; }
+};
+
 } // namespace
 
 void decode_moments(const Row &row, const Group &group, const Moments &to) {
@@ -48,7 +67,6 @@ void decode_moments(const Row &row, const Group &group, const Moments &to) {
   const Kernels &kernels = chosen_kernels();
   const Coefficients c = coefficients_for(row, group, 0, 0);
   MomentStage m(to.m, kernels), slow(to.slow, kernels), v(to.v, kernels);
-  const bool has_slow = row.m_slow.data[0] != nullptr;
   if (row.matrix) row.matrix->prepare();
   for_each_run(row, c, [&](MomentRun run) {
     const int64_t first = run.first_block * kBlock;
@@ -56,8 +74,8 @@ void decode_moments(const Row &row, const Group &group, const Moments &to) {
     run.slow_values = slow.values();
     run.v_values = v.values();
     decode(run);
-    m.store(first, run.count);
-    if (has_slow) slow.store(first, run.count);
+    if (has(row.m)) m.store(first, run.count);
+    if (has(row.m_slow)) slow.store(first, run.count);
     v.store(first, run.count);
   });
 }
@@ -68,16 +86,36 @@ void encode_moments(Row &row, const Group &group, uint64_t seed, const Moments &
   const Kernels &kernels = chosen_kernels();
   const Coefficients c = coefficients_for(row, group, seed, 0);
   MomentStage m(from.m, kernels), slow(from.slow, kernels), v(from.v, kernels);
-  const bool has_slow = row.m_slow.data[0] != nullptr;
   if (row.matrix) row.matrix->prepare();
   for_each_run(row, c, [&](MomentRun run) {
     const int64_t first = run.first_block * kBlock;
-    run.m_values = m.load(first, run.count);
-    run.slow_values = has_slow ? slow.load(first, run.count) : nullptr;
+    run.m_values = has(row.m) ? m.load(first, run.count) : nullptr;
+    run.slow_values = has(row.m_slow) ? slow.load(first, run.count) : nullptr;
     run.v_values = v.load(first, run.count);
     encode(run);
   });
   if (row.matrix) row.matrix->finish();
+}
+
+double mean_root(const Row &row, const Group &group) {
+  const DefaultFloatEnvironment environment;
+  MeanRoot mean;
+  if (row.is_f64()) {
+    mean.add(static_cast<const double *>(row.v.data[0]), row.numel);
+    return mean.value();
+  }
+  const auto decode = checked(portable::converters.decode[row.combination], row);
+  const Coefficients c = coefficients_for(row, group, 0, 0);
+  std::vector<float> m(kRun), slow(kRun), v(kRun);
+  if (row.matrix) row.matrix->prepare();
+  for_each_run(row, c, [&](MomentRun run) {
+    run.m_values = m.data();
+    run.slow_values = slow.data();
+    run.v_values = v.data();
+    decode(run);
+    mean.add(v.data(), run.count);
+  });
+  return mean.value();
 }
 
 } // namespace cosmic

@@ -27,4 +27,12 @@ inline bool observe(double *state, double mean_abs_gradient, double beta1, doubl
   return true;
 }
 
+// From a second moment, by the mean of the roots of its elements: as if the mean of |g| had always
+// been what that says of it.
+inline void start(double *state, double mean_root, double correction1, double correction2) {
+  const double a = correction2 > 0 ? mean_root / std::sqrt(correction2) : 0.0;
+  state[kAbs] = a * correction1;
+  state[kSquare] = a * a * correction2;
+}
+
 } // namespace cosmic::scalar_magnitude

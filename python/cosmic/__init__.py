@@ -12,8 +12,9 @@ except ImportError as error:  # pragma: no cover - needs a broken installation
     ) from error
 
 from . import logging, ops
-from .allocation import Allocator, Candidate, SignalAllocator
+from .estimate import MemoryEstimate, TensorEstimate, estimate_memory
 from .optimizer import Cosmic, NonfiniteGradientError
+from .policies import Candidate, Policy, RolePolicy, SignalPolicy, UniformPolicy
 from .quantization import QuantizedTensor, quantize
 from .reports import TierInfo
 from .rungs import Rung
@@ -21,15 +22,20 @@ from .rungs import Rung
 __version__: str = _core.__version__
 
 __all__ = [
-    "Allocator",
     "Candidate",
     "Cosmic",
+    "MemoryEstimate",
     "NonfiniteGradientError",
+    "Policy",
     "QuantizedTensor",
+    "RolePolicy",
     "Rung",
-    "SignalAllocator",
+    "SignalPolicy",
+    "TensorEstimate",
     "TierInfo",
+    "UniformPolicy",
     "__version__",
+    "estimate_memory",
     "logging",
     "ops",
     "quantize",

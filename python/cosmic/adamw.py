@@ -102,9 +102,20 @@ def _moments(param: Tensor, held: State, group: Group) -> State:
         moments = {key: held[key].clone() for key in ("exp_avg", "exp_avg_sq")}
     else:
         moments = {key: value.clone() for key, value in decoded_moments(param, held, group).items()}
+    moments["exp_avg"] *= _correction(held, group)
     if param.is_complex():
         moments = {key: torch.view_as_complex(value) for key, value in moments.items()}
     return {"step": torch.tensor(float(held["step"])), **moments}
+
+
+def _correction(held: State, group: Group) -> float:
+    """What a first moment that started in mid-run is multiplied with, so that AdamW, which corrects
+    its bias by the count of all steps, makes the same of it."""
+    step, start = int(held["step"]), held.get("exp_avg_start", 0)
+    if start in (0, step):  # from the first step on, or nothing yet
+        return 1.0
+    beta1 = float(group["betas"][0])
+    return float((1.0 - beta1**step) / (1.0 - beta1 ** (step - start)))
 
 
 def _exported_groups(groups: Sequence[Group]) -> list[Group]:

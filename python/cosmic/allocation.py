@@ -1,92 +1,81 @@
-"""Who gets which rung under a budget.
-
-An allocator sees candidates (a tensor, its ladder of rungs, its signal) and picks a rung for
-each. The optimizer asks it when parameters appear and every so many steps.
-"""
+"""Spending a budget: the rungs whose worths add up to the most for their bytes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
 
-from .rungs import Geometry, Rung
+from . import _core
+from .policies import Candidate, Policy
+from .rungs import Rung
 
-__all__ = ["Allocator", "Candidate", "SignalAllocator"]
+__all__ = ["HYSTERESIS", "allocate"]
+
+#: What promoted tensors gain must be this share more than what demoted ones lose, or what is held
+#: stays: moving state costs accuracy, and two tensors of about the same worth must not swap at
+#: every look.
+HYSTERESIS = 0.25
+_MOST = 2**62  # bytes, whatever the budget
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """One tensor whose rung the allocator may choose.
+def allocate(policy: Policy, candidates: Sequence[Candidate], budget: int) -> list[Rung]:
+    """A rung for every candidate, of its ladder, together within the budget.
 
-    Attributes:
-        index: of the parameter in the optimizer.
-        numel: real elements.
-        ladder: the rungs it may have, cheap to dear; the first costs least.
-        current: the rung it has, or None.
-        signal: mean absolute gradient, averaged over steps.
-        matrix: rows and columns that the tensor can be seen as, or None.
+    A multiple-choice knapsack (``cpp/budget/knapsack.h``): along each tensor's convex hull of worth
+    over price, by falling worth per byte; then what is left is filled. The worth is at most one
+    step short of the best that any allocation could have. Deterministic.
+
+    Args:
+        budget: bytes for all candidates together; at least the sum of their first rungs.
+
+    Raises:
+        ValueError: for worths that do not fit the ladders or are not finite, naming the policy.
     """
-
-    index: int
-    numel: int
-    ladder: tuple[Rung, ...]
-    current: Rung | None
-    signal: float
-    matrix: tuple[int, int] | None = None
-
-    def price(self, rung: Rung) -> int:
-        """Exact bytes of the tensor's state on a rung."""
-        return rung.nbytes(Geometry(self.numel, self.matrix))
-
-
-class Allocator(Protocol):
-    """Anything that spends a budget."""
-
-    def allocate(self, candidates: Sequence[Candidate], budget: int) -> list[Rung]:
-        """Choose a rung for every candidate.
-
-        Args:
-            candidates: in the order of the optimizer's parameters.
-            budget: bytes for all of them together; at least the sum of the first rungs.
-
-        Returns:
-            One rung of each candidate's ladder; together they never cost more than ``budget``.
-            Deterministic: equal candidates and budget give equal rungs.
-        """
-        ...
+    if not candidates:
+        return []
+    worths = _numbers(policy, candidates)
+    prices = [[c.price(rung) for rung in c.ladder] for c in candidates]
+    try:
+        chosen = _core.solve_knapsack(prices, worths, min(budget, _MOST))
+    except ValueError as error:
+        raise ValueError(f"policy {policy.name!r}: {error}") from None
+    held = _held(candidates, prices, budget)
+    if held is not None and not _pays(worths, held, chosen):
+        chosen = held
+    return [c.ladder[k] for c, k in zip(candidates, chosen, strict=True)]
 
 
-@dataclass(frozen=True)
-class SignalAllocator:
-    """COSMIC's own idea: bytes go where the gradient's signal per byte is highest.
+def _numbers(policy: Policy, candidates: Sequence[Candidate]) -> list[list[float]]:
+    """What the policy says, held to its word."""
+    given = policy.worths(candidates)
+    try:
+        worths = [[float(x) for x in row] for row in given]
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(
+            f"policy {policy.name!r} must give a list of numbers for each candidate: {error}"
+        ) from error
+    if [len(w) for w in worths] != [len(c.ladder) for c in candidates]:
+        raise ValueError(
+            f"policy {policy.name!r} must give one worth for each rung of each candidate's ladder"
+        )
+    return worths
 
-    Every tensor starts on its first rung. The tensors are then visited by falling signal per byte
-    of their dearest rung, and each takes the dearest rung that still fits.
 
-    Attributes:
-        hysteresis: a tensor that already holds its dearest rung counts as this many times its
-            signal, so that two tensors of about the same worth do not swap at every look.
-    """
+def _pays(worths: Sequence[Sequence[float]], held: Sequence[int], chosen: Sequence[int]) -> bool:
+    """Whether a new allocation is enough better than the held one."""
+    changes = [w[new] - w[old] for w, old, new in zip(worths, held, chosen, strict=True)]
+    lost = -sum(change for change in changes if change < 0)
+    return sum(change for change in changes if change > 0) > (1.0 + HYSTERESIS) * lost
 
-    hysteresis: float = 1.25
 
-    def allocate(self, candidates: Sequence[Candidate], budget: int) -> list[Rung]:
-        chosen = [c.ladder[0] for c in candidates]
-        left = budget - sum(c.price(r) for r, c in zip(chosen, candidates, strict=True))
-        for k in sorted(range(len(candidates)), key=lambda k: self._priority(candidates[k])):
-            candidate, base = candidates[k], candidates[k].price(chosen[k])
-            for rung in reversed(candidate.ladder):
-                price = candidate.price(rung) - base
-                if price <= left:
-                    chosen[k], left = rung, left - price
-                    break
-        return chosen
-
-    def _priority(self, candidate: Candidate) -> tuple[float, int]:
-        dearest = candidate.ladder[-1]
-        worth = candidate.signal * candidate.numel
-        if candidate.current == dearest:
-            worth *= self.hysteresis
-        # ties go to the parameter that was given first
-        return -worth / max(candidate.price(dearest), 1), candidate.index
+def _held(
+    candidates: Sequence[Candidate], prices: Sequence[Sequence[int]], budget: int
+) -> list[int] | None:
+    """Places in the ladders of the held rungs; None if one is new or they cost too much."""
+    places: list[int] = []
+    spent = 0
+    for candidate, price in zip(candidates, prices, strict=True):
+        if candidate.current not in candidate.ladder:
+            return None
+        places.append(candidate.ladder.index(candidate.current))
+        spent += price[places[-1]]
+    return places if spent <= budget else None

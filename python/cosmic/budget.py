@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import math
+import operator
 import re
+from fractions import Fraction
 
 __all__ = ["ADAMW_BYTES", "check_budget", "resolve_budget"]
 
@@ -35,24 +36,28 @@ def resolve_budget(budget: object, numel: int) -> int | None:
     """
     if budget is None:
         return None
-    if isinstance(budget, int) and not isinstance(budget, bool):
-        if budget < 0:
-            raise ValueError(f"budget is {budget} bytes; expected 0 or more")
-        return budget
     if not isinstance(budget, str):
+        return _whole(budget)
+    if match := _PERCENT.fullmatch(budget):
+        return int(Fraction(match[1]) / 100 * ADAMW_BYTES * numel)
+    if (match := _SIZE.fullmatch(budget)) and match[2].upper() in _UNITS:
+        return int(Fraction(match[1]) * _UNITS[match[2].upper()])
+    raise ValueError(
+        f"budget is {budget!r}; expected a size such as '64MB' or '512KiB' (units: B, KB, MB, "
+        "GB, TB, KiB, MiB, GiB, TiB) or a share such as '10%'"
+    )
+
+
+def _whole(budget: object) -> int:
+    try:
+        if isinstance(budget, bool):
+            raise TypeError
+        nbytes = operator.index(budget)  # type: ignore[arg-type]  # raises what is caught
+    except TypeError:
         raise TypeError(
             f"budget is {budget!r}; expected an int of bytes, a string such as '64MB' or '10%', "
             "or None"
-        )
-    if match := _PERCENT.fullmatch(budget):
-        nbytes = float(match[1]) / 100 * ADAMW_BYTES * numel
-    elif (match := _SIZE.fullmatch(budget)) and match[2].upper() in _UNITS:
-        nbytes = float(match[1]) * _UNITS[match[2].upper()]
-    else:
-        raise ValueError(
-            f"budget is {budget!r}; expected a size such as '64MB' or '512KiB' (units: B, KB, MB, "
-            "GB, TB, KiB, MiB, GiB, TiB) or a share such as '10%'"
-        )
-    if not math.isfinite(nbytes):
-        raise ValueError(f"budget is {budget!r}, which is no finite number; None is no limit")
-    return math.floor(nbytes)
+        ) from None
+    if nbytes < 0:
+        raise ValueError(f"budget is {nbytes} bytes; expected 0 or more")
+    return nbytes

@@ -8,13 +8,14 @@ from typing import Any
 from torch import Tensor
 
 from .planner import Group, Member, members
+from .roles import ROLES, guessed_role
 from .rungs import Geometry, Rung
 from .state import State, build_state
 
 __all__ = ["STATE_FORMAT", "parse_saved", "with_missing_options"]
 
 #: Options of a group that a checkpoint may lack, because they came after the format.
-_NEWER_OPTIONS = ("min_compress_size", "stochastic_rounding")
+_NEWER_OPTIONS = ("min_compress_size", "stochastic_rounding", "rung", "min_tier", "max_tier")
 
 #: Format of `state_dict()`, raised whenever its meaning changes.
 STATE_FORMAT = 1
@@ -36,7 +37,7 @@ def parse_saved(saved: dict[str, Any], groups: Sequence[Group], seed: int) -> di
         seed: of the random bits, where a state must be encoded anew.
 
     Returns:
-        ``state`` by parameter (copies), ``steps`` and ``skipped``.
+        ``state`` by parameter (copies), ``steps``, ``skipped`` and ``gradient_norm``.
 
     Raises:
         ValueError: if the format is newer than this release, or a state does not fit its parameter.
@@ -65,7 +66,17 @@ def parse_saved(saved: dict[str, Any], groups: Sequence[Group], seed: int) -> di
         "state": state,
         "steps": _counter(about, "steps", max(counts, default=0)),
         "skipped": _counter(about, "skipped", 0),
+        "gradient_norm": _norm(about),
     }
+
+
+def _norm(about: dict[str, Any]) -> float | None:
+    norm = about.get("gradient_norm")
+    if norm is not None and not (isinstance(norm, float) and 0 <= norm < float("inf")):
+        raise ValueError(
+            f"the state_dict's 'cosmic' has gradient_norm {norm!r}; expected a float >= 0"
+        )
+    return norm
 
 
 def _counter(about: dict[str, Any], key: str, default: int) -> int:
@@ -94,11 +105,38 @@ def _restored(member: Member, group: Group, saved: State, seed: int) -> State:
             raise ValueError(f"the state of {label} has {key} {saved[key]!r}; expected a tensor")
     if "step" in entries and not (saved["step"] >= 0).all():
         raise ValueError(f"the state of {label} has step {saved['step']}; expected 0 or more")
+    if rung.m != "none":
+        _check_start(saved, label)
+    _check_role(saved, Geometry.of(param, label), label)
     copied = {k: v.clone() if isinstance(v, Tensor) else v for k, v in saved.items()}
     try:
         return build_state(
-            param, rung, copied, gate="gate" in saved, signal="signal" in saved, group=group,
-            index=member.index, seed=seed,
+            param, rung, copied, gate="gate" in saved, signal="signal" in saved,
+            role=saved.get("role"), group=group, index=member.index, seed=seed,
         )  # fmt: skip
     except ValueError as error:
         raise ValueError(f"{label}: {error}") from None
+
+
+def _check_start(saved: State, label: str) -> None:
+    """Of the first moment, which cannot lie behind the tensor's own count."""
+    start = saved.get("exp_avg_start", 0)
+    if type(start) is not int or start < 0 or (saved["step"] < start).any():
+        raise ValueError(
+            f"the state of {label} has exp_avg_start {start!r}; expected an int from 0 to its step"
+        )
+
+
+def _check_role(saved: State, geometry: Geometry, label: str) -> None:
+    guessed = guessed_role(geometry)
+    role = saved.get("role", guessed)
+    if role not in ROLES or (role == "vector") != (guessed == "vector"):
+        allowed = ("vector",) if guessed == "vector" else ("table", "matrix")
+        raise ValueError(
+            f"the state of {label} has role {role!r}; expected {' or '.join(map(repr, allowed))}"
+        )
+    if "signal" not in saved:
+        return
+    signal = saved["signal"]
+    if not isinstance(signal, Tensor) or not (signal.isfinite() & (signal >= 0)).all():
+        raise ValueError(f"the state of {label} has signal {signal!r}; expected a number >= 0")

@@ -16,6 +16,7 @@ import torch
 
 from . import _core
 from .optimizer import Cosmic, Listener
+from .policies import policy_named
 
 __all__ = ["EventLog"]
 
@@ -31,7 +32,8 @@ class EventLog:
 
     - ``run``: versions, ISA, threads, seed and configuration, once, when attached;
     - ``step``: step, state_bytes and, for each group, lr and what ``optimizer.stats()`` says;
-    - ``transition``: step, name, before, after (rungs) of a parameter that changed its rung;
+    - ``transition``: step, name, before, after (rungs) of a parameter that changed its rung in the
+      step that follows that many;
     - ``gate``: step, name, factor, when it falls below 0.5 and when it is back;
     - ``skipped``: a step left out for non-finite gradients;
     - any event of your own, by ``write``.
@@ -133,6 +135,8 @@ def _run_header(optimizer: Cosmic) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "seed": optimizer.seed,
         "budget": optimizer.budget,
+        "policy": policy_named(optimizer.policy).name,
+        "reallocate_every": optimizer.reallocate_every,
         "nonfinite": optimizer.nonfinite,
         "groups": [
             {key: value for key, value in group.items() if key not in ("params", "param_names")}

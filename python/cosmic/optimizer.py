@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias, overload
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer
 
 from .adamw import exported, imported, is_adamw
-from .allocation import Allocator, SignalAllocator
+from .backward import StepInBackward
 from .budget import resolve_budget
 from .checkpoint import STATE_FORMAT, parse_saved, with_missing_options
 from .hooks import hooked_where_observed
@@ -24,8 +24,19 @@ from .options import (
     check_nonfinite,
     check_whole,
 )
-from .planner import Compiled, check_param, compile_plan, members
+from .planner import (
+    Choice,
+    Compiled,
+    Transition,
+    check_param,
+    choose,
+    compile_plan,
+    members,
+    observed_roles,
+)
+from .policies import Policy, policy_named
 from .reports import StatisticsRow, TierInfo, group_statistics, tier_table
+from .roles import Role
 from .state import real_numel, state_bytes
 
 __all__ = ["Cosmic", "Listener", "NonfiniteGradientError"]
@@ -34,7 +45,7 @@ Params: TypeAlias = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple
 Listener: TypeAlias = Callable[[str, dict[str, Any]], None]
 
 #: What a copy or a pickle of the optimizer keeps beside torch's own.
-_KEPT = (*WHOLE_OPTIONS, "_steps", "_skipped", "_nonfinite_seen")
+_KEPT = (*WHOLE_OPTIONS, "_steps", "_skipped", "_nonfinite_seen", "_gradient_norm")
 
 
 class NonfiniteGradientError(RuntimeError):
@@ -58,6 +69,14 @@ class Cosmic(Optimizer):
         n \leftarrow \beta_s n + (1-\beta_s) g, \quad
         u = \frac{m/(1-\beta_1^t) + \alpha n}{\sqrt{v/(1-\beta_2^t)} + \epsilon}
 
+    Tier 1 with a second moment (``rung="tier1:factored"`` and the like), which has no momentum;
+    :math:`x` is the root mean square of the tensor's :math:`u'` at its last step:
+
+    .. math::
+        v \leftarrow \beta_2 v + (1-\beta_2) g^2, \quad
+        u' = \frac{g}{\sqrt{v/(1-\beta_2^t)} + \epsilon}, \quad
+        u = \frac{0.3\, u'}{\max(1, x)}
+
     Tier 1 (two scalars a tensor) and tier 0 (no state):
 
     .. math::
@@ -66,8 +85,8 @@ class Cosmic(Optimizer):
 
     where :math:`r \le 1` is Adam's ratio for the tensor's mean :math:`|g|`, and :math:`s` (0.229
     for 0.9) is the root mean square of Adam's update on gradients that are uncorrelated in time:
-    one learning rate, AdamW's, is right for all three tiers. Between steps the moments of tier 2
-    are kept by the codecs of ``state_dtype``; the update uses them in full.
+    one learning rate, AdamW's, is right for all tiers. Between steps moments are kept by the codecs
+    of ``state_dtype`` or ``rung``; the update uses them in full.
 
     Arithmetic is float32 for parameters in float32, bfloat16 and float16, and float64 for float64;
     complex parameters are stepped as their real view. Results are bit-identical for every ISA and
@@ -82,16 +101,25 @@ class Cosmic(Optimizer):
         budget: bytes that all state together may take: an int, ``"64MB"``, or a share such as
             ``"10%"`` of AdamW's two fp32 moments for the parameters that have had a gradient. It is
             never exceeded; None is no limit. May be changed between steps. Not a group option.
+        policy: what the budget is spent on: ``"role"`` (history to embeddings and heads, a second
+            moment to hidden matrices), ``"uniform"`` (all alike), ``"signal"`` (large gradients
+            first) or a ``Policy`` of your own; ``docs/budget.md`` has how they compare. Not a
+            group option.
+        min_tier, max_tier: bounds of what the budget may choose for a group's parameters.
         tier: fixes the tier of all parameters of a group; None lets the budget decide.
+        rung: fixes tier and codecs of all parameters of a group by name, in the place of ``tier``
+            and ``state_dtype``: ``"tier0"``, ``"tier1"``, ``"tier1:factored"`` (or ``"rowmean"``,
+            ``"colmean"``, ``"v4"``, ``"fp32"``), ``"tier2:u2+factored"``. With ``beta_slow`` a
+            tier 2 has its slow average, named (``"+slow"``) or not.
         state_dtype: codecs of tier 2's first and second moment, joined by a plus, or one for
             both; ``docs/codecs.md`` has their mathematics. First: ``"fp32"``, ``"bf16"``,
             ``"q8"``, ``"u4"``, ``"u2"``, ``"u1"`` (32 bits an element to 1); second: ``"fp32"``,
             ``"bf16"``, ``"q8"``, ``"v4"``, ``"factored"``, ``"rowmean"`` (32 bits to nearly
-            none). The default, ``"u4+factored"``, takes a little over 4 bits. Tensors that cannot
-            be seen as a matrix have ``"v4"`` in the place of rows and columns, parameters in
-            float64 moments in float64: ``tiers()`` shows it.
+            none). None: ``"u4+factored"``, a little over 4 bits, or under a budget whatever it
+            buys. Tensors that cannot be seen as a matrix have ``"v4"`` in the place of rows and
+            columns, parameters in float64 moments in float64: ``tiers()`` shows it.
         min_compress_size: tensors of fewer elements keep moments in ``"fp32"`` where the group's
-            are compressed.
+            are compressed; not where a budget chooses the codecs.
         stochastic_rounding: store parameters in bfloat16 with stochastic rounding, which is
             unbiased; False: to nearest, which loses updates below 1/512 of a parameter.
         gate: ``"snr"`` scales a tensor's update down while its gradient is noisy or jumps (see
@@ -103,16 +131,16 @@ class Cosmic(Optimizer):
         maximize: maximize the objective.
         nonfinite: what an infinite or NaN gradient does. ``"propagate"``: it spoils its own
             element, as in AdamW; counted, and warned of once. ``"raise"``: the step raises
-            NonfiniteGradientError; ``"skip"``: the whole step is left out and counted. Both look
-            at all gradients before anything changes, which reads 4 bytes a parameter more. Not a
-            group option.
+            NonfiniteGradientError; ``"skip"``: the whole step is left out and counted (in
+            ``step_in_backward``: the tensor's update). Both look at all gradients before anything
+            changes, which reads 4 bytes a parameter more. Not a group option.
         seed: of the random bits of stochastic rounding. Not a group option.
-        reallocate_every: steps between two looks of the allocator. Not a group option.
-        allocator: spends the budget; by default the highest gradient signal per byte first.
+        reallocate_every: steps between two looks at the gradients for what each tensor's role is;
+            the step after a look spends the budget anew. Not a group option.
 
     Raises:
         ValueError: for an option out of range; at the first step, for parameters that overlap and
-            for a budget that cannot hold what fixed tiers and gates demand.
+            for a budget that cannot hold what fixed rungs, floors and gates demand.
         TypeError: for tensors that are not dense CPU tensors of a floating dtype.
 
     ``step`` raises before anything has changed; only what a listener raises, or a warning that is
@@ -128,8 +156,12 @@ class Cosmic(Optimizer):
         weight_decay: float = 0.0,
         *,
         budget: int | str | None = None,
+        policy: str | Policy = "role",
         tier: int | None = None,
-        state_dtype: str | torch.dtype = "u4+factored",
+        min_tier: int | None = None,
+        max_tier: int | None = None,
+        rung: str | None = None,
+        state_dtype: str | torch.dtype | None = None,
         gate: str | None = None,
         c_min: float = 0.1,
         beta_slow: float | None = None,
@@ -141,19 +173,19 @@ class Cosmic(Optimizer):
         nonfinite: str = "propagate",
         seed: int = 0,
         reallocate_every: int = 100,
-        allocator: Allocator | None = None,
     ) -> None:
-        check_whole(budget, nonfinite, seed, reallocate_every)
+        check_whole(budget, policy, nonfinite, seed, reallocate_every)
         self.budget = budget
+        self.policy = policy
         self.nonfinite = nonfinite
         self.seed = seed
         self.reallocate_every = reallocate_every
-        self.allocator: Allocator = allocator or SignalAllocator()
         self._reset()
         defaults = {
             "lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay,
-            "maximize": maximize, "tier": tier, "state_dtype": state_dtype, "gate": gate,
-            "c_min": c_min, "beta_slow": beta_slow, "alpha": alpha, "slow_warmup": slow_warmup,
+            "maximize": maximize, "tier": tier, "min_tier": min_tier, "max_tier": max_tier,
+            "rung": rung, "state_dtype": state_dtype, "gate": gate, "c_min": c_min,
+            "beta_slow": beta_slow, "alpha": alpha, "slow_warmup": slow_warmup,
             "min_compress_size": min_compress_size, "stochastic_rounding": stochastic_rounding,
         }  # fmt: skip
         super().__init__(params, defaults)
@@ -161,10 +193,13 @@ class Cosmic(Optimizer):
     def _reset(self) -> None:
         self._compiled: Compiled | None = None
         self._planned: PlanOptions | None = None  # what the newest plan was made for
+        self._weighed: list[tuple[str | None, str]] = []  # roles and rungs, when a policy was asked
         self._listeners: list[Listener] = []
         self._steps = 0
         self._skipped = 0
         self._nonfinite_seen = 0
+        self._gradient_norm: float | None = None  # of the step before, for clipping in backward
+        self._backward: StepInBackward | None = None
 
     # ---- torch.optim's interface ----------------------------------------------------------
 
@@ -185,6 +220,8 @@ class Cosmic(Optimizer):
             del self.param_groups[-1]
             raise
         self._compiled = None
+        if self._backward is not None:
+            self._backward.attach()
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -205,6 +242,10 @@ class Cosmic(Optimizer):
                 out of range. NonfiniteGradientError: with ``nonfinite="raise"``. Nothing has
                 changed then.
         """
+        if self._backward is not None and (ended := self._backward.end_step(closure)):
+            if ended.counts:
+                self._after_step(ended.compiled, ended.transitions)
+            return None
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -224,13 +265,53 @@ class Cosmic(Optimizer):
             self._adopt(compiled)
         if stepped:
             torch.autograd.graph.increment_version(stepped)
-        self._after_step(compiled, fresh)
+        if self._looks():
+            self._take_roles(observed_roles(self.param_groups, self.state))
+        self._after_step(compiled, compiled.transitions if fresh else ())
         return loss
 
+    def step_in_backward(
+        self,
+        model: nn.Module | None = None,
+        *,
+        max_norm: float | None = None,
+        clip: str = "previous",
+    ) -> StepInBackward:
+        """From now on step each parameter within ``backward``, as soon as its gradient is complete,
+        and free the gradient: gradients take the memory of one tensor instead of one model.
+
+        ``step()`` is still to be called once after every backward: it ends the step. Parameters and
+        state are bit-identical to the ordinary step's. What changes is in ``docs/design.md``: no
+        accumulation over several backwards, no closure, no ``nonfinite="raise"``, no GradScaler,
+        and nothing left for ``clip_grad_norm_`` to clip, for which there is ``max_norm``.
+
+        Args:
+            model: checked to have the optimizer's parameters and no others that train; None: no
+                check.
+            max_norm: clip gradients to this norm.
+            clip: ``"previous"`` scales all gradients by what the norm of the whole gradient was a
+                step ago, as this one's is not known yet (at the first step as ``"tensor"``);
+                ``"tensor"`` clips each tensor to ``max_norm`` on its own.
+
+        Returns:
+            A handle: ``handle.remove()``, or the end of a ``with`` block, leaves the mode.
+
+        Raises:
+            ValueError: for an option out of range, ``nonfinite="raise"``, or a model whose
+                parameters are not the optimizer's. RuntimeError: if the mode is on already.
+        """
+        if self._backward is not None:
+            raise RuntimeError("step_in_backward() is on already; remove() its handle first")
+        self._backward = StepInBackward(self, model, max_norm, clip)
+        return self._backward
+
     def state_dict(self) -> dict[str, Any]:
-        """As torch's, with an entry ``"cosmic"``: format, steps taken and steps skipped."""
+        """As torch's, with an entry ``"cosmic"``: format, steps taken, steps skipped and, where
+        ``step_in_backward`` clips by it, the gradient's last norm."""
         saved = super().state_dict()
         saved["cosmic"] = {"format": STATE_FORMAT, "steps": self._steps, "skipped": self._skipped}
+        if self._gradient_norm is not None:
+            saved["cosmic"]["gradient_norm"] = self._gradient_norm
         return saved
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -256,7 +337,10 @@ class Cosmic(Optimizer):
         def place_state(_: Optimizer) -> None:
             self.state.update(extra["state"])
             self._steps, self._skipped = extra["steps"], extra["skipped"]
+            self._gradient_norm = extra["gradient_norm"]
             self._compiled = None
+            if self._backward is not None:
+                self._backward.forget()
 
         handles = [
             self.register_load_state_dict_pre_hook(take_state),
@@ -349,27 +433,51 @@ class Cosmic(Optimizer):
     # ---- the plan --------------------------------------------------------------------------
 
     def _plan_options(self) -> PlanOptions:
-        return PlanOptions.of(self.budget, self.seed, self.param_groups)
+        return PlanOptions.of(self.budget, self.policy, self.seed, self.param_groups)
 
-    def _ready(self) -> Compiled:
-        # The allocator looks before a step, not after it: if it fails, nothing has changed.
+    def _looks(self) -> bool:
+        """Whether this step looks at the gradients; the next one spends the budget anew."""
+        return self.budget is not None and self._steps % self.reallocate_every == 0
+
+    def _take_roles(self, roles: dict[Tensor, Role]) -> None:
+        for param, role in roles.items():
+            self.state[param]["role"] = role
+
+    def _spends_anew(self) -> bool:
+        """Whether the last step was one that looked at the gradients."""
+        looks = self.budget is not None and self._steps > 0
+        return looks and (self._steps - 1) % self.reallocate_every == 0
+
+    def _ready(self, *, expecting: bool = False) -> Compiled:
+        # The budget is spent before a step, not after it: if a policy fails, nothing has changed.
         check_cadence(self.reallocate_every)
-        look = (
-            self.budget is not None and self._steps > 0 and self._steps % self.reallocate_every == 0
-        )
-        if look or self._compiled is None or self._planned != self._plan_options():
-            return self._compile(reallocate=look)
+        if self._compiled is None or self._planned != self._plan_options():
+            return self._compile(expecting=expecting)
+        if self._spends_anew():
+            seen = [(held.get("role"), held["rung"]) for held in self.state.values()]
+            if seen != self._weighed or policy_named(self.policy).uses_signal:
+                choices = self._choices(expecting=expecting)
+                self._weighed = seen  # of equal roles and rungs a policy thinks the same
+                held = [self.state.get(choice.param, {}).get("rung") for choice in choices]
+                if [choice.rung.name for choice in choices] != held:
+                    return compile_plan(self.param_groups, choices, self.seed)
         return self._compiled
 
-    def _compile(self, *, reallocate: bool = False) -> Compiled:
-        check_whole(self.budget, self.nonfinite, self.seed, self.reallocate_every)
+    def _compile(self, *, expecting: bool = False, anew: Tensor | None = None) -> Compiled:
+        """``expecting``: gradients are still to come; ``anew``: a parameter whose state is left."""
+        check_whole(self.budget, self.policy, self.nonfinite, self.seed, self.reallocate_every)
         for index, group in enumerate(self.param_groups):
             check_group(group, index)
-        if self._planned is not None and self._planned.budget != self.budget:
-            reallocate = True  # more bytes are to be used, too
-        return compile_plan(
-            self.param_groups, self.state, budget=self.budget, allocator=self.allocator,
-            seed=self.seed, reallocate=reallocate,
+        choices = self._choices(expecting=expecting, anew=anew)
+        return compile_plan(self.param_groups, choices, self.seed)
+
+    def _choices(self, *, expecting: bool, anew: Tensor | None = None) -> list[Choice]:
+        # Options that changed may free bytes, which are to be used, too.
+        changed = self._planned is not None and self._planned != self._plan_options()
+        state = {p: s for p, s in self.state.items() if p is not anew}
+        return choose(
+            self.param_groups, state, budget=self.budget, policy=policy_named(self.policy),
+            reallocate=changed or self._spends_anew(), expecting=expecting,
         )  # fmt: skip
 
     def _adopt(self, compiled: Compiled) -> None:
@@ -400,18 +508,21 @@ class Cosmic(Optimizer):
                 f"gradient of {labels[index]} has {count} non-finite elements "
                 f"({len(bad)} parameters in all have some); nothing was stepped"
             )
-        self._skipped += 1
-        self._nonfinite_seen += sum(count for _, count in bad)
-        self._emit("skipped", {"step": self._steps, "parameters": [labels[i] for i, _ in bad]})
+        self._count_skipped([labels[i] for i, _ in bad], sum(count for _, count in bad))
         return True
 
-    def _after_step(self, compiled: Compiled, fresh: bool) -> None:
+    def _count_skipped(self, labels: list[str], elements: int) -> None:
+        self._skipped += 1
+        self._nonfinite_seen += elements
+        self._emit("skipped", {"step": self._steps, "parameters": labels})
+
+    def _after_step(self, compiled: Compiled, transitions: Sequence[Transition]) -> None:
         self._steps += 1
         bad, first = compiled.plan.nonfinite, not self._nonfinite_seen
         self._nonfinite_seen += bad
         # What may raise comes last: listeners, and a warning that may be an error.
         if self._listeners:
-            for transition in compiled.transitions if fresh else ():
+            for transition in transitions:
                 fields = {"step": self._steps - 1, **dataclasses.asdict(transition)}
                 self._emit("transition", fields)
             self._emit("step", {"step": self._steps})

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 from . import _core
 from .budget import check_budget
-from .rungs import parse_state_dtype
+from .policies import Policy, policy_named
+from .rungs import Rung, parse_state_dtype
 
 __all__ = [
     "WHOLE_OPTIONS",
@@ -19,36 +20,48 @@ __all__ = [
 ]
 
 #: Options that belong to the whole optimizer.
-WHOLE_OPTIONS = ("budget", "nonfinite", "seed", "reallocate_every", "allocator")
+WHOLE_OPTIONS = ("budget", "policy", "nonfinite", "seed", "reallocate_every")
+
+#: Options of a group that the core does not read.
+_OPTIONS = ("tier", "min_tier", "max_tier", "rung", "state_dtype", "gate", "min_compress_size")
 
 
 class PlanOptions(NamedTuple):
     """The options that a plan is made for: one that changes makes another plan."""
 
     budget: int | str | None
+    policy: str | Policy
     seed: int
     groups: list[tuple[Any, ...]]
 
     @classmethod
     def of(
-        cls, budget: int | str | None, seed: int, groups: Sequence[dict[str, Any]]
+        cls,
+        budget: int | str | None,
+        policy: str | Policy,
+        seed: int,
+        groups: Sequence[dict[str, Any]],
     ) -> PlanOptions:
         # Spelled out, because every step asks; what is missing differs from what is None.
         structure = [
-            (g.get("tier", ...), g.get("state_dtype", ...), g.get("gate", ...),
+            (g.get("tier", ...), g.get("min_tier", ...), g.get("max_tier", ...),
+             g.get("rung", ...), g.get("state_dtype", ...), g.get("gate", ...),
              g.get("beta_slow", ...), g.get("min_compress_size", ...))
             for g in groups
         ]  # fmt: skip
-        return cls(budget, seed, structure)
+        return cls(budget, policy, seed, structure)
 
 
-def check_whole(budget: object, nonfinite: object, seed: object, reallocate_every: object) -> None:
+def check_whole(
+    budget: object, policy: Any, nonfinite: object, seed: object, reallocate_every: object
+) -> None:
     """Check the options of the whole optimizer.
 
     Raises:
         ValueError, TypeError: naming the option, what it is and what was expected.
     """
     check_budget(budget)
+    policy_named(policy)
     check_nonfinite(nonfinite)
     if not isinstance(seed, int) or not 0 <= seed < 2**64:
         raise ValueError(f"seed is {seed!r}; expected an int from 0 to 2**64 - 1")
@@ -81,18 +94,53 @@ def check_group(group: dict[str, Any], index: int) -> None:
                 f"Cosmic(params, {option}=...)"
             )
     _core.check_group(group, index)
-    for option in ("tier", "state_dtype", "gate", "min_compress_size"):
+    for option in _OPTIONS:
         if option not in group:
             raise ValueError(f"{where} has no {option!r}; was it removed?")
-    tier = group["tier"]
-    if tier is not None and (type(tier) is not int or tier not in (0, 1, 2)):
-        raise ValueError(f"{where}['tier'] is {tier!r}; expected None, 0, 1 or 2")
+    _check_tiers(group, where)
+    if group["rung"] is not None:
+        _check_rung(group, where)
     size = group["min_compress_size"]
     if type(size) is not int or size < 0:
         raise ValueError(f"{where}['min_compress_size'] is {size!r}; expected an int >= 0")
     if group["gate"] not in (None, "snr"):
         raise ValueError(f"{where}['gate'] is {group['gate']!r}; expected None or 'snr'")
     try:
-        parse_state_dtype(group["state_dtype"])
+        if group["state_dtype"] is not None:
+            parse_state_dtype(group["state_dtype"])
     except ValueError as error:
         raise ValueError(f"{where}['state_dtype']: {error}") from None
+
+
+def _check_tiers(group: dict[str, Any], where: str) -> None:
+    for option in ("tier", "min_tier", "max_tier"):
+        tier = group[option]
+        if tier is not None and (type(tier) is not int or tier not in (0, 1, 2)):
+            raise ValueError(f"{where}[{option!r}] is {tier!r}; expected None, 0, 1 or 2")
+    least, most = group["min_tier"], group["max_tier"]
+    if least is not None and most is not None and least > most:
+        raise ValueError(f"{where} has min_tier {least} above max_tier {most}")
+    if group["tier"] is not None and (least is not None or most is not None):
+        raise ValueError(
+            f"{where} has tier {group['tier']} and min_tier {least} or max_tier {most}; expected "
+            "None for what does not fix it (in the group, if the bound is the optimizer's)"
+        )
+
+
+def _check_rung(group: dict[str, Any], where: str) -> None:
+    name = group["rung"]
+    try:
+        rung = Rung.parse(name)
+    except ValueError as error:
+        raise ValueError(f"{where}['rung']: {error}") from None
+    for option in ("tier", "min_tier", "max_tier"):
+        if group[option] is not None:
+            raise ValueError(
+                f"{where} has {option} {group[option]!r} and rung {name!r}; expected None for one "
+                f"of them (in the group, if {option} is the optimizer's)"
+            )
+    if rung.m_slow != "none" and group["beta_slow"] is None:
+        raise ValueError(
+            f"{where}['rung'] is {name!r}, which has a slow average, but 'beta_slow' is None; give "
+            "'beta_slow', or a rung without '+slow'"
+        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,9 +10,12 @@ import torch
 from torch import Tensor
 
 from . import _core
-from .allocation import Allocator, Candidate
+from .allocation import allocate
 from .budget import resolve_budget
-from .rungs import MATRIX, PLAIN, Geometry, Rung, parse_state_dtype
+from .ladder import ladder_of
+from .policies import Candidate, Policy
+from .roles import Role, guessed_role, observed_role
+from .rungs import Geometry, Rung
 from .state import (
     GATE_BYTES,
     SIGNAL_BYTES,
@@ -23,12 +25,17 @@ from .state import (
 )
 
 __all__ = [
+    "Choice",
     "Compiled",
     "Member",
     "Transition",
     "check_param",
+    "choose",
     "compile_plan",
     "members",
+    "observed_role_of",
+    "observed_roles",
+    "plain",
 ]
 
 Group = dict[str, Any]
@@ -100,20 +107,9 @@ def check_param(param: Tensor, label: str) -> None:
         )
 
 
-def _full_codecs(member: Member, geometry: Geometry, group: Group, old: State) -> tuple[str, str]:
-    """The codecs of full history for a parameter; where they are not those of its group's
-    ``state_dtype``, ``tiers()`` shows it."""
-    m, v = parse_state_dtype(group["state_dtype"])
-    if member.param.dtype in (torch.float64, torch.complex128):
-        return "fp64", "fp64"  # moments in the precision of the arithmetic
-    packed = m not in PLAIN or v not in PLAIN
-    if packed and geometry.numel < group["min_compress_size"]:
-        return "fp32", "fp32"
-    if v in MATRIX and geometry.matrix is None:
-        return m, "v4"  # nothing to take rows and columns of
-    if v == "rowmean":
-        return m, _direction(member, old)
-    return m, v
+def plain(gradient: Tensor) -> Tensor:
+    """The gradient itself, not a lazily conjugated or negated view."""
+    return gradient.detach().resolve_conj().resolve_neg()
 
 
 def _direction(member: Member, old: State) -> str:
@@ -124,20 +120,8 @@ def _direction(member: Member, old: State) -> str:
     param, gradient = member.param, member.param.grad
     if gradient is None:
         return "rowmean"
-    plain = gradient.detach().resolve_conj().resolve_neg()
-    return "colmean" if _core.keeps_columns(param.detach(), plain, member.label) else "rowmean"
-
-
-def _ladder(
-    member: Member, geometry: Geometry, group: Group, old: State, budgeted: bool
-) -> tuple[Rung, ...]:
-    """The rungs that a parameter may have, cheap to dear; one if nothing is left to choose."""
-    m, v = _full_codecs(member, geometry, group, old)
-    full = Rung(2, m, "none" if group["beta_slow"] is None else m, v)
-    tier = group["tier"]
-    if tier is None:
-        return (Rung(0), Rung(1), full) if budgeted else (full,)
-    return (full if tier == 2 else Rung(tier),)
+    columns = _core.keeps_columns(param.detach(), plain(gradient), member.label)
+    return "colmean" if columns else "rowmean"
 
 
 @dataclass
@@ -149,7 +133,6 @@ class _Live:
     ladder: tuple[Rung, ...]
     gate: bool
     old: State
-    signal: float = 0.0
 
     def price(self, rung: Rung) -> int:
         return rung.nbytes(self.geometry)
@@ -159,63 +142,133 @@ class _Live:
         return state_rung(self.old) if self.old else None
 
     @property
+    def role(self) -> Role:
+        held: Role | None = self.old.get("role")
+        return held or guessed_role(self.geometry)
+
+    @property
+    def free(self) -> bool:
+        return len(self.ladder) > 1
+
+    @property
     def overhead(self) -> int:
         return GATE_BYTES if self.gate else 0
 
+    def candidate(self) -> Candidate:
+        signal = float(self.old["signal"]) if "signal" in self.old else 0.0
+        return Candidate(
+            self.member.index, self.geometry.numel, self.ladder, self.current, self.role, signal,
+            self.geometry.matrix,
+        )  # fmt: skip
 
-def compile_plan(
+
+@dataclass(frozen=True)
+class Choice:
+    """A rung for a parameter, and what else it keeps."""
+
+    live: _Live
+    rung: Rung
+    signal: bool
+
+    @property
+    def param(self) -> Tensor:
+        return self.live.member.param
+
+    @property
+    def role(self) -> Role | None:
+        """Kept where the budget may choose again."""
+        return self.live.role if self.live.free else None
+
+    @property
+    def nbytes(self) -> int:
+        """Of all its state."""
+        watched = SIGNAL_BYTES if self.signal else 0
+        return self.live.price(self.rung) + self.live.overhead + watched
+
+
+def choose(
     groups: Sequence[Group],
     state: Mapping[Tensor, State],
     *,
     budget: int | str | None,
-    allocator: Allocator,
-    seed: int,
+    policy: Policy,
     reallocate: bool = False,
-) -> Compiled:
-    """Choose a rung for every parameter that has a gradient or state, and compile the plan.
+    expecting: bool = False,
+) -> list[Choice]:
+    """A rung for every parameter that has a gradient or state, in the order of the parameters.
 
-    Nothing that the caller holds is changed: new state is in the result.
+    Roles and signals are those that the state holds; gradients are not looked at.
 
     Args:
-        reallocate: ask the allocator even where nothing forces a change.
+        reallocate: ask the policy even where nothing forces a change.
+        expecting: choose for every parameter that requires grad: its gradient is still to come.
 
     Raises:
         ValueError, TypeError: naming the parameter or the option that is wrong.
     """
-    everyone = list(members(groups))
     live = [
         _alive(m, groups[m.group], dict(state.get(m.param, {})), budget is not None)
-        for m in everyone
-        if m.param.grad is not None or m.param in state
+        for m in members(groups)
+        if m.param.grad is not None or m.param in state or (expecting and m.param.requires_grad)
     ]
     limit = resolve_budget(budget, sum(x.geometry.numel for x in live))
-    rungs, measured = _assign(live, limit, allocator, reallocate)
+    return _assign(live, limit, policy, reallocate)
+
+
+def compile_plan(groups: Sequence[Group], choices: Sequence[Choice], seed: int) -> Compiled:
+    """The plan for what ``choose`` has chosen for these groups.
+
+    Nothing that the caller holds is changed: new state is in the result.
+    """
+    chosen = {choice.live.member.index: choice for choice in choices}
+    everyone = list(members(groups))
     compiled = Compiled(_core.Plan(seed), {}, len(everyone))
-    rung_of = {x.member.index: (x, rung) for x, rung in zip(live, rungs, strict=True)}
     for member in everyone:
-        if member.index in rung_of:
-            _add_row(compiled, *rung_of[member.index], groups, seed, signal=measured)
+        if member.index in chosen:
+            _add_row(compiled, chosen[member.index], groups[member.group], seed)
         else:
             compiled.plan.add_idle(member.param)
     return compiled
 
 
+def observed_roles(groups: Sequence[Group], state: Mapping[Tensor, State]) -> dict[Tensor, Role]:
+    """What a look at the gradients says of parameters whose rung a budget may choose, where it is
+    not the role that they have."""
+    found: dict[Tensor, Role] = {}
+    for member in members(groups):
+        role = observed_role_of(member.param, member.label, state.get(member.param, {}))
+        if role is not None:
+            found[member.param] = role
+    return found
+
+
+def observed_role_of(param: Tensor, label: str, state: State) -> Role | None:
+    """A parameter's role after a look at its gradient; None where there is nothing new."""
+    held: Role | None = state.get("role")
+    gradient = param.grad
+    if gradient is None or held not in ("table", "matrix"):
+        return None
+    seen = observed_role(held, _core.participation(param.detach(), plain(gradient), label))
+    return None if seen == held else seen
+
+
 def _alive(member: Member, group: Group, old: State, budgeted: bool) -> _Live:
-    check_param(member.param, member.label)
+    if member.param.device.type != "meta":  # an estimate is of tensors without memory
+        check_param(member.param, member.label)
     geometry = Geometry.of(member.param, member.label)
-    ladder = _ladder(member, geometry, group, old, budgeted)
+    ladder = ladder_of(
+        geometry, member.param.dtype, group, budgeted=budgeted,
+        direction=lambda: _direction(member, old), label=member.label,
+    )  # fmt: skip
     return _Live(member, geometry, ladder, group["gate"] is not None, old)
 
 
-def _add_row(
-    compiled: Compiled, live: _Live, rung: Rung, groups: Sequence[Group], seed: int, *, signal: bool
-) -> None:
-    member = live.member
-    has_signal = signal and len(live.ladder) > 1
+def _add_row(compiled: Compiled, choice: Choice, group: Group, seed: int) -> None:
+    member, rung, live = choice.live.member, choice.rung, choice.live
     try:
         new = build_state(
-            member.param, rung, live.old, gate=live.gate, signal=has_signal,
-            group=groups[member.group], index=member.index, seed=seed,
+            member.param, rung, live.old, gate=live.gate, signal=choice.signal, role=choice.role,
+            group=group, index=member.index, seed=seed,
         )  # fmt: skip
     except ValueError as error:
         raise ValueError(f"{member.label}: {error}") from None
@@ -231,82 +284,37 @@ def _add_row(
     )  # fmt: skip
 
 
-def _assign(
-    live: list[_Live], limit: int | None, allocator: Allocator, reallocate: bool
-) -> tuple[list[Rung], bool]:
-    """A rung for each live parameter, and whether signals are kept to choose again later."""
+def _assign(live: list[_Live], limit: int | None, policy: Policy, reallocate: bool) -> list[Choice]:
     if limit is None:
-        return [x.ladder[-1] for x in live], False
-    fixed = [x for x in live if len(x.ladder) == 1]
-    free = [x for x in live if len(x.ladder) > 1]
-    demanded = sum(x.overhead for x in live) + sum(x.price(x.ladder[0]) for x in fixed)
-    if demanded > limit:
+        return [Choice(x, x.ladder[-1], signal=False) for x in live]
+    floor = sum(x.overhead + x.price(x.ladder[0]) for x in live)
+    if floor > limit:
         raise ValueError(
-            f"the budget is {limit} bytes, but fixed tiers and gates alone need {demanded}; "
-            f"give a budget of at least {demanded} bytes, or free some groups' tier"
+            f"the budget is {limit} bytes, but gates, fixed rungs and the least that each "
+            f"parameter may have (tier, rung, min_tier) need {floor}; give a budget of at least "
+            f"{floor} bytes, or free some groups"
         )
-    left = limit - demanded
-    # Watching signals costs bytes too: not where they could not buy anything.
-    cheapest = min((x.price(x.ladder[1]) for x in free), default=0)
-    if not free or left < SIGNAL_BYTES * len(free) + cheapest:
-        return [x.ladder[0] for x in live], False
-    settled = all(x.old and x.current in x.ladder and "signal" in x.old for x in free)
+    free = [x for x in live if x.free]
+    left = limit - sum(x.overhead + (0 if x.free else x.price(x.ladder[0])) for x in live)
+    watched = policy.uses_signal and _can_watch(free, left)
+    if watched:
+        left -= SIGNAL_BYTES * len(free)
+    candidates = [x.candidate() for x in free]
+    settled = all(x.current in x.ladder and ("signal" in x.old) >= watched for x in free)
     spent = sum(x.price(x.current) for x in free if x.current)
-    left -= SIGNAL_BYTES * len(free)
     if settled and spent <= left and not reallocate:
-        chosen = [x.current for x in free if x.current]
+        rungs = [x.current for x in free if x.current]
     else:
-        _read_signals(free)
-        candidates = [
-            Candidate(
-                x.member.index, x.geometry.numel, x.ladder, x.current, x.signal, x.geometry.matrix
-            )
-            for x in free
-        ]
-        chosen = _allocated(allocator, candidates, left)
-    by_index = {x.member.index: r for x, r in zip(free, chosen, strict=True)}
-    return [by_index.get(x.member.index, x.ladder[0]) for x in live], True
+        rungs = allocate(policy, candidates, left)
+    by_index = {x.member.index: r for x, r in zip(free, rungs, strict=True)}
+    return [
+        Choice(x, by_index.get(x.member.index, x.ladder[0]), signal=watched and x.free)
+        for x in live
+    ]
 
 
-def _allocated(allocator: Allocator, candidates: list[Candidate], budget: int) -> list[Rung]:
-    """What an allocator chooses, held to its promises."""
-    chosen = allocator.allocate(candidates, budget)
-    kind = type(allocator).__name__
-    if len(chosen) != len(candidates) or not all(
-        rung in c.ladder for rung, c in zip(chosen, candidates, strict=False)
-    ):
-        raise ValueError(f"{kind}.allocate must return one rung of each candidate's ladder")
-    spent = sum(c.price(r) for r, c in zip(chosen, candidates, strict=True))
-    if spent > budget:
-        raise ValueError(f"{kind}.allocate spent {spent} bytes of a budget of {budget}")
-    return chosen
-
-
-def _read_signals(free: list[_Live]) -> None:
-    """Signals from state where they have been watched, else from a look at the gradients."""
-    unseen = [x for x in free if not ("signal" in x.old and float(x.old["signal"]) > 0)]
-    for x in free:
-        x.signal = float(x.old["signal"]) if "signal" in x.old else 0.0
-    unseen = [x for x in unseen if x.member.param.grad is not None]
-    if not unseen:
-        return
-    look = _core.Plan(0)
-    for x in unseen:
-        look.add_row(
-            x.member.param, x.member.label, 0, x.member.index, "sign", "none", "none", "none", {}
-        )
-    group = _looking_group([x.member.param for x in unseen])
-    found = look.inspect([group], {}, torch.get_num_threads())
-    means = {index: mean for index, mean, _ in found or []}
-    for x in unseen:
-        mean = means[x.member.index]
-        x.signal = mean if math.isfinite(mean) else 0.0
-
-
-def _looking_group(params: list[Tensor]) -> Group:
-    """A group whose options do not matter, because nothing is stepped."""
-    return {
-        "params": params, "lr": 0.0, "betas": (0.9, 0.999), "eps": 0.0, "weight_decay": 0.0,
-        "maximize": False, "beta_slow": None, "alpha": 0.0, "slow_warmup": None, "c_min": 0.0,
-        "stochastic_rounding": False,
-    }  # fmt: skip
+def _can_watch(free: Sequence[_Live], left: int) -> bool:
+    """Whether watching signals leaves enough to buy anything with."""
+    base = sum(x.price(x.ladder[0]) for x in free)
+    cheapest = min((x.price(x.ladder[1]) - x.price(x.ladder[0]) for x in free), default=0)
+    return bool(free) and left >= base + SIGNAL_BYTES * len(free) + cheapest

@@ -9,6 +9,7 @@ from typing import NamedTuple, TypeAlias
 from torch import Tensor
 
 from .planner import Group, members
+from .roles import Role
 from .state import State, real_numel, state_bytes, state_rung
 
 __all__ = ["StatisticsRow", "TierInfo", "group_statistics", "tier_table"]
@@ -25,6 +26,7 @@ class TierInfo(NamedTuple):
         tier: 0, 1 or 2.
         rung: tier and codecs, such as ``"tier2:bf16+bf16"``.
         codecs: codec of every slot, by its key in ``optimizer.state``.
+        role: ``"table"``, ``"matrix"`` or ``"vector"`` where a budget may choose its rung.
         numel: real elements of the parameter.
         nbytes: bytes of its state, counters included.
     """
@@ -33,6 +35,7 @@ class TierInfo(NamedTuple):
     tier: int
     rung: str
     codecs: dict[str, str]
+    role: Role | None
     numel: int
     nbytes: int
 
@@ -44,7 +47,15 @@ def tier_table(groups: Sequence[Group], state: Mapping[Tensor, State]) -> list[T
         if held := state.get(member.param):
             rung, numel = state_rung(held), real_numel(member.param)
             out.append(
-                TierInfo(member.name, rung.tier, rung.name, rung.slots, numel, state_bytes(held))
+                TierInfo(
+                    member.name,
+                    rung.tier,
+                    rung.name,
+                    rung.slots,
+                    held.get("role"),
+                    numel,
+                    state_bytes(held),
+                )
             )
     return out
 

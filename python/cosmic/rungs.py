@@ -11,12 +11,14 @@ from torch import Tensor
 
 from . import _core
 
-__all__ = ["Geometry", "Rung", "combinations", "parse_state_dtype"]
+__all__ = ["Geometry", "Rung", "combinations", "parse_state_dtype", "without_momentum"]
 
-_STEP_BYTES = 8  # int64 counter
-_MAGNITUDE_BYTES = 16  # two float64 averages
+#: Bytes of the tensors that a rung keeps beside its moments: an int64 counter and float64 numbers.
+_SCALARS = {"step": 8, "magnitude": 16, "update_rms": 8}
 _ALIASES = {torch.float32: "fp32", torch.bfloat16: "bf16", "float32": "fp32", "bfloat16": "bf16"}
 
+#: Columns of a matrix that has codecs of rows and columns.
+_LEAST_COLUMNS = 16
 #: Codecs that keep one number an element and need no blocks.
 PLAIN = ("fp32", "bf16", "fp64")
 #: Codecs of a second moment that keep rows and columns of a matrix.
@@ -29,16 +31,22 @@ class Geometry(NamedTuple):
     Attributes:
         numel: real elements.
         matrix: rows and columns that the tensor can be seen as, or None.
+        shape: the same with columns too few for a codec; None for what has one dimension.
     """
 
     numel: int
     matrix: tuple[int, int] | None
+    shape: tuple[int, int] | None = None
 
     @classmethod
     def of(cls, param: Tensor, label: str = "the parameter") -> Geometry:
-        """The geometry of a parameter, which errors call ``label``; a complex one counts twice."""
-        numel = 2 * param.numel() if param.is_complex() else param.numel()
-        return cls(numel, _core.matrix_shape(param.detach(), label))
+        """The geometry of a parameter, which errors call ``label``; a complex one counts twice. A
+        tensor on the meta device has one, too."""
+        like = torch.view_as_real(param.detach()) if param.is_complex() else param.detach()
+        sizes, strides = tuple(like.shape), like.stride()
+        matrix = _core.matrix_shape(sizes, strides, label, _LEAST_COLUMNS)
+        shape = _core.matrix_shape(tuple(param.shape), param.detach().stride(), label, 2)
+        return cls(like.numel(), matrix, shape)
 
 
 @functools.cache
@@ -47,6 +55,13 @@ def combinations() -> tuple[tuple[str, str], ...]:
     rows = (name.split() for name in _core.combinations())
     wanted = ("float", "adam", "none")
     return tuple((m, v) for real, rule, m, slow, v in rows if (real, rule, slow) == wanted)
+
+
+@functools.cache
+def without_momentum() -> tuple[str, ...]:
+    """Second-moment codecs of tier 1, which steps without a first moment."""
+    rows = (name.split() for name in _core.combinations())
+    return tuple(v for _, rule, _, _, v in rows if rule == "rmsprop")
 
 
 def parse_state_dtype(state_dtype: str | torch.dtype) -> tuple[str, str]:
@@ -78,10 +93,11 @@ class Rung:
     """A tier together with its codecs: one choice for a tensor.
 
     Attributes:
-        tier: 0 (sign), 1 (sign times a scalar) or 2 (full history).
+        tier: 0 (sign), 1 (without momentum) or 2 (full history).
         m: codec of the first moment; ``"none"`` below tier 2.
         m_slow: codec of the slow average, ``"none"`` without one.
-        v: codec of the second moment.
+        v: codec of the second moment; ``"none"`` on tier 0, and on tier 1 where the sign is taken
+            times a scalar.
     """
 
     tier: int
@@ -91,13 +107,15 @@ class Rung:
 
     @property
     def name(self) -> str:
-        """Such as ``tier0``, ``tier1``, ``tier2:fp32+fp32``, ``tier2:u4+factored+slow``."""
-        if self.tier < 2:
+        """Such as ``tier0``, ``tier1``, ``tier1:factored``, ``tier2:u4+factored+slow``."""
+        if self.v == "none":
             return f"tier{self.tier}"
+        if self.tier == 1:
+            return f"tier1:{self.v}"
         return f"tier2:{self.m}+{self.v}" + ("+slow" if self.m_slow != "none" else "")
 
-    @classmethod
-    def parse(cls, name: str) -> Rung:
+    @staticmethod
+    def parse(name: str) -> Rung:
         """The rung with this name.
 
         Raises:
@@ -105,23 +123,13 @@ class Rung:
         """
         if not isinstance(name, str):
             raise ValueError(f"a rung's name is {name!r}; expected text such as 'tier1'")
-        if name in ("tier0", "tier1"):
-            return cls(int(name[-1]))
-        head, _, codecs = name.partition(":")
-        parts = codecs.split("+")
-        slow = parts[2:] == ["slow"]
-        known = combinations()
-        codecs_known = tuple(parts[:2]) in known or parts[:2] == ["fp64", "fp64"]
-        if head != "tier2" or len(parts) != 2 + slow or not codecs_known:
-            raise ValueError(
-                f"unknown rung {name!r}; expected 'tier0', 'tier1' or "
-                "'tier2:<m codec>+<v codec>' with '+slow' for a slow average"
-            )
-        return cls(2, parts[0], parts[0] if slow else "none", parts[1])
+        return _parsed(name)
 
     @property
     def rule(self) -> str:
         """The compiled rule that steps this rung."""
+        if self.tier == 1 and self.v != "none":
+            return "rmsprop"
         return ("sign", "scalar_sign", "adam")[self.tier]
 
     @property
@@ -149,10 +157,15 @@ class Rung:
             )
         }
 
+    @property
+    def scalars(self) -> tuple[str, ...]:
+        """Keys of the tensors of one or two numbers that this rung keeps."""
+        kept = {"scalar_sign": ("step", "magnitude"), "rmsprop": ("step", "update_rms")}
+        return () if self.tier == 0 else kept.get(self.rule, ("step",))
+
     def entries(self, geometry: Geometry) -> tuple[str, ...]:
         """Keys of every tensor that this rung keeps in ``optimizer.state``."""
-        scalars = ((), ("step", "magnitude"), ("step",))[self.tier]
-        return (*scalars, *self.planes(geometry))
+        return (*self.scalars, *self.planes(geometry))
 
     def nbytes(self, geometry: Geometry | int) -> int:
         """Exact bytes of this rung's state for a tensor, padding and scales included.
@@ -161,10 +174,30 @@ class Rung:
             geometry: of the tensor; or its real elements alone, where no codec of rows and
                 columns is in question.
         """
-        if self.tier == 0:
-            return 0
-        if self.tier == 1:
-            return _STEP_BYTES + _MAGNITUDE_BYTES
-        if isinstance(geometry, int):
-            geometry = Geometry(geometry, None)
-        return _STEP_BYTES + sum(plane[4] for plane in self.planes(geometry).values())
+        return _nbytes(self, Geometry(geometry, None) if isinstance(geometry, int) else geometry)
+
+
+@functools.lru_cache(maxsize=16384)  # asked for every tensor's ladder; a model has few shapes
+def _nbytes(rung: Rung, geometry: Geometry) -> int:
+    scalars = sum(_SCALARS[key] for key in rung.scalars)
+    return scalars + sum(plane[4] for plane in rung.planes(geometry).values())
+
+
+@functools.cache
+def _parsed(name: str) -> Rung:
+    if name in ("tier0", "tier1"):
+        return Rung(int(name[-1]))
+    head, _, codecs = name.partition(":")
+    if head == "tier1" and codecs in without_momentum():
+        return Rung(1, v=codecs)
+    parts = codecs.split("+")
+    slow = parts[2:] == ["slow"]
+    known = combinations()
+    codecs_known = tuple(parts[:2]) in known or parts[:2] == ["fp64", "fp64"]
+    if head != "tier2" or len(parts) != 2 + slow or not codecs_known:
+        raise ValueError(
+            f"unknown rung {name!r}; expected 'tier0', 'tier1', 'tier1:<v codec>' with one of "
+            f"{', '.join(without_momentum())}, or 'tier2:<m codec>+<v codec>' with '+slow' "
+            "for a slow average"
+        )
+    return Rung(2, parts[0], parts[0] if slow else "none", parts[1])

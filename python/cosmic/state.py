@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from . import _core
-from .rungs import Geometry, Rung
+from .rungs import PLAIN, Geometry, Rung
 
 __all__ = ["build_state", "decoded_moments", "real_numel", "real_view", "state_bytes", "state_rung"]
 
@@ -105,17 +105,20 @@ def build_state(
     *,
     gate: bool,
     signal: bool,
+    role: str | None = None,
     group: Group,
     index: int = 0,
     seed: int = 0,
 ) -> State:
     """State of ``param`` on ``rung``, carrying over from ``old`` what fits.
 
-    Within tier 2 moments are carried, decoded and encoded if a codec changed; a moment that starts
-    empty starts with a counter of its own, so that its bias correction is right. Tensors that fit
-    are taken over as they are, not copied.
+    Between rungs that hold a second moment it is carried and counted on, decoded and encoded if
+    its codec changed; a first moment is carried where there is one, and else starts empty with
+    ``exp_avg_start``, the count from which its bias correction runs. Who gives up a second moment
+    for scalars starts them from it. Tensors that fit are taken over as they are, not copied.
 
     Args:
+        role: what the tensor is to the model, where the budget may choose its rung again.
         group: the parameter's group: codecs in update units are decoded with its options.
         index, seed: of the random bits with which moments are encoded anew.
 
@@ -123,35 +126,76 @@ def build_state(
         ValueError: if ``old`` has another shape than the parameter, or the parameter's dtype needs
             another arithmetic than the state was made for.
     """
-    if old and ("exp_avg" in old) and rung.tier == 2:
-        was_f64, is_f64 = old["exp_avg"].dtype == torch.float64, rung.m == "fp64"
-        if was_f64 != is_f64:
-            raise ValueError(
-                f"its state is of {old['exp_avg'].dtype} and no longer fits its dtype "
-                f"{param.dtype}; delete optimizer.state[param] to start it anew"
-            )
-    was = state_rung(old) if old else None
-    carried = old if was is not None and was.tier == rung.tier else {}
-    state: State = {"rung": rung.name}
-    if rung.tier > 0:
-        state["step"] = _scalars(1, carried.get("step"), torch.int64)
-    if rung.tier == 1:
-        state["magnitude"] = _scalars(2, carried.get("magnitude"))
+    was = state_rung(old) if old else Rung(0)
+    carried = old if _carries(was, rung) else {}
+    if carried:
+        _check_arithmetic(param, rung, was)
+    state: State = {"rung": rung.name, **_carried_scalars(param, rung, carried, was, group)}
     order = _core.walk_order(param.detach()) if rung.packed else None
     if order is not None:
         state["order"] = order
-    moved = was != rung or carried.get("order") != order
-    if rung.tier == 2 and carried and was is not None and moved and (was.packed or rung.packed):
+    if rung.v != "none" and carried and _encodes(rung, was, carried.get("order") == order):
         state.update(_carried_planes(param, rung, {}))
         moments = decoded_moments(param, carried, group)
         _encode(param, rung, state, moments, group, index, seed)
-    elif rung.tier == 2:
+    elif rung.v != "none":
         state.update(_carried_planes(param, rung, carried))
     if gate:
         state["gate"] = _scalars(_GATE_SIZE, old.get("gate"))
     if signal:
         state["signal"] = _scalars(1, old.get("signal"))
+    if role is not None:
+        state["role"] = role
     return state
+
+
+def _carries(was: Rung, rung: Rung) -> bool:
+    """Whether anything of one rung's state has a meaning on another: all that hold a second moment
+    share it, and scalars can be made of it; but they cannot give it back."""
+    if was.v != "none":
+        return rung.tier > 0
+    return rung.tier == was.tier and rung.v == "none"
+
+
+def _check_arithmetic(param: Tensor, rung: Rung, was: Rung) -> None:
+    """A second moment is carried in the arithmetic that it was made in."""
+    is_f64 = rung.v == "fp64"
+    if rung.v == "none":  # scalars go with any arithmetic
+        is_f64 = param.dtype in (torch.float64, torch.complex128)
+    if was.v != "none" and (was.v == "fp64") != is_f64:
+        dtype = torch.float64 if was.v == "fp64" else torch.float32
+        raise ValueError(
+            f"its state is of {dtype} and no longer fits its dtype {param.dtype}; delete "
+            "optimizer.state[param] to start it anew"
+        )
+
+
+def _carried_scalars(param: Tensor, rung: Rung, carried: State, was: Rung, group: Group) -> State:
+    """Everything but the moments."""
+    out: State = {}
+    if "step" in rung.scalars:
+        out["step"] = _scalars(1, carried.get("step"), torch.int64)
+    if "update_rms" in rung.scalars:
+        out["update_rms"] = _scalars(1, carried.get("update_rms"))
+    if "magnitude" in rung.scalars:
+        if carried and was.v != "none":
+            averages = _held(param, carried).start_of_magnitude(group)
+            out["magnitude"] = torch.tensor(averages, dtype=torch.float64)
+        else:
+            out["magnitude"] = _scalars(2, carried.get("magnitude"))
+    if rung.m != "none" and carried:
+        start = carried.get("exp_avg_start", 0) if was.m != "none" else int(carried["step"])
+        if start:
+            out["exp_avg_start"] = start
+    return out
+
+
+def _encodes(rung: Rung, was: Rung, same_order: bool) -> bool:
+    """Whether moments must be decoded and encoded to be carried."""
+    if not (was.packed or rung.packed) or (was == rung and same_order):
+        return False
+    only_v = was.m == "none" or rung.m == "none"
+    return not (only_v and was.v == rung.v and (rung.v in PLAIN or same_order))
 
 
 def _carried_planes(param: Tensor, rung: Rung, old: State) -> State:
@@ -182,7 +226,7 @@ def _walked_as(param: Tensor, order: tuple[int, ...] | None) -> Tensor:
 
 
 def decoded_moments(param: Tensor, state: State, group: Group) -> State:
-    """The moments of a tier-2 state as float32 tensors of the parameter's (real) shape.
+    """The moments of a state as float32 tensors of the parameter's (real) shape.
 
     Raises:
         ValueError: if the state does not fit the parameter.
@@ -194,17 +238,25 @@ def decoded_moments(param: Tensor, state: State, group: Group) -> State:
             _check_shape(param, state[key])
         return {key: state[key].to(torch.float32) for key in keys}
     like = _walked_as(param, state.get("order"))
-    held = {**_carried_planes(like, rung, state), "step": state["step"]}
     out = {key: _empty_moment(like, torch.float32) for key in keys}
-    _row(like, rung, held, 0, 0).read_moments(group, out)
+    _held(param, state).read_moments(group, out)
     return out
+
+
+def _held(param: Tensor, state: State) -> _core.Plan:
+    """A plan whose row is a state as it was made, whatever the layout of ``param`` is by now."""
+    rung = state_rung(state)
+    like = _walked_as(param, state.get("order")) if rung.packed else real_view(param.detach())
+    scalars = {key: state[key] for key in rung.scalars}
+    return _row(like, rung, {**_carried_planes(like, rung, state), **scalars}, 0, 0)
 
 
 def _encode(
     param: Tensor, rung: Rung, state: State, moments: State, group: Group, index: int, seed: int
 ) -> None:
-    if set(rung.slots) - set(moments):  # a slow average that starts now
-        moments = {key: moments.get(key, torch.zeros_like(moments["exp_avg"])) for key in _MOMENTS}
+    if set(rung.slots) - set(moments):  # an average that starts now
+        zeros = torch.zeros_like(moments["exp_avg_sq"])
+        moments = {key: moments.get(key, zeros) for key in _MOMENTS}
     _row(real_view(param.detach()), rung, state, index, seed).write_moments(group, moments)
 
 

@@ -4,7 +4,7 @@ Every file states one part of the mathematics once more, element by element and 
 operations that the documentation fixes, so that parameters and state can be compared bit for bit.
 NumPy never contracts a multiplication and an addition into one rounding, and neither may the core.
 
-- ``adam``, ``sign``: the rules. ``ademamix``: the schedules of the slow average.
+- ``adam``, ``rmsprop``, ``sign``: the rules. ``ademamix``: the schedules of the slow average.
 - ``scalar_sign``, ``snr_gate``: the scalars that a step leaves for the next one.
 - ``codec``: what a codec is; ``codecs``: all of them by name. ``plain``; ``blockwise`` with
   ``signed_levels``, ``midrise`` and ``aligned_bits`` over ``packed``; ``factored`` over ``matrix``.

@@ -35,12 +35,12 @@ def denominator(roots: Array, options: Options, t: int) -> Array:
     return np.asarray(roots * real(v_scale(options, t)) + real(options.eps))
 
 
-def update_scale(options: Options, t: int, gate: float) -> float:
+def update_scale(options: Options, t: int, gate: float, m_start: int = 0) -> float:
     """What the rule leaves to be multiplied onto its update: the gate, and without a slow average
-    the bias correction of ``m``."""
+    the bias correction of an ``m`` that started after ``m_start`` steps."""
     if options.beta_slow is not None:
         return gate
-    return gate / (1.0 - integer_power(options.betas[0], t))
+    return gate / (1.0 - integer_power(options.betas[0], t - m_start))
 
 
 def decays(options: Options, t: int) -> tuple[float, float, float]:
@@ -51,7 +51,7 @@ def decays(options: Options, t: int) -> tuple[float, float, float]:
 
 
 def step(
-    p: Array, g: Array, decayed: Moments, options: Options, t: int, gate: float
+    p: Array, g: Array, decayed: Moments, options: Options, t: int, gate: float, m_start: int = 0
 ) -> tuple[Array, Moments, Array]:
     """Step number ``t`` (from 1) from moments that are multiplied with their decay already: the
     new parameter, the new moments, the update ``u``."""
@@ -64,8 +64,9 @@ def step(
         assert decayed.slow is not None
         alpha, beta_slow = ademamix.schedule(options, t)
         slow = decayed.slow + real(options.direction * (1.0 - beta_slow)) * g
-        m_scale = 1.0 / (1.0 - integer_power(beta1, t))
+        m_scale = 1.0 / (1.0 - integer_power(beta1, t - m_start))
         numerator = real(m_scale) * m + real(alpha) * slow
     u = numerator / denominator(np.sqrt(v), options, t)
-    new_p = real(options.decay) * p - real(options.lr * update_scale(options, t, gate)) * u
+    length = options.lr * update_scale(options, t, gate, m_start)
+    new_p = real(options.decay) * p - real(length) * u
     return new_p, Moments(m, v, slow), u

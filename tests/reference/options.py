@@ -12,7 +12,8 @@ class Options:
     eps: float = 1e-8
     weight_decay: float = 0.0
     maximize: bool = False
-    tier: int = 2
+    tier: int | None = 2
+    rung: str | None = None  # in the place of tier and state_dtype; tier is None then
     state_dtype: str = "fp32"
     gate: str | None = None
     c_min: float = 0.1
@@ -21,6 +22,24 @@ class Options:
     slow_warmup: int | None = None
     min_compress_size: int = 4096
     stochastic_rounding: bool = True
+
+    @property
+    def rule(self) -> str:
+        """``sign``, ``scalar_sign``, ``rmsprop`` or ``adam``."""
+        head, _, codecs = (self.rung or f"tier{self.tier}").partition(":")
+        if head == "tier1":
+            return "rmsprop" if codecs else "scalar_sign"
+        return "sign" if head == "tier0" else "adam"
+
+    @property
+    def codecs(self) -> tuple[str, str]:
+        """Of the first and the second moment, as asked for."""
+        if self.rule == "rmsprop":
+            assert self.rung is not None
+            return "none", self.rung.removeprefix("tier1:")
+        names = self.rung.removeprefix("tier2:") if self.rung else self.state_dtype
+        m, _, v = names.removesuffix("+slow").partition("+")
+        return m, v or m
 
     @property
     def direction(self) -> float:

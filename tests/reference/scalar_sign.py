@@ -6,8 +6,14 @@ The steps before this one set its length; the first has length 1.
 from __future__ import annotations
 
 import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from .options import Options, integer_power
+
+Array = NDArray[Any]
 
 
 def magnitude(averages: list[float], options: Options, steps_before: int) -> float:
@@ -18,6 +24,16 @@ def magnitude(averages: list[float], options: Options, steps_before: int) -> flo
     a = averages[0] / (1.0 - integer_power(beta1, steps_before))
     b = averages[1] / (1.0 - integer_power(beta2, steps_before))
     return min(1.0, a / (math.sqrt(b) + options.eps))
+
+
+def start(roots: Array, options: Options, steps_before: int) -> list[float]:
+    """From the roots of a second moment, of which those that are not finite do not count."""
+    beta1, beta2 = options.betas
+    known = roots[np.isfinite(roots)].astype(np.float64)
+    mean = float(np.add.accumulate(known)[-1]) / known.size if known.size else 0.0
+    correction2 = 1.0 - integer_power(beta2, steps_before)
+    a = mean / math.sqrt(correction2) if correction2 > 0 else 0.0
+    return [a * (1.0 - integer_power(beta1, steps_before)), a * a * correction2]
 
 
 def observe(averages: list[float], options: Options, mean_abs: float) -> list[float]:

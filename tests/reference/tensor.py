@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import adam, scalar_sign, sign
+from . import adam, rmsprop, scalar_sign, sign
 from .history import History
 from .matrix import Matrix
 from .options import Options
@@ -49,9 +49,10 @@ class ReferenceTensor:
         self.seed = seed
         self.optimizer_steps = 0
         self.steps = 0  # of this tensor
-        self.history: History | None = None  # from the first gradient on, on tier 2
+        self.history: History | None = None  # from the first gradient on, with a second moment
         self.gate = Gate()
         self.averages = [0.0, 0.0]
+        self.last_rms = 0.0  # of the update without momentum
         self.mean_abs_gradient = 0.0
         self.update_rms = 0.0
 
@@ -64,27 +65,36 @@ class ReferenceTensor:
 
     def change(self, options: Options, first_gradient: Array) -> None:
         """Go on with other options, as from the next step on; its gradient decides the codecs."""
-        old, self.options = self.history, options
-        if old is None:
+        old, was, self.options = self.history, self.options.rule, options
+        self.history = None
+        if options.rule == "sign" or old is None:
+            self.steps = self.steps if was == options.rule else 0
             return
+        self.last_rms = self.last_rms if was == options.rule else 0.0
         with np.errstate(all="ignore"):
+            if options.rule == "scalar_sign":
+                roots = np.sqrt(old.decoded(self.steps)["exp_avg_sq"].astype(np.float64))
+                self.averages = scalar_sign.start(roots, options, self.steps)
+                return
             self.history = History(options, widen(first_gradient, self.dtype), self.matrix)
             key = tensor_key(self.seed, self.steps, self.index)
-            self.history.take(old.decoded(self.steps), self.steps, key)
+            self.history.take(old, self.steps, key)
 
     def _step(self, g: Array) -> None:
         p, options = widen(self.stored, self.dtype), self.options
         gate = self.gate.factor if options.gate else 1.0
         # a tensor without a counter of its own takes its random bits by the optimizer's
-        counter = self.optimizer_steps if options.tier == 0 else self.steps
+        counter = self.optimizer_steps if options.rule == "sign" else self.steps
         key = tensor_key(self.seed, counter, self.index)
-        if options.tier == 2:
+        if options.rule in ("adam", "rmsprop"):
             self.history = self.history or History(options, g, self.matrix)
-            new_p, u = self.history.step(p, g, self.steps + 1, gate, key)
-            scale = adam.update_scale(options, self.steps + 1, gate)
+            scale = rmsprop.update_scale(self.last_rms, gate)
+            if options.rule == "adam":
+                scale = adam.update_scale(options, self.steps + 1, gate, self.history.m_start)
+            new_p, u = self.history.step(p, g, self.steps + 1, gate, key, scale)
         else:
             magnitude = 1.0
-            if options.tier == 1:
+            if options.rule == "scalar_sign":
                 magnitude = scalar_sign.magnitude(self.averages, options, self.steps)
             new_p, u = sign.step(p, g, options, magnitude, gate)
             scale = sign.update_scale(options, magnitude, gate)
@@ -99,10 +109,14 @@ class ReferenceTensor:
         matrix = self.history.matrix if self.history else None
         item = matrix.item if matrix else ITEM
         self.mean_abs_gradient = ordered_sum(np.abs(g), item) / count
-        self.update_rms = math.sqrt(ordered_sum(u * u, item) / count) * scale
-        if self.options.tier == 1:
+        rms = math.sqrt(ordered_sum(u * u, item) / count)
+        self.update_rms = rms * scale
+        if self.options.rule == "rmsprop":
+            self.last_rms = rmsprop.observe(self.last_rms, rms)
+        if self.options.rule == "scalar_sign":
             self.averages = scalar_sign.observe(self.averages, self.options, self.mean_abs_gradient)
         if self.options.gate:
             self.gate = self.gate.observe(self.mean_abs_gradient, self.options.c_min)
-        # tier 1 counts the gradients that its averages have seen
-        self.steps += self.options.tier != 1 or math.isfinite(self.mean_abs_gradient)
+        # a scalar's count is of the gradients that its averages have seen
+        counted = math.isfinite(self.mean_abs_gradient)
+        self.steps += self.options.rule != "scalar_sign" or counted

@@ -1,4 +1,4 @@
-"""Entry of the command line: `cosmic finetune` and `cosmic info`."""
+"""Entry of the command line: `cosmic finetune`, `cosmic plan` and `cosmic info`."""
 
 import argparse
 import sys
@@ -14,6 +14,9 @@ FINETUNE = """\
 Train one language model with several optimizers, each in a process of its own, from the same
 weights on the same batches. Prints a table and writes comparison.png, results.json, losses.csv
 and event logs. Without arguments: a small model on the sources of Python's standard library."""
+PLAN = """\
+Print what each tensor of a language model would get of a budget, and the totals beside AdamW's.
+Nothing is trained and no weights are loaded."""
 EXAMPLES = """\
 examples:
   cosmic finetune
@@ -21,6 +24,8 @@ examples:
   cosmic finetune --model distilgpt2 --dataset 'wikitext:wikitext-2-raw-v1:train[:1%]' \\
       --steps 600 --batch-size 4 --block-size 128 --lr 5e-4 --weight-decay 0.01
   cosmic finetune --model distilgpt2 --from-scratch --dataset my.txt
+  cosmic finetune --model tinyllama-1.1b --from-scratch --dtype bf16 --optimizer cosmic \\
+      --budget 5% --release-gradients --steps 10 --batch-size 1 --block-size 64
 """
 
 
@@ -42,7 +47,26 @@ def make_parser() -> argparse.ArgumentParser:
     )
     _add_what(finetune)
     _add_how(finetune)
+    _add_plan(
+        commands.add_parser("plan", help="show what a budget gives each tensor", description=PLAN)
+    )
     return parser
+
+
+def _add_plan(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "--model",
+        default="tiny-gpt2",
+        metavar="NAME",
+        help="hub id, local folder, or tiny-gpt2 (default); only its configuration is read",
+    )
+    add("--budget", metavar="BYTES", help="such as 64MB or 10%% (default: what loses nothing)")
+    add("--policy", default="role", metavar="NAME", help="role (default), uniform or signal")
+    add("--dtype", default="fp32", metavar="TYPE", help="of the weights: fp32 (default) or bf16")
+    add("--release-gradients", action="store_true", help="count one gradient, not all")
+    add("--json", action="store_true", help="for programs")
+    add("--picture", type=Path, metavar="FILE", help="write a PNG, too")
 
 
 def _add_what(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +75,7 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
         "--model",
         default="tiny-gpt2",
         metavar="NAME",
-        help="hub id, local folder, or tiny-gpt2 (default)",
+        help="hub id, local folder, tiny-gpt2 (default), or tinyllama-1.1b",
     )
     add(
         "--dataset",
@@ -66,9 +90,9 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--optimizer",
-        default=OPTIMIZERS,
         metavar="LIST",
-        help="name[:option=value[:...]], comma separated (default: %(default)s)",
+        help="name[:option=value[:...]], comma separated (default: "
+        f"{OPTIMIZERS.replace('%', '%%')}; with --release-gradients: cosmic)",
     )
     add(
         "--budget",
@@ -99,7 +123,7 @@ def _add_how(parser: argparse.ArgumentParser) -> None:
         "--lr",
         type=float,
         metavar="RATE",
-        help="highest learning rate (default: 1.5e-3 for tiny-gpt2, else 5e-4)",
+        help="highest learning rate (default: 1.5e-3 for tiny-gpt2 and small-gpt2, else 5e-4)",
     )
     add("--weight-decay", type=float, default=0.01, metavar="W", help="default: %(default)s")
     add(
@@ -117,6 +141,12 @@ def _add_how(parser: argparse.ArgumentParser) -> None:
     )
     add("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
     add("--dtype", default="fp32", metavar="TYPE", help="of the weights: fp32 (default) or bf16")
+    add(
+        "--release-gradients",
+        action="store_true",
+        help="step each parameter within backward and free its gradient; clips by the norm of the "
+        "step before",
+    )
     add("--threads", type=int, metavar="N", help="default: torch's choice")
 
 
@@ -128,7 +158,11 @@ def run_finetune(arguments: argparse.Namespace) -> int:
     from cosmic.finetune.run import compare
 
     require_demo_packages()
-    specs = parse_specs(arguments.optimizer, arguments.budget)
+    release = arguments.release_gradients
+    wanted = arguments.optimizer
+    if wanted is None:
+        wanted = "cosmic" if release else OPTIMIZERS
+    specs = parse_specs(wanted, arguments.budget, release_gradients=release)
     warmup = arguments.warmup
     config = RunConfig(
         model=arguments.model,
@@ -144,6 +178,7 @@ def run_finetune(arguments: argparse.Namespace) -> int:
         dtype=arguments.dtype,
         from_scratch=arguments.from_scratch,
         threads=arguments.threads,
+        release_gradients=release,
     )
     compare(config, specs, arguments.out or default_out(config.model, config.dataset))
     return OK
@@ -169,6 +204,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             from cosmic.cli.info import print_info
 
             print_info(arguments.json)
+            return OK
+        if arguments.command == "plan":
+            from cosmic.cli.plan import run
+            from cosmic.finetune.errors import require_demo_packages
+
+            require_demo_packages("plan", ("matplotlib", "rich", "transformers"))
+            run(arguments)
             return OK
         return run_finetune(arguments)
     except UsageError as error:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cosmic.finetune.errors import UsageError
+from cosmic.finetune.sources import WITHOUT_WEIGHTS
 
 DTYPES = ("fp32", "bf16")
 
@@ -28,6 +29,7 @@ class RunConfig:
         dtype: "fp32" or "bf16", of the weights.
         from_scratch: random weights and a tokenizer trained on the dataset.
         threads: of each training process; None leaves the choice to torch.
+        release_gradients: step each parameter within backward and free its gradient.
 
     Raises:
         UsageError: a number that is out of range.
@@ -46,6 +48,7 @@ class RunConfig:
     dtype: str
     from_scratch: bool
     threads: int | None = None
+    release_gradients: bool = False
 
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():
@@ -84,7 +87,7 @@ _LEAST: dict[str, float] = {
 
 def default_lr(model: str) -> float:
     """AdamW's best in the demo; otherwise usual for weights that are trained already."""
-    return 1.5e-3 if model == "tiny-gpt2" else 5e-4
+    return 1.5e-3 if model in WITHOUT_WEIGHTS else 5e-4
 
 
 def default_out(model: str, dataset: str) -> Path:

@@ -26,10 +26,12 @@ def first_line(error: Exception) -> str:
     return lines[0].rstrip(". ")
 
 
-def require_demo_packages(packages: tuple[str, ...] = DEMO_PACKAGES) -> None:
+def require_demo_packages(
+    command: str = "finetune", packages: tuple[str, ...] = DEMO_PACKAGES
+) -> None:
     """Raise `UsageError` naming each package of the demo extra that is not installed."""
     missing = [package for package in packages if find_spec(package) is None]
     if missing:
         raise UsageError(
-            f"cosmic finetune needs {', '.join(missing)}: pip install 'cosmic-optim[demo]'"
+            f"cosmic {command} needs {', '.join(missing)}: pip install 'cosmic-optim[demo]'"
         )

@@ -17,19 +17,26 @@ def rss_bytes() -> int:
     return int(psutil.Process().memory_info().rss)
 
 
+def process_peak_bytes() -> int:
+    """The most resident memory that this process has had, or has where the system does not tell."""
+    return _kernel_peak() or rss_bytes()
+
+
 class PeakRss:
     """Context manager for the peak of resident memory within it; then `.bytes`.
 
+    `.bytes_before` is the process's peak up to then, which Linux forgets when asked for a new one.
     Linux keeps the exact peak and lets a process reset it. Elsewhere a thread samples.
     """
 
     def __init__(self) -> None:
-        self.bytes = 0
+        self.bytes = self.bytes_before = 0
         self._done = threading.Event()
         self._sampler: threading.Thread | None = None
 
     def __enter__(self) -> "PeakRss":
         self.bytes = rss_bytes()
+        self.bytes_before = process_peak_bytes()
         if not _reset_kernel_peak():
             self._sampler = threading.Thread(target=self._sample, daemon=True)
             self._sampler.start()

@@ -9,7 +9,8 @@ import transformers
 
 from cosmic.finetune.errors import UsageError, first_line
 from cosmic.finetune.sources import (
-    GPT2_SHAPES,
+    HUB_IDS,
+    SHAPES,
     WITHOUT_WEIGHTS,
     Source,
     is_from_scratch,
@@ -33,13 +34,22 @@ def load_config(model: str, from_scratch: bool) -> Any:
     Raises:
         UsageError: there is no such model, or it cannot be had.
     """
-    if model_source(model, from_scratch) is Source.BUILT_IN:
-        return transformers.GPT2Config(**known_shape(model) or {})
+    shape = known_shape(model)
+    if shape is not None and model_source(model, from_scratch) is Source.BUILT_IN:
+        kind, arguments = shape
+        return getattr(transformers, kind)(**arguments)
     return _from_pretrained(transformers.AutoConfig, model)
 
 
-def build_model(model: str, from_scratch: bool, seed: int, dtype: str) -> Any:
+def build_model(
+    model: str, from_scratch: bool, seed: int, dtype: str, *, without_weights: bool = False
+) -> Any:
     """The model on the CPU, in training mode. The same seed gives the same random weights.
+
+    Weights are made in `dtype` from the first: a copy in fp32 would be the peak of all memory.
+
+    Args:
+        without_weights: random weights are not made; the parameters are on torch's meta device.
 
     Raises:
         UsageError: as `load_config`; or it is no causal language model.
@@ -48,12 +58,13 @@ def build_model(model: str, from_scratch: bool, seed: int, dtype: str) -> Any:
     if is_from_scratch(model, from_scratch):
         torch.manual_seed(seed)
         try:
-            built = transformers.AutoModelForCausalLM.from_config(config)
+            with torch.device("meta" if without_weights else "cpu"):
+                built = transformers.AutoModelForCausalLM.from_config(config, dtype=DTYPES[dtype])
         except ValueError as error:
             raise UsageError(f"model {model!r}: {first_line(error)}") from error
     else:
-        built = _from_pretrained(transformers.AutoModelForCausalLM, model)
-    return built.to(DTYPES[dtype]).train()
+        built = _from_pretrained(transformers.AutoModelForCausalLM, model, dtype=DTYPES[dtype])
+    return built.train()
 
 
 def load_tokenizer(model: str) -> Any:
@@ -65,13 +76,13 @@ def load_tokenizer(model: str) -> Any:
     return _from_pretrained(transformers.AutoTokenizer, model)
 
 
-def _from_pretrained(loader: Any, model: str) -> Any:
+def _from_pretrained(loader: Any, model: str, **options: Any) -> Any:
     local = model_source(model, from_scratch=False) is Source.LOCAL
     path = Path(model).expanduser()
     if local and not (path / "config.json").is_file():
         raise UsageError(f"model folder {model} does not exist or has no config.json")
     try:
-        return loader.from_pretrained(str(path) if local else model)
+        return loader.from_pretrained(str(path) if local else HUB_IDS.get(model, model), **options)
     except (OSError, ValueError) as error:
         if local:
             raise UsageError(f"model folder {model}: {first_line(error)}") from error
@@ -88,5 +99,5 @@ def hub_advice(model: str, error: Exception) -> str:
         why = f"model {model!r} cannot be had from the Hugging Face Hub ({first_line(error)})"
     if known_shape(model) is not None:
         return f"{why}; start the same architecture from random weights with --from-scratch"
-    known = ", ".join(name for name in GPT2_SHAPES if name not in WITHOUT_WEIGHTS)
+    known = ", ".join(name for name in SHAPES if name not in WITHOUT_WEIGHTS)
     return f"{why}; try --from-scratch with a local folder or {known}, or --model tiny-gpt2"

@@ -44,6 +44,7 @@ class OptimizerKind:
     options: Mapping[str, Converter]
     fixed: Mapping[str, object] = field(default_factory=dict)  # always passed, never an option
     state_bytes: Callable[[torch.optim.Optimizer], int] = tensor_state_bytes
+    steps_in_backward: bool = False
 
 
 COMMON: dict[str, Converter] = {"lr": float, "weight_decay": float, "eps": float}
@@ -55,6 +56,7 @@ OPTIMIZERS: dict[str, OptimizerKind] = {
         | {"budget": byte_budget, "tier": int, "state_dtype": str, "gate": str, "c_min": float}
         | {"beta_slow": float, "alpha": float, "nonfinite": str, "seed": int},
         state_bytes=own_state_bytes,
+        steps_in_backward=True,
     ),
 }
 
@@ -131,15 +133,18 @@ def _convert(kind: Converter, key: str, value: str, text: str) -> Value:
         raise UsageError(f"option {key!r} in {text!r} takes {wanted}, not {value!r}") from None
 
 
-def parse_specs(text: str, budget: str | None = None) -> tuple[OptimizerSpec, ...]:
+def parse_specs(
+    text: str, budget: str | None = None, *, release_gradients: bool = False
+) -> tuple[OptimizerSpec, ...]:
     """Read a comma-separated list of optimizers.
 
     Args:
         text: for example ``"adamw,cosmic:budget=10%"``.
         budget: goes to every optimizer that knows the option `budget` and does not set it.
+        release_gradients: each must be able to step within backward.
 
     Raises:
-        UsageError: as `parse_spec`; also an optimizer that appears twice, or none.
+        UsageError: as `parse_spec`; also an optimizer that appears twice, or cannot, or none.
     """
     specs: dict[str, OptimizerSpec] = {}
     for part in text.split(","):
@@ -148,6 +153,12 @@ def parse_specs(text: str, budget: str | None = None) -> tuple[OptimizerSpec, ..
         spec = parse_spec(part)
         if budget and "budget" in spec.kind.options and "budget" not in spec.options:
             spec = parse_spec(f"{spec.text}:budget={budget}")
+        if release_gradients and not spec.kind.steps_in_backward:
+            able = ", ".join(name for name, kind in OPTIMIZERS.items() if kind.steps_in_backward)
+            raise UsageError(
+                f"optimizer {spec.text!r} cannot release gradients: it does not step within "
+                f"backward; with --release-gradients give --optimizer {able}"
+            )
         if spec.slug in specs:
             raise UsageError(f"optimizer {spec.text!r} is given twice in {text!r}")
         specs[spec.slug] = spec

@@ -18,11 +18,13 @@ MB = 1e6
 FOOTNOTE = (
     "Losses are a mean per token: train over the last 20 steps, validation over held-out text; "
     "perplexity is exp(validation loss).\n"
-    "RSS peak is the most resident memory of the process while training. RSS growth is that minus "
-    "what it held right before the\n"
-    "optimizer was made, when model, data and the gradients of one pass were there already: state, "
-    "activations, and what the\n"
-    "C allocator keeps, which moves by some MB from run to run. 1 MB is 10^6 bytes."
+    "Peak RSS is the most resident memory of the process from start to end; RSS in training is the "
+    "most while training.\n"
+    "RSS growth is the latter minus what was held right before the optimizer was made, when model, "
+    "data and (unless they are\n"
+    "released) the gradients of one pass were there already: state, activations, and what the C "
+    "allocator keeps, which moves by\n"
+    "some MB from run to run. 1 MB is 10^6 bytes."
 )
 
 
@@ -42,7 +44,8 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
     "state\nMB": lambda row: number(row["state_bytes"] / MB, ",.2f"),
     "state\nbits/param": lambda row: number(row["state_bits_per_parameter"], ",.2f"),
     "RSS growth\nMB": lambda row: number(row["rss_growth_bytes"] / MB, ",.1f"),
-    "RSS peak\nMB": lambda row: number(row["rss_peak_bytes"] / MB, ",.1f"),
+    "RSS in\ntraining MB": lambda row: number(row["rss_peak_bytes"] / MB, ",.1f"),
+    "peak RSS\nMB": lambda row: number(row["rss_process_peak_bytes"] / MB, ",.1f"),
 }
 
 

@@ -18,20 +18,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cosmic import Cosmic, NonfiniteGradientError
+from cosmic import Cosmic
 from cosmic.finetune.batches import training_batches, validation_batches
 from cosmic.finetune.config import RunConfig
 from cosmic.finetune.errors import UsageError
 from cosmic.finetune.job import Job
 from cosmic.finetune.machine import describe_machine
-from cosmic.finetune.memory import PeakRss, rss_bytes
+from cosmic.finetune.memory import PeakRss, process_peak_bytes, rss_bytes
 from cosmic.finetune.models import build_model, silence_transformers
 from cosmic.finetune.optimizers import parse_spec
 from cosmic.finetune.progress import Progress
+from cosmic.finetune.stepping import Stepper, warm_up
 from cosmic.finetune.tokens import Blocks, open_tokens
 from cosmic.logging import EventLog
 
-CLIP_NORM = 1.0
 FINAL_LR = 0.1  # of the highest
 STEPS_PER_EVENT = 10  # of the event log; each costs time that is the optimizer's
 MAX_EXPONENT = 700.0  # exp of more overflows
@@ -40,7 +40,7 @@ LAST_STEPS = 20  # their mean is the train loss
 
 @dataclass(frozen=True)
 class Trained:
-    """What the loop measured: seconds of all steps, and of each `optimizer.step()` alone."""
+    """What the loop measured: seconds of all steps, and of the optimizer's part of each."""
 
     losses: list[float]
     seconds: float
@@ -69,25 +69,6 @@ def evaluate(model: Any, batches: Sequence[torch.Tensor]) -> float:
     return float(np.average(losses, weights=[len(ids) for ids in batches]))
 
 
-def warm_up(model: Any, ids: torch.Tensor) -> None:
-    """One forward and backward, so that memory counts neither its buffers nor the gradients."""
-    model(input_ids=ids, labels=ids).loss.backward()
-
-
-def timed_step(optimizer: torch.optim.Optimizer) -> float:
-    """Take a step; seconds that it took.
-
-    Raises:
-        UsageError: the optimizer refuses its options only now that it sees gradients.
-    """
-    start = time.perf_counter()
-    try:
-        optimizer.step()
-    except (ValueError, NonfiniteGradientError) as error:
-        raise UsageError(str(error)) from error
-    return time.perf_counter() - start
-
-
 def train(
     model: Any,
     batches: torch.Tensor,
@@ -100,16 +81,14 @@ def train(
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: lr_factor(step, config.steps, config.warmup)
     )
+    stepper = Stepper(model, optimizer, release=config.release_gradients)
     losses: list[float] = []
     optimizer_seconds: list[float] = []
     torch.manual_seed(config.seed)
     start = time.perf_counter()
     for ids in batches:
-        optimizer.zero_grad(set_to_none=True)
         loss = model(input_ids=ids, labels=ids).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
-        optimizer_seconds.append(timed_step(optimizer))
+        optimizer_seconds.append(stepper.step(loss))
         schedule.step()
         losses.append(loss.item())
         progress.update(losses[-1])
@@ -127,7 +106,7 @@ def run(job: Job) -> dict[str, Any]:
     batches, held_out = load_batches(Path(job.tokens), config)
     model = build_model(config.model, config.from_scratch, config.seed, config.dtype)
     loss_before = evaluate(model, held_out)
-    warm_up(model, batches[0])
+    warm_up(model, batches[0], release=config.release_gradients)
     rss_before = rss_bytes()
     optimizer = spec.build(model.named_parameters(), lr=config.lr, weight_decay=config.weight_decay)
     with open_events(Path(job.events), optimizer) as events:
@@ -145,6 +124,7 @@ def run(job: Job) -> dict[str, Any]:
         "rss_before_bytes": rss_before,
         "rss_peak_bytes": peak.bytes,
         "rss_growth_bytes": peak.bytes - rss_before,
+        "rss_process_peak_bytes": max(peak.bytes, peak.bytes_before, process_peak_bytes()),
         "machine": describe_machine(),
         **state_figures(model, spec.kind.state_bytes(optimizer)),
         **training_figures(trained, config),

@@ -1,0 +1,381 @@
+"""Stepping each parameter inside ``backward``, so that gradients take one tensor, not one model."""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from . import _core
+from .options import check_nonfinite
+from .planner import Compiled, Transition, members, observed_role_of, plain
+from .roles import Role
+
+if TYPE_CHECKING:
+    from .optimizer import Cosmic
+
+__all__ = ["EndedStep", "StepInBackward"]
+
+_T = TypeVar("_T")
+_CLIPS = ("previous", "tensor")
+_NAMED = 3  # parameters that a message names before it says how many more there are
+
+
+@dataclass
+class _Step:
+    """What has come in since the last ``step()``."""
+
+    compiled: Compiled
+    stepped: set[Tensor] = field(default_factory=set)
+    skipped: dict[Tensor, int] = field(default_factory=dict)  # non-finite elements
+    transitions: dict[str, Transition] = field(default_factory=dict)
+    roles: dict[Tensor, Role] = field(default_factory=dict)  # that gradients have shown
+    square_norm: float = 0.0
+
+    def adopt(self, compiled: Compiled) -> None:
+        """Go on with a plan made anew; a rung that changes twice in a step is told once."""
+        self.compiled = compiled
+        for new in compiled.transitions:
+            before = self.transitions.get(new.name, new).before
+            self.transitions[new.name] = Transition(new.name, before, new.after)
+
+
+class EndedStep(NamedTuple):
+    """What ``step()`` still has to account for."""
+
+    compiled: Compiled
+    transitions: list[Transition]
+    counts: bool  # False: all that came was skipped
+
+
+class StepInBackward:
+    """The mode of ``Cosmic.step_in_backward``: a context manager, left at its end or by ``remove``.
+
+    Hooks know this object weakly: an optimizer that is dropped is not kept alive by its parameters.
+    """
+
+    def __init__(
+        self, optimizer: Cosmic, model: nn.Module | None, max_norm: float | None, clip: str
+    ) -> None:
+        _check_clip(max_norm, clip)
+        _check_nonfinite(optimizer.nonfinite)
+        if model is not None:
+            _check_model(optimizer, model)
+        self._optimizer = optimizer
+        self._max_norm = max_norm
+        self._clip = clip
+        self._handles: dict[Tensor, RemovableHandle] = {}
+        self._positions: dict[Tensor, int] = {}
+        self._step: _Step | None = None
+        self._failed = False  # an error has ended a backward in the middle of a step
+        self._unplanned = True  # parameters are watched that the plan may not know
+        self.attach()
+        # GradScaler then calls step(), which can say what is wrong, even where it found nothing.
+        optimizer._step_supports_amp_scaling = True  # type: ignore[attr-defined]
+
+    def __enter__(self) -> StepInBackward:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.remove()
+
+    def remove(self) -> None:
+        """Leave the mode; a second time does nothing."""
+        if self._optimizer._backward is not self:
+            return
+        self._abandon()
+        for handle in self._handles.values():
+            handle.remove()
+        self._handles.clear()
+        self._optimizer._backward = None
+        del self._optimizer._step_supports_amp_scaling  # type: ignore[attr-defined]
+
+    # ---- what the optimizer asks for ---------------------------------------------------------
+
+    def attach(self) -> None:
+        """Watch the parameters that the groups have now and that take gradients."""
+        params = (p for group in self._optimizer.param_groups for p in group["params"])
+        self._positions = {param: position for position, param in enumerate(params)}
+        for param in self._handles.keys() - self._positions.keys():
+            self._handles.pop(param).remove()
+        hook = partial(_on_gradient, weakref.ref(self))
+        for param in self._positions:
+            if param.requires_grad and param not in self._handles:
+                register: Any = param.register_post_accumulate_grad_hook
+                self._handles[param] = register(hook)
+                self._unplanned = True
+
+    def forget(self) -> None:
+        """State was loaded: what came in before belongs to no step any more."""
+        self._step, self._failed = None, False
+
+    def end_step(self, closure: object) -> EndedStep | None:
+        """End the step that backward took; None if no gradient has come since the last one."""
+        if closure is not None:
+            raise RuntimeError(
+                "step(closure) cannot hold after step_in_backward(): the closure's backward takes "
+                "the step itself; call backward, then step()"
+            )
+        self._refuse_scaler()
+        _check_nonfinite(self._optimizer.nonfinite)
+        self.attach()
+        for param in self._positions:  # given by hand, or thawed since the hooks were attached
+            if param.grad is not None:
+                self.take(param)
+        step = self._step
+        self.forget()
+        if step is None or not (step.stepped or step.skipped):
+            return None
+        self._finish(step)
+        return EndedStep(step.compiled, list(step.transitions.values()), bool(step.stepped))
+
+    def take(self, param: Tensor) -> None:
+        """Step a parameter whose gradient is complete, and free the gradient."""
+        if self._failed:
+            self._abandon()
+        try:
+            taken = self._take(param)
+        except BaseException:
+            self._failed = True
+            raise
+        if taken:
+            param.grad = None
+
+    # ---- one gradient ------------------------------------------------------------------------
+
+    def _take(self, param: Tensor) -> bool:
+        optimizer = self._optimizer
+        if self._step is None:
+            self._step = self._begin()
+        step = self._step
+        if param in step.stepped or param in step.skipped:
+            raise RuntimeError(
+                f"{_label(optimizer, param)} has a second gradient since the last step(): it was "
+                "stepped with the first, so gradients cannot be accumulated over several backwards "
+                "here; call step() after every backward, or leave step_in_backward()"
+            )
+        if param not in self._positions:
+            return False  # taken out of the groups: its gradient is its owner's
+        if optimizer.nonfinite == "skip" and (
+            bad := self._on_plan(step, param, partial(self._inspected, param))
+        ):
+            step.skipped[param] = bad
+            return True
+        square_norm = self._clipped(param)
+        self._look_at_direction(step, param)
+        self._on_plan(step, param, partial(self._stepped, param))
+        step.stepped.add(param)
+        step.square_norm += square_norm
+        torch.autograd.graph.increment_version(param)
+        if optimizer._compiled is not step.compiled:
+            optimizer._adopt(step.compiled)
+        if optimizer._looks():
+            self._look_at_role(step, param)
+        return True
+
+    def _begin(self) -> _Step:
+        optimizer = self._optimizer
+        _check_nonfinite(optimizer.nonfinite)
+        if self._unplanned:
+            optimizer._compiled = None
+        compiled = optimizer._ready(expecting=True)
+        if not compiled.plan.begin(optimizer.param_groups, optimizer.state):
+            compiled = self._compile()
+        self._unplanned = False
+        step = _Step(compiled)
+        if compiled is not optimizer._compiled:
+            step.adopt(compiled)
+        return step
+
+    def _compile(self, anew: Tensor | None = None) -> Compiled:
+        optimizer = self._optimizer
+        compiled = optimizer._compile(expecting=True, anew=anew)
+        self.attach()
+        if not compiled.plan.begin(optimizer.param_groups, optimizer.state):
+            raise RuntimeError("param_groups or state changed while the step was prepared")
+        return compiled
+
+    def _on_plan(
+        self, step: _Step, param: Tensor, call: Callable[[_core.Plan], _T | None]
+    ) -> _T | None:
+        """What ``call`` says, on a plan made anew where it says None: a tensor was exchanged."""
+        found = call(step.compiled.plan)
+        if found is None:
+            self._replan(step, None)
+            found = call(step.compiled.plan)
+            if found is None:
+                raise RuntimeError(
+                    f"{_label(self._optimizer, param)} changed while its step was prepared"
+                )
+        return found
+
+    def _replan(self, step: _Step, anew: Tensor | None) -> None:
+        compiled = self._compile(anew)
+        compiled.plan.inherit(step.compiled.plan)
+        step.adopt(compiled)
+
+    def _stepped(self, param: Tensor, plan: _core.Plan) -> bool | None:
+        optimizer = self._optimizer
+        return (
+            plan.step_one(
+                optimizer.param_groups, optimizer.state, torch.get_num_threads(),
+                optimizer._steps, self._position(param), param,
+            )
+            or None
+        )  # fmt: skip
+
+    def _inspected(self, param: Tensor, plan: _core.Plan) -> int | None:
+        optimizer = self._optimizer
+        return plan.inspect_one(
+            optimizer.param_groups, optimizer.state, torch.get_num_threads(),
+            self._position(param), param,
+        )  # fmt: skip
+
+    def _position(self, param: Tensor) -> int:
+        return self._positions.get(param, len(self._positions))  # one that no plan has
+
+    def _look_at_direction(self, step: _Step, param: Tensor) -> None:
+        """One mean a row or one a column: the first gradient says which, and only here is it in
+        hand. Under a budget the price was fixed before: rows."""
+        state = step.compiled.states.get(param, {})
+        if self._optimizer.budget is not None or "rowmean" not in state.get("rung", ""):
+            return
+        if int(state["step"]) == 0 and param.grad is not None:
+            label = _label(self._optimizer, param)
+            if _core.keeps_columns(param.detach(), plain(param.grad), label):
+                self._replan(step, param)
+
+    def _look_at_role(self, step: _Step, param: Tensor) -> None:
+        role = observed_role_of(param, "its parameter", self._optimizer.state[param])
+        if role is not None:
+            step.roles[param] = role
+
+    # ---- clipping ------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def _clipped(self, param: Tensor) -> float:
+        """Scale the gradient; the square of the norm that it had."""
+        gradient = param.grad
+        if self._max_norm is None or gradient is None or gradient.layout != torch.strided:
+            return 0.0  # what is not dense, the step itself refuses
+        norm = _norm(gradient)
+        previous = self._optimizer._gradient_norm if self._clip == "previous" else None
+        against = norm if previous is None else previous
+        factor = self._max_norm / (against + 1e-6)
+        if factor < 1.0 and math.isfinite(against):
+            gradient.mul_(factor)
+        return norm * norm
+
+    # ---- the end of a step -----------------------------------------------------------------
+
+    def _finish(self, step: _Step) -> None:
+        optimizer = self._optimizer
+        norm = math.sqrt(step.square_norm)
+        by_previous = self._max_norm is not None and self._clip == "previous"
+        if by_previous and step.stepped and math.isfinite(norm):
+            optimizer._gradient_norm = norm
+        optimizer._take_roles(step.roles)
+        if step.skipped:
+            labels = [_label(optimizer, param) for param in step.skipped]
+            optimizer._count_skipped(labels, sum(step.skipped.values()))
+
+    def _abandon(self) -> None:
+        """A step that ended in the middle counts as one, so that no random bits come twice."""
+        step = self._step
+        self.forget()
+        if step is not None and step.stepped:
+            self._optimizer._steps += 1
+            self._optimizer._nonfinite_seen += step.compiled.plan.nonfinite
+
+    def _refuse_scaler(self) -> None:
+        scaled = [n for n in ("grad_scale", "found_inf") if hasattr(self._optimizer, n)]
+        for name in scaled:
+            delattr(self._optimizer, name)
+        if scaled:
+            self._failed = True
+            raise RuntimeError(
+                "GradScaler cannot be used with step_in_backward(): the parameters were stepped "
+                "with scaled gradients, before it could unscale them; train in bfloat16, which "
+                "needs no scaler"
+            )
+
+
+def _on_gradient(mode: weakref.ref[StepInBackward], param: Tensor) -> None:
+    """torch calls this when a parameter's gradient is complete."""
+    alive = mode()
+    if alive is None:
+        return
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            f"{_label(alive._optimizer, param)}: backward(create_graph=True) cannot hold in "
+            "step_in_backward(): parameters change while their graph is still to be differentiated"
+        )
+    alive.take(param)
+
+
+def _norm(gradient: Tensor) -> float:
+    """The norm in the gradient's own dtype, as torch's clip_grad_norm_ takes it; in double where
+    that overflows."""
+    norm = float(torch.linalg.vector_norm(gradient))
+    if math.isinf(norm):
+        wide = torch.complex128 if gradient.is_complex() else torch.float64
+        norm = float(torch.linalg.vector_norm(gradient, dtype=wide))
+    return norm
+
+
+def _label(optimizer: Cosmic, param: Tensor) -> str:
+    found = (m.label for m in members(optimizer.param_groups) if m.param is param)
+    return next(found, "a parameter that the optimizer does not have")
+
+
+def _check_clip(max_norm: float | None, clip: str) -> None:
+    if clip not in _CLIPS:
+        raise ValueError(f"clip is {clip!r}; expected one of {', '.join(map(repr, _CLIPS))}")
+    if max_norm is not None and not max_norm > 0:
+        raise ValueError(f"max_norm is {max_norm!r}; expected None or a number > 0")
+
+
+def _check_nonfinite(mode: str) -> None:
+    check_nonfinite(mode)
+    if mode == "raise":
+        raise ValueError(
+            "nonfinite='raise' cannot hold in step_in_backward(): when a gradient turns out bad, "
+            "others have been stepped; use 'skip', which leaves out that tensor's update, or "
+            "'propagate'"
+        )
+
+
+def _check_model(optimizer: Cosmic, model: nn.Module) -> None:
+    own = {p for group in optimizer.param_groups for p in group["params"]}
+    named = dict(model.named_parameters())
+    missing = [name for name, p in named.items() if p.requires_grad and p not in own]
+    if missing:
+        raise ValueError(
+            f"the model trains parameters that the optimizer does not have, and whose gradients "
+            f"would stay: {_listed(missing)}; give them to the optimizer or freeze them"
+        )
+    others = own - set(named.values())
+    foreign = [m.label for m in members(optimizer.param_groups) if m.param in others]
+    if foreign:
+        raise ValueError(
+            f"the optimizer has parameters that are not the model's: {_listed(foreign)}; "
+            "call step_in_backward() without a model to leave this unchecked"
+        )
+
+
+def _listed(names: list[str]) -> str:
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")

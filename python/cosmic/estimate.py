@@ -1,0 +1,164 @@
+"""What training a model will take, before it is trained or even made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .budget import ADAMW_BYTES
+from .optimizer import Cosmic
+from .planner import choose
+from .policies import policy_named
+
+__all__ = ["MemoryEstimate", "TensorEstimate", "estimate_memory"]
+
+_COUNTER_BYTES = 4  # AdamW's step, a float32 a tensor
+
+
+class TensorEstimate(NamedTuple):
+    """What one trainable tensor takes.
+
+    Attributes:
+        name: of the parameter.
+        shape: of the parameter.
+        role: ``"table"``, ``"matrix"`` or ``"vector"``, by its shape.
+        rung: what the budget gives it.
+        weight_bytes: of the parameter, and of its gradient.
+        state_bytes: of its state.
+        adamw_bytes: of its state in torch's AdamW with fp32 moments.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    role: str
+    rung: str
+    weight_bytes: int
+    state_bytes: int
+    adamw_bytes: int
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes that training takes beside activations.
+
+    Attributes:
+        weight_bytes: of all parameters and buffers, frozen ones too; tied weights count once.
+        gradient_bytes: of the trainable parameters' gradients: all of them, or the largest one
+            where each is released as soon as it has been used.
+        state_bytes: of the optimizer's state, to the byte.
+        adamw_bytes: of the state of torch's AdamW with fp32 moments.
+        tensors: one entry a trainable tensor.
+    """
+
+    weight_bytes: int
+    gradient_bytes: int
+    state_bytes: int
+    adamw_bytes: int
+    tensors: list[TensorEstimate]
+
+    @property
+    def total_bytes(self) -> int:
+        """Weights, gradients and state."""
+        return self.weight_bytes + self.gradient_bytes + self.state_bytes
+
+
+def estimate_memory(
+    model: Any,
+    budget: int | str | None = None,
+    *,
+    dtype: torch.dtype | None = None,
+    release_gradients: bool = False,
+    **options: Any,
+) -> MemoryEstimate:
+    """Bytes that training ``model`` with :class:`Cosmic` takes; nothing is allocated for it.
+
+    State is exact for the first steps: later the gradients may show that a tensor has another role
+    than its shape suggests, and the budget is spent anew. It is never exceeded.
+
+    Args:
+        model: an ``nn.Module`` on any device, the meta device too; or a configuration of
+            ``transformers`` that ``AutoModelForCausalLM`` knows.
+        budget: as of :class:`Cosmic`.
+        dtype: of the weights, where they are to be cast; None: as they are.
+        release_gradients: as with ``Cosmic.step_in_backward``.
+        options: any other option of :class:`Cosmic`.
+
+    Raises:
+        TypeError: for any other kind of model, or a dtype that is not a floating one.
+        ValueError: for an option out of range or a budget that is too small.
+    """
+    if dtype is not None and (not isinstance(dtype, torch.dtype) or not dtype.is_floating_point):
+        raise TypeError(f"dtype is {dtype!r}; expected a floating torch.dtype or None")
+    module = _on_meta(model)
+    named = [(n, _cast(p, dtype)) for n, p in module.named_parameters()]
+    tensors = _tensors([(n, p) for n, p in named if p.requires_grad], budget, options)
+    buffers = sum(_cast(buffer, dtype).nbytes for buffer in module.buffers())
+    gradients = [t.weight_bytes for t in tensors]
+    return MemoryEstimate(
+        weight_bytes=sum(p.nbytes for _, p in named) + buffers,
+        gradient_bytes=max(gradients, default=0) if release_gradients else sum(gradients),
+        state_bytes=sum(t.state_bytes for t in tensors),
+        adamw_bytes=sum(t.adamw_bytes for t in tensors),
+        tensors=tensors,
+    )
+
+
+def _on_meta(model: Any) -> nn.Module:
+    if isinstance(model, nn.Module):
+        return model
+    if not hasattr(model, "to_dict") or not hasattr(model, "model_type"):
+        raise TypeError(
+            f"model is {type(model).__name__}; expected an nn.Module or a configuration of "
+            "transformers"
+        )
+    import transformers
+
+    try:
+        with torch.device("meta"):
+            module: nn.Module = transformers.AutoModelForCausalLM.from_config(model)
+    except ValueError as error:
+        if "Unrecognized configuration class" not in str(error):
+            raise
+        raise TypeError(
+            f"a {type(model).__name__} is of no causal language model; give the model itself, made "
+            "under torch.device('meta') if it is large"
+        ) from None
+    return module
+
+
+def _cast(param: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """A stand-in without memory, wherever the parameter is."""
+    wanted = dtype if dtype is not None and param.is_floating_point() else param.dtype
+    return torch.empty_like(param, dtype=wanted, device="meta", requires_grad=param.requires_grad)
+
+
+def _tensors(
+    named: Iterable[tuple[str, Tensor]], budget: int | str | None, options: dict[str, Any]
+) -> list[TensorEstimate]:
+    named = list(named)
+    # its checks and its defaults, for a parameter that exists
+    optimizer = Cosmic([torch.zeros(1, requires_grad=True)], budget=budget, **options)
+    group = {
+        **optimizer.param_groups[0],
+        "params": [param for _, param in named],
+        "param_names": [name for name, _ in named],
+    }
+    choices = choose(
+        [group], {}, budget=budget, policy=policy_named(optimizer.policy), expecting=True
+    )
+    return [
+        TensorEstimate(
+            name=choice.live.member.name,
+            shape=tuple(choice.live.member.param.shape),
+            role=choice.live.role,
+            rung=choice.rung.name,
+            weight_bytes=choice.live.member.param.nbytes,
+            state_bytes=choice.nbytes,
+            adamw_bytes=choice.live.geometry.numel * ADAMW_BYTES + _COUNTER_BYTES,
+        )
+        for choice in choices
+    ]

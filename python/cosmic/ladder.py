@@ -1,0 +1,130 @@
+"""The rungs that a parameter may have: one where its group fixes it, a ladder under a budget."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import torch
+
+from .rungs import MATRIX, Geometry, Rung, parse_state_dtype
+
+__all__ = ["DEFAULT_STATE_DTYPE", "ladder_of"]
+
+#: Codecs of full history that lose nothing against fp32 in training (docs/codecs.md).
+DEFAULT_STATE_DTYPE = "u4+factored"
+#: Full history that a budget chooses from where `state_dtype` leaves the choice, cheap to dear.
+_HISTORIES = (
+    "u1+factored", "u2+factored", "u4+factored", "u4+v4", "q8+q8", "bf16+bf16", "fp32+fp32",
+)  # fmt: skip
+
+
+def ladder_of(
+    geometry: Geometry,
+    dtype: torch.dtype,
+    group: Mapping[str, Any],
+    *,
+    budgeted: bool,
+    direction: Callable[[], str],
+    label: str,
+) -> tuple[Rung, ...]:
+    """The rungs that a parameter may have, by price; one if nothing is left to choose.
+
+    Without a budget the one that loses nothing: full history, or what comes nearest to it within
+    the group's `max_tier`.
+
+    Args:
+        direction: ``"rowmean"`` or ``"colmean"``, asked for only where one of them is wanted.
+        label: for messages.
+
+    Raises:
+        ValueError: if the group's fixed rung is none for this parameter.
+    """
+    asked = str(group["rung"] or group["state_dtype"])
+    wanted = _Wanted(
+        group["rung"], group["tier"], group["min_tier"] or 0,
+        2 if group["max_tier"] is None else group["max_tier"], group["state_dtype"],
+        group["beta_slow"] is not None, group["min_compress_size"],
+        direction() if "rowmean" in asked and geometry.matrix else "rowmean", budgeted,
+    )  # fmt: skip
+    try:
+        return _ladder(geometry, dtype in (torch.float64, torch.complex128), wanted)
+    except ValueError as error:
+        raise ValueError(f"{label} is {dtype}; {error}") from None
+
+
+class _Wanted(NamedTuple):
+    """What a group asks for."""
+
+    rung: str | None
+    tier: int | None
+    least: int  # tier
+    most: int
+    state_dtype: str | torch.dtype | None
+    slow: bool
+    min_compress_size: int
+    direction: str
+    budgeted: bool
+
+
+@functools.lru_cache(maxsize=4096)  # a model has few shapes
+def _ladder(geometry: Geometry, double: bool, wanted: _Wanted) -> tuple[Rung, ...]:
+    if wanted.rung is not None:
+        return (_adapted(Rung.parse(wanted.rung), geometry, double, wanted),)
+    if wanted.tier is not None:
+        return (_of_tier(wanted.tier, geometry, double, wanted),)
+    if not wanted.budgeted:
+        if wanted.most == 1 and not double:
+            return (_adapted(Rung(1, v="factored"), geometry, double, wanted),)
+        return (_of_tier(wanted.most, geometry, double, wanted),)
+    every = _every_rung(geometry, double, wanted)
+    rungs = dict.fromkeys(r for r in every if wanted.least <= r.tier <= wanted.most)
+    return tuple(sorted(rungs, key=lambda rung: rung.nbytes(geometry)))
+
+
+def _every_rung(geometry: Geometry, double: bool, wanted: _Wanted) -> Iterator[Rung]:
+    """Compressed whatever the tensor's size, unless `state_dtype` says how: the budget knows what
+    small tensors cost."""
+    of_any_size = wanted._replace(min_compress_size=0)
+    yield Rung(0)
+    yield Rung(1)
+    if not double:
+        yield _adapted(Rung(1, v="factored"), geometry, double, of_any_size)
+    if double or wanted.state_dtype is not None:
+        yield _of_tier(2, geometry, double, wanted)
+        return
+    for history in _HISTORIES:
+        m, v = parse_state_dtype(history)
+        yield _adapted(Rung(2, m, v=v), geometry, double, of_any_size)
+
+
+def _of_tier(tier: int, geometry: Geometry, double: bool, wanted: _Wanted) -> Rung:
+    if tier < 2:
+        return Rung(tier)
+    m, v = parse_state_dtype(wanted.state_dtype or DEFAULT_STATE_DTYPE)
+    return _adapted(Rung(2, m, v=v), geometry, double, wanted)
+
+
+def _adapted(rung: Rung, geometry: Geometry, double: bool, wanted: _Wanted) -> Rung:
+    """The rung as this parameter can have it; where that is another one, ``tiers()`` shows it."""
+    if rung.v == "none":
+        return rung
+    if double and rung.tier == 1:
+        raise ValueError(
+            f"rung {rung.name!r} needs float32 arithmetic: a parameter in float32, bfloat16 or "
+            "float16"
+        )
+    if not double and rung.v == "fp64":
+        raise ValueError(f"rung {rung.name!r} is of parameters in float64")
+    m, v = rung.m, rung.v
+    if double:
+        m = v = "fp64"  # moments in the precision of the arithmetic
+    elif rung.packed and geometry.numel < wanted.min_compress_size:
+        m, v = "none" if rung.tier == 1 else "fp32", "fp32"
+    elif v in MATRIX and geometry.matrix is None:
+        v = "v4"  # nothing to take rows and columns of
+    elif v == "rowmean":
+        v = wanted.direction
+    slow = "none" if rung.tier == 1 or not wanted.slow else m
+    return Rung(rung.tier, m, slow, v)

@@ -1,0 +1,300 @@
+"""Roles, and what the policies find state worth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from cosmic import Candidate, Cosmic, RolePolicy, Rung, SignalPolicy, UniformPolicy, _core
+from cosmic.allocation import HYSTERESIS, allocate
+from cosmic.policies import policy_named
+from cosmic.roles import Role, guessed_role, observed_role
+from cosmic.rungs import Geometry
+from helpers import normal, parameters, same_bits
+
+LADDER = tuple(
+    Rung.parse(name)
+    for name in (
+        "tier0", "tier1", "tier1:factored", "tier2:u1+factored", "tier2:u4+factored", "tier2:u4+v4",
+        "tier2:fp32+fp32",
+    )
+)  # fmt: skip
+POLICIES = (RolePolicy(), UniformPolicy(), SignalPolicy())
+
+
+def candidate(index: int, rows: int, role: Role = "matrix", **more: Any) -> Candidate:
+    return Candidate(
+        index, rows * 64, LADDER, more.get("current"), role, more.get("signal", 0.0), (rows, 64)
+    )
+
+
+def spent(candidates: list[Candidate], rungs: list[Rung]) -> int:
+    return sum(c.price(r) for c, r in zip(candidates, rungs, strict=True))
+
+
+# ---- roles -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("shape", "role"),
+    [
+        (None, "vector"), ((50257, 768), "table"), ((768, 50257), "table"),
+        ((768, 3072), "matrix"), ((5632, 2048), "matrix"), ((128, 16), "matrix"),
+        ((512, 64), "table"), ((511, 16), "matrix"),
+    ],
+)  # fmt: skip
+def test_the_first_guess_is_the_shape_s(shape: tuple[int, int] | None, role: Role) -> None:
+    assert guessed_role(Geometry(1000, None, shape)) == role
+
+
+def test_a_large_tensor_of_one_dimension_is_no_vector() -> None:
+    assert guessed_role(Geometry(65535, None, None)) == "vector"
+    assert guessed_role(Geometry(65536, None, None)) == "matrix"
+
+
+def participation(gradient: Tensor) -> tuple[float, float]:
+    return _core.participation(torch.zeros_like(gradient), gradient, "it")
+
+
+def by_torch(gradient: Tensor) -> tuple[float, float]:
+    sizes = gradient.double().abs()
+
+    def share(x: Tensor) -> float:
+        return float(x.sum() ** 2 / (len(x) * x.square().sum()))
+
+    return share(sizes.sum(1)), share(sizes.sum(0))
+
+
+@pytest.mark.parametrize("shape", [(2, 16), (40, 33), (7, 700), (900, 17)])
+def test_participation_is_what_torch_computes(shape: tuple[int, int]) -> None:
+    gradient = normal(0, *shape) * torch.logspace(-3, 3, shape[0])[:, None]
+    gradient[::3] = 0.0
+    assert participation(gradient) == pytest.approx(by_torch(gradient), rel=1e-4)
+    assert participation(gradient * 1e-30) == pytest.approx(by_torch(gradient), rel=1e-4)
+    assert participation(gradient.bfloat16()) == pytest.approx(by_torch(gradient), rel=0.02)
+
+
+def test_participation_of_a_gradient_that_is_laid_out_otherwise() -> None:
+    gradient = normal(0, 30, 48) * torch.logspace(-3, 3, 30)[:, None]
+    turned = gradient.t().contiguous().t()
+    assert participation_as(torch.zeros(30, 48), turned) == participation(gradient)
+    rows, columns = participation(gradient)
+    assert participation_as(torch.zeros(48, 30).t(), gradient) == pytest.approx(
+        (columns, rows), rel=1e-5
+    ), "rows run along the parameter's memory"
+
+
+def participation_as(param: Tensor, gradient: Tensor) -> tuple[float, float]:
+    return _core.participation(param, gradient, "it")
+
+
+def test_a_gradient_of_zeros_or_worse_says_nothing() -> None:
+    assert participation(torch.zeros(4, 32)) == (0.0, 0.0)
+    assert participation(torch.full((4, 32), torch.nan)) == (0.0, 0.0)
+    bad = normal(0, 4, 32)
+    clean = participation(torch.where(torch.arange(32) == 3, 0.0, bad))
+    bad[:, 3] = torch.tensor([torch.inf, -torch.inf, torch.nan, 1e31])
+    assert participation(bad) == clean, "such elements count as zero"
+
+
+@pytest.mark.parametrize(
+    ("held", "seen", "role"),
+    [
+        ("matrix", (0.9, 0.9), "matrix"),
+        ("matrix", (0.05, 0.9), "table"),
+        ("matrix", (0.9, 0.05), "table"),
+        ("table", (0.9, 0.9), "matrix"),
+        ("matrix", (0.15, 0.9), "matrix"),
+        ("table", (0.15, 0.9), "table"),
+        ("vector", (0.01, 0.01), "vector"),
+        ("table", (0.0, 0.0), "table"),
+        ("matrix", (0.0, 0.0), "matrix"),
+    ],
+)
+def test_gradients_decide_with_hysteresis(
+    held: Role, seen: tuple[float, float], role: Role
+) -> None:
+    assert observed_role(held, seen) == role
+
+
+def trained_roles(model: nn.Module, inputs: Tensor, budget: str = "3%") -> dict[str, Any]:
+    """The role of each parameter after two steps."""
+    optimizer = Cosmic(model.named_parameters(), budget=budget, lr=1e-3)
+    for _ in range(2):
+        optimizer.zero_grad()
+        model(inputs).square().sum().backward()
+        optimizer.step()
+    return {name: optimizer.state[p].get("role") for name, p in model.named_parameters()}
+
+
+def test_an_embedding_is_found_by_the_few_rows_that_a_batch_reaches() -> None:
+    """Its shape alone would make it a hidden matrix."""
+    model = nn.Sequential(nn.Embedding(100, 32), nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 8))
+    assert guessed_role(Geometry.of(torch.zeros(100, 32))) == "matrix"
+    roles = trained_roles(model, torch.arange(8))
+    assert roles == {
+        "0.weight": "table", "1.weight": "matrix", "1.bias": "vector", "3.weight": "matrix",
+        "3.bias": "vector",
+    }  # fmt: skip
+
+
+def test_a_low_rank_factor_is_no_table() -> None:
+    """Its shape alone would make it one."""
+    model = nn.Sequential(nn.Linear(1024, 16, bias=False), nn.Linear(16, 1024, bias=False))
+    assert guessed_role(Geometry.of(torch.zeros(1024, 16))) == "table"
+    assert set(trained_roles(model, normal(0, 20, 1024)).values()) == {"matrix"}
+
+
+def test_an_embedding_of_few_columns_is_a_table_too() -> None:
+    """It has no codec of rows and columns, but bytes."""
+    model = nn.Sequential(nn.Embedding(900, 8), nn.Linear(8, 8))
+    optimizer = Cosmic(model.named_parameters(), budget="13%", lr=1e-3)
+    for _ in range(2):
+        model(torch.arange(20)).square().sum().backward()
+        optimizer.step()
+    table, matrix, vector = optimizer.tiers()
+    assert (table.role, matrix.role, vector.role) == ("table", "matrix", "vector")
+    assert (table.rung, vector.rung) == ("tier2:u4+v4", "tier1")
+
+
+def test_a_complex_vector_is_a_vector() -> None:
+    param = nn.Parameter(normal(0, 700, dtype=torch.complex64))
+    optimizer = Cosmic([param], budget="10%")
+    param.grad = normal(1, 700, dtype=torch.complex64)
+    optimizer.step()
+    assert optimizer.tiers()[0].role == "vector"
+
+
+def test_convolutions_are_hidden_matrices() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 32, 3), nn.ReLU(), nn.Conv2d(32, 32, 3))
+    roles = trained_roles(model, normal(0, 2, 3, 12, 12))
+    assert roles["0.weight"] == roles["2.weight"] == "matrix"
+
+
+# ---- policies ----------------------------------------------------------------------------------
+
+
+def test_tables_come_before_hidden_matrices_and_those_evenly() -> None:
+    candidates = [candidate(0, 64), candidate(1, 64, "table"), candidate(2, 64)]
+    floor = 3 * candidates[0].price(LADDER[2])
+    rungs = allocate(RolePolicy(), candidates, floor)
+    assert [r.name for r in rungs] == ["tier1:factored"] * 3
+    rich = floor + candidates[0].price(LADDER[4]) - candidates[0].price(LADDER[2])
+    rungs = allocate(RolePolicy(), candidates, rich)
+    assert [r.name for r in rungs] == ["tier1:factored", "tier2:u4+factored", "tier1:factored"]
+
+
+def test_signal_goes_by_the_gradient() -> None:
+    candidates = [candidate(k, 64, signal=s) for k, s in enumerate((1.0, 9.0, 2.0))]
+    one = candidates[0].price(LADDER[2])
+    chosen = [allocate(SignalPolicy(), candidates, k * one) for k in (1, 2, 3)]
+    assert [[r.v != "none" for r in rungs] for rungs in chosen] == [
+        [False, True, False], [False, True, True], [True, True, True],
+    ]  # fmt: skip
+
+
+sizes = st.sampled_from([2, 9, 64, 700])
+populations = st.lists(
+    st.tuples(sizes, st.sampled_from(["table", "matrix"]), st.floats(0, 1e30)), max_size=8
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    population=populations,
+    budget=st.integers(0, 10**6),
+    more=st.integers(0, 10**5),
+    policy=st.sampled_from(POLICIES),
+)
+def test_no_allocation_costs_more_than_its_budget(
+    population: list[tuple[int, Role, float]], budget: int, more: int, policy: Any
+) -> None:
+    candidates = [candidate(k, *row[:2], signal=row[2]) for k, row in enumerate(population)]
+    rungs = allocate(policy, candidates, budget)
+    assert spent(candidates, rungs) <= budget
+    assert rungs == allocate(policy, candidates, budget), "deterministic"
+    held = [
+        Candidate(c.index, c.numel, c.ladder, r, c.role, c.signal, c.matrix)
+        for c, r in zip(candidates, rungs, strict=True)
+    ]
+    assert allocate(policy, held, budget) == rungs, "what is best is kept"
+    assert spent(held, allocate(policy, held, budget + more)) <= budget + more
+    assert spent(held, allocate(policy, held, budget // 2)) <= budget // 2
+
+
+def test_what_is_held_stays_unless_the_gain_is_clear() -> None:
+    full, sign = LADDER[-1], LADDER[0]
+    for factor, moves in ((1 + HYSTERESIS / 2, False), (1 + 2 * HYSTERESIS, True)):
+        candidates = [
+            candidate(0, 64, signal=1.0, current=full),
+            candidate(1, 64, signal=factor, current=sign),
+        ]  # fmt: skip
+        ladder = (sign, full)
+        two = [Candidate(c.index, c.numel, ladder, c.current, c.role, c.signal) for c in candidates]
+        rungs = allocate(SignalPolicy(), two, two[0].price(full))
+        assert (rungs == [sign, full]) is moves, factor
+
+
+def test_a_policy_by_name_or_of_ones_own() -> None:
+    class Mine:
+        name, uses_signal = "mine", False
+
+        def worths(self, candidates: Sequence[Candidate]) -> list[list[float]]:
+            return [[float(c.index * k) for k in range(len(c.ladder))] for c in candidates]
+
+    assert isinstance(policy_named("uniform"), UniformPolicy)
+    params = parameters((40, 64), (40, 64), (40, 64))
+    optimizer = Cosmic(params, policy=Mine(), budget=600)
+    for p in params:
+        p.grad = normal(0, 40, 64)
+    optimizer.step()
+    assert [info.tier for info in optimizer.tiers()] == [0, 1, 1]
+    with pytest.raises(ValueError, match="'rolle'; expected 'role', 'signal', 'uniform'"):
+        Cosmic(params, policy="rolle")
+    with pytest.raises(TypeError, match="3; expected"):
+        Cosmic(params, policy=3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="Mine"):
+        Cosmic(params, policy=Mine)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("worths", "fragment"),
+    [
+        ([], "one worth for each rung"),
+        ([[0.0]], "one worth for each rung"),
+        ([[float("nan")] * 99], "not finite"),
+        ([["many"] * 99], "a list of numbers"),
+        ([[10**400] * 99], "a list of numbers"),
+        (None, "a list of numbers"),
+        ([1.0, 2.0], "a list of numbers"),
+    ],
+)
+def test_a_policy_that_breaks_its_word_is_named(worths: Any, fragment: str) -> None:
+    class Broken:
+        name, uses_signal = "broken", False
+
+        def worths(self, candidates: Sequence[Candidate]) -> list[list[float]]:
+            cut = len(candidates[0].ladder)
+            given: list[list[float]] = worths
+            if given and isinstance(given[0], list):
+                return [row[:cut] for row in given]
+            return given
+
+    (param,) = parameters((40, 64))
+    optimizer = Cosmic([param], policy=Broken(), budget=600)
+    before = param.detach().clone()
+    param.grad = normal(0, 40, 64)
+    with pytest.raises(ValueError, match=f"policy 'broken'.*{fragment}"):
+        optimizer.step()
+    assert same_bits(param, before) and not optimizer.state
+
+
+def test_prices_are_those_of_the_state() -> None:
+    for rung in LADDER:
+        assert candidate(0, 64).price(rung) == rung.nbytes(Geometry(64 * 64, (64, 64)))
