@@ -109,8 +109,8 @@ def print_table(rows: Sequence[Any], columns: dict[str, str]) -> None:
         print("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)))
 
 
-def write_json(path: str | None, rows: Sequence[Any]) -> None:
-    """Write machine and rows to ``path``, if there is one."""
+def write_json(path: str | None, rows: Sequence[Any], **more: Any) -> None:
+    """Write machine, whatever else is given, and rows to ``path``, if there is one."""
     if path:
-        report = {"machine": machine(), "rows": [asdict(row) for row in rows]}
+        report = {"machine": machine(), **more, "rows": [asdict(row) for row in rows]}
         Path(path).write_text(json.dumps(report, indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""Other packages' optimizers that step tensors on the CPU. Who lacks a package goes without it.
+"""Other optimizers that step tensors on the CPU. Who lacks a package goes without it.
 
     python bench/peers.py        # which are here, and what a step of each does
 
@@ -31,13 +31,14 @@ def prepare_deepspeed() -> None:
 
 @dataclass(frozen=True)
 class Peer:
-    """One optimizer of another package.
+    """One optimizer of another package, or of torch.
 
     Attributes:
         package: name to install.
         target: "module:Class", imported when first made.
         options: beside learning rate and weight decay.
         lr_scale: its usual learning rate over AdamW's.
+        decay_scale: the weight decay that it is given over AdamW's.
         prepare: called before the import.
     """
 
@@ -45,6 +46,7 @@ class Peer:
     target: str
     options: Mapping[str, Any] = field(default_factory=dict)
     lr_scale: float = 1.0
+    decay_scale: float = 1.0
     prepare: Callable[[], None] | None = None
 
     def make(self, params: Iterable[Any], *, lr: float, weight_decay: float) -> Any:
@@ -56,7 +58,8 @@ class Peer:
             self.prepare()
         module, _, name = self.target.partition(":")
         make = getattr(import_module(module), name)
-        return make(params, lr=lr, weight_decay=weight_decay, **self.options)
+        decay = weight_decay * self.decay_scale
+        return make(params, lr=lr, weight_decay=decay, **self.options)
 
     @property
     def module(self) -> str:
@@ -85,6 +88,16 @@ PEERS: dict[str, Peer] = {
     "Lion": Peer("pytorch_optimizer", "pytorch_optimizer:Lion", lr_scale=0.1),
     "CAME": Peer("pytorch_optimizer", "pytorch_optimizer:CAME", lr_scale=0.1),
     "AdaFactor": Peer("pytorch_optimizer", "pytorch_optimizer:AdaFactor", _OWN_LR_OFF),
+    "AdaFactor, no momentum": Peer(
+        "pytorch_optimizer",
+        "pytorch_optimizer:AdaFactor",
+        {**_OWN_LR_OFF, "betas": (None, 0.999)},
+    ),
+    "AdEMAMix": Peer("pytorch_optimizer", "pytorch_optimizer:AdEMAMix", {"weight_decouple": True}),
+    # Its learning rate and its momentum multiply the decay, which is to be AdamW's all the same.
+    "SGD momentum": Peer(
+        "torch", "torch.optim:SGD", {"momentum": 0.9}, lr_scale=50.0, decay_scale=0.1 / 50.0
+    ),
 }
 
 

@@ -1,4 +1,4 @@
-"""The optimizers that bench/quality.py compares, by name, and the parameter groups they get."""
+"""The optimizers that are trained and compared, by name, and the parameter groups they get."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 
 import cosmic
 import peers
+from policy_variants import policy_options
 
 YARDSTICK = "adamw"
 HIDDEN = ", hidden "
@@ -34,6 +35,9 @@ STATES = (
     "u4+factored" + HIDDEN + "u1+factored",
 )
 
+#: "cosmic BUDGET" leaves the codecs to a budget, "cosmic BUDGET POLICY" to a policy too.
+BUDGETED = "cosmic "
+
 Group = dict[str, Any]
 
 
@@ -55,13 +59,19 @@ class Variant:
 
 
 def variant(name: str) -> Variant:
-    """The variant of this name: "adamw", a peer, or a state of Cosmic's."""
+    """The variant of this name: "adamw", a peer, or a state or a budget of Cosmic's."""
     if name == YARDSTICK:
         return Variant(name, _adamw, f"torch {torch.__version__}")
     if name in peers.PEERS:
         peer = peers.PEERS[name]
         return Variant(name, lambda *args: _peer(peer, *args), peer.version, peer.lr_scale)
-    return Variant(name, lambda *args: _cosmic(name, *args), f"cosmic {cosmic.__version__}")
+    make = _budgeted if name.startswith(BUDGETED) else _cosmic
+    return Variant(name, lambda *args: make(name, *args), f"cosmic {cosmic.__version__}")
+
+
+def budgeted(budget: str, policy: str = "") -> str:
+    """The name of Cosmic's variant under a budget, with its default policy or another."""
+    return f"{BUDGETED}{budget} {policy}".rstrip()
 
 
 def parameter_groups(model: torch.nn.Module, lr: float, factor: float) -> list[Group]:
@@ -86,6 +96,11 @@ def _cosmic(name: str, groups: list[Group], weight_decay: float) -> Any:
     states = (general, hidden or general)
     groups = [group | {"state_dtype": state} for group, state in zip(groups, states, strict=True)]
     return cosmic.Cosmic(groups, weight_decay=weight_decay)
+
+
+def _budgeted(name: str, groups: list[Group], weight_decay: float) -> Any:
+    budget, _, policy = name.removeprefix(BUDGETED).partition(" ")
+    return cosmic.Cosmic(groups, weight_decay=weight_decay, budget=budget, **policy_options(policy))
 
 
 def _peer(peer: peers.Peer, groups: list[Group], weight_decay: float) -> Any:

@@ -1,4 +1,4 @@
-"""One run of bench/quality.py in a process of its own: `python bench/quality_run.py RUN.json OUT`.
+"""One training in a process of its own: `python bench/training_run.py RUN.json TOKENS OUT`.
 
 Trains as `cosmic finetune` does, but with two parameter groups.
 """
@@ -26,7 +26,7 @@ from cosmic.finetune.worker import (
     training_figures,
 )
 from cosmic.logging import EventLog
-from quality_variants import parameter_groups, variant
+from variants import parameter_groups, variant
 
 KEPT = (
     *("validation_loss", "train_loss", "optimizer_ms", "seconds"),

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from quality_run import Run
+from training_run import Run
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "TORCHINDUCTOR_COMPILE_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
@@ -80,7 +80,7 @@ def run_in_process(run: Run, tokens: Path) -> Result | str:
     with tempfile.TemporaryDirectory() as temporary:
         job, out = Path(temporary, "run.json"), Path(temporary, "result.json")
         run.save(job)
-        script = Path(__file__).with_name("quality_run.py")
+        script = Path(__file__).with_name("training_run.py")
         process = subprocess.run(
             [sys.executable, str(script), str(job), str(tokens), str(out)],
             env=os.environ | ONE_THREAD,
