@@ -422,7 +422,7 @@ def test_no_life_exceeds_its_budget(
             life.reload()
             life.check()
         life.step(10 * seed)
-        life.step(10 * seed + 1)  # two steps: the allocator has had a look
+        life.step(10 * seed + 1)  # two steps: the gradients have been looked at
 
 
 @pytest.mark.parametrize("nonfinite", ["propagate", "skip"])

@@ -57,7 +57,7 @@ struct Row {
   double *magnitude = nullptr;  // of rule scalar_sign, rules/scalar_magnitude.h
   double *update_rms = nullptr; // of rule rmsprop, rules/update_clip.h
   double *gate = nullptr;       // gates/snr.h
-  double *signal = nullptr;     // running mean of |g|, for the allocator
+  double *signal = nullptr;     // running mean of |g|, for a policy that uses it
   Statistics last;
 
   // Blocks of one work item.
