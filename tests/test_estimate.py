@@ -84,6 +84,12 @@ def test_adamw_s_bytes_are_those_of_its_state() -> None:
     assert estimate_memory(model).adamw_bytes == held
 
 
+def test_the_default_device_does_not_matter() -> None:
+    expected = estimate_memory(CONFIG, "3%")
+    with torch.device("meta"):
+        assert estimate_memory(CONFIG, "3%") == expected
+
+
 def test_frozen_parameters_are_weights_and_nothing_else() -> None:
     model = made()
     for name, param in model.named_parameters():

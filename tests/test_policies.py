@@ -144,6 +144,15 @@ def test_an_embedding_is_found_by_the_few_rows_that_a_batch_reaches() -> None:
     }  # fmt: skip
 
 
+def test_a_table_in_float64_stays_one() -> None:
+    """Its gradients are not looked at, which says nothing against its shape."""
+    param = parameters((600, 40), dtype=torch.float64)[0]
+    optimizer = Cosmic([param], budget="10%")
+    param.grad = normal(0, 600, 40, dtype=torch.float64)
+    optimizer.step()
+    assert optimizer.tiers()[0].role == "table"
+
+
 def test_a_low_rank_factor_is_no_table() -> None:
     """Its shape alone would make it one."""
     model = nn.Sequential(nn.Linear(1024, 16, bias=False), nn.Linear(16, 1024, bias=False))

@@ -246,3 +246,18 @@ def test_a_checkpoint_from_before_the_option_loads() -> None:
     take_steps(ours, 4, 6)
     take_steps(twin, 4, 6)
     assert digest(twin) == digest(ours)
+
+
+def test_scalars_that_start_from_a_second_moment_are_on_the_cpu() -> None:
+    param = nn.Parameter(normal(0, 64, 96))
+    optimizer = Cosmic([param], rung="tier1:factored", min_compress_size=0)
+    give_gradients([param], 0)
+    optimizer.step()
+    optimizer.param_groups[0]["rung"] = "tier1"
+    give_gradients([param], 1)
+    torch.set_default_device("meta")
+    try:
+        optimizer.step()
+    finally:
+        torch.set_default_device(None)
+    assert optimizer.state[param]["magnitude"].device.type == "cpu"

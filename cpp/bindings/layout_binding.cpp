@@ -70,7 +70,7 @@ py::tuple gradient_participation(const py::object &param, const py::object &grad
   const Geometry g = geometry_of(param, name);
   const TensorView view = read_tensor(gradient.ptr(), name + ": gradient");
   const MatrixShape shape = matrix_shape(g.view, g.order, 2);
-  Participation found; // of what cannot be seen as a matrix
+  Participation found;                                              // nothing to see
   if (shape && view.same_sizes(g.view) && view.dtype != DType::f64) // else the step will say so
     found = participation_of({view.data, view.dtype, walk_along(view, g.order)}, shape);
   return py::make_tuple(found.rows, found.columns);

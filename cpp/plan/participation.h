@@ -11,7 +11,7 @@ namespace cosmic {
 // the gradient, (sum x)^2 / (n sum x^2): 1 where all are alike, 1/n where one has everything.
 // Elements that are not below 1e30 count as zero; 0 where there is nothing to see.
 struct Participation {
-  double rows = 1, columns = 1;
+  double rows = 0, columns = 0;
 };
 
 Participation participation_of(const Operand &gradient, MatrixShape shape);

@@ -20,9 +20,9 @@ _MOST = 2**62  # bytes, whatever the budget
 def allocate(policy: Policy, candidates: Sequence[Candidate], budget: int) -> list[Rung]:
     """A rung for every candidate, of its ladder, together within the budget.
 
-    A multiple-choice knapsack (``cpp/budget/knapsack.h``): along each tensor's convex hull of worth
-    over price, by falling worth per byte; then what is left is filled. The worth is at most one
-    step short of the best that any allocation could have. Deterministic.
+    A multiple-choice knapsack (``cpp/budget/knapsack.h``): the step of most worth per byte first,
+    along each tensor's convex hull of worth over price, as far as what is left can buy it. The
+    worth is at most one step short of the best that any allocation could have. Deterministic.
 
     Args:
         budget: bytes for all candidates together; at least the sum of their first rungs.

@@ -141,7 +141,7 @@ def _tensors(
 ) -> list[TensorEstimate]:
     named = list(named)
     # its checks and its defaults, for a parameter that exists
-    optimizer = Cosmic([torch.zeros(1, requires_grad=True)], budget=budget, **options)
+    optimizer = Cosmic([torch.zeros(1, device="cpu")], budget=budget, **options)
     group = {
         **optimizer.param_groups[0],
         "params": [param for _, param in named],

@@ -180,7 +180,7 @@ def _carried_scalars(param: Tensor, rung: Rung, carried: State, was: Rung, group
     if "magnitude" in rung.scalars:
         if carried and was.v != "none":
             averages = _held(param, carried).start_of_magnitude(group)
-            out["magnitude"] = torch.tensor(averages, dtype=torch.float64)
+            out["magnitude"] = torch.tensor(averages, dtype=torch.float64, device="cpu")
         else:
             out["magnitude"] = _scalars(2, carried.get("magnitude"))
     if rung.m != "none" and carried:
