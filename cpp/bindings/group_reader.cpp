@@ -13,8 +13,9 @@ namespace cosmic {
 namespace {
 
 constexpr const char *kKeys[] = {
-    "lr",        "betas", "eps",         "weight_decay", "maximize",
-    "beta_slow", "alpha", "slow_warmup", "c_min",        "stochastic_rounding"};
+    "lr",         "betas",     "eps",           "weight_decay", "maximize",
+    "beta_slow",  "alpha",     "slow_warmup",   "c_min",        "stochastic_rounding",
+    "robustness", "rel_floor", "m_step_factor", "null_pct",     "amp_pct"};
 enum Key {
   kLr,
   kBetas,
@@ -25,7 +26,13 @@ enum Key {
   kAlpha,
   kSlowWarmup,
   kCMin,
-  kStochasticRounding
+  kStochasticRounding,
+  kRobustness,
+  kRelFloor,
+  kFirstOptional, // from here on options of presets, which other groups do not have
+  kMStepFactor = kFirstOptional,
+  kNullPct,
+  kAmpPct
 };
 
 PyObject *interned(size_t key) {
@@ -61,6 +68,7 @@ public:
   }
 
   bool is_none() const { return value_.is_none(); }
+  bool is_absent() const { return !value_; }
 
   bool truth() const {
     if (!PyBool_Check(value_.ptr())) fail("True or False");
@@ -86,6 +94,7 @@ py::object value_of(const py::dict &group, int index, size_t key) {
   PyObject *value = PyDict_GetItemWithError(group.ptr(), interned(key));
   if (!value) {
     PyErr_Clear();
+    if (key >= kFirstOptional) return {};
     throw Error(ErrorKind::value, "param_groups[" + std::to_string(index) + "] has no '" +
                                       kKeys[key] +
                                       "'; was it removed, or loaded from another "
@@ -109,11 +118,20 @@ Group parse(const std::vector<py::object> &values, int index) {
     g.slow_warmup = static_cast<int64_t>(warmup.in(ranges::kSlowWarmup));
   g.c_min = entry(kCMin).in(ranges::kCMin);
   g.stochastic_rounding = entry(kStochasticRounding).truth();
+  g.robustness = entry(kRobustness).in(ranges::kRobustness);
+  g.rel_floor = entry(kRelFloor).in(ranges::kRelFloor);
+  const auto optional = [&](Key key, const Range &range, double &out) {
+    if (const Entry value = entry(key); !value.is_absent()) out = value.in(range);
+  };
+  optional(kMStepFactor, ranges::kMStepFactor, g.m_step_factor);
+  optional(kNullPct, ranges::kNullPct, g.null_pct);
+  optional(kAmpPct, ranges::kAmpPct, g.amp_pct);
   return g;
 }
 
 // Values that cannot change behind their identity.
 bool immutable(const py::object &value) {
+  if (!value) return true; // an option that is not there
   if (PyTuple_CheckExact(value.ptr())) {
     for (const py::handle item : py::reinterpret_borrow<py::tuple>(value))
       if (!PyFloat_CheckExact(item.ptr())) return false;

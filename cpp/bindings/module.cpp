@@ -3,6 +3,7 @@
 
 PYBIND11_MODULE(_core, m) {
   m.doc() = "COSMIC's compiled core: plans, kernels and quantization. Links nothing of torch.";
+  cosmic::register_agar(m);
   cosmic::register_budget(m);
   cosmic::register_errors();
   cosmic::register_info(m);

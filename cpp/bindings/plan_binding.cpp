@@ -26,8 +26,30 @@ Rule rule_of(const std::string &name) {
   if (name == "scalar_sign") return Rule::scalar_sign;
   if (name == "rmsprop") return Rule::rmsprop;
   if (name == "adam") return Rule::adam;
+  if (name == "belief") return Rule::belief;
   throw Error(ErrorKind::value,
-              "unknown rule '" + name + "'; expected sign, scalar_sign, rmsprop or adam");
+              "unknown rule '" + name + "'; expected sign, scalar_sign, rmsprop, adam or belief");
+}
+
+Gate gate_of(const std::string &name) {
+  if (name == "none") return Gate::none;
+  if (name == "snr") return Gate::snr;
+  if (name == "agar") return Gate::trust_focus;
+  if (name == "exact_agar" || name == "lagged_agar") return Gate::none; // see agar_kind_of
+  throw Error(ErrorKind::value,
+              "unknown gate '" + name + "'; expected none, snr, agar, exact_agar or lagged_agar");
+}
+
+// What must be added up over the tensor for its rule, its gate and its codec.
+std::string probe_of(const Row &row, const std::string &m) {
+  if (row.rule == Rule::belief) return "share";
+  if (row.agar_kind == AgarKind::lagged) return "agar";
+  return m == "costate" ? "alignment" : "none";
+}
+
+AgarKind agar_kind_of(const std::string &name) {
+  if (name == "exact_agar") return AgarKind::exact;
+  return name == "lagged_agar" ? AgarKind::lagged : AgarKind::none;
 }
 
 } // namespace
@@ -40,7 +62,8 @@ void PlanBinding::add_idle(const py::object &param) {
 
 void PlanBinding::add_row(const py::object &param, const std::string &name, int group,
                           uint32_t index, const std::string &rule, const std::string &m,
-                          const std::string &m_slow, const std::string &v, const py::dict &state) {
+                          const std::string &m_slow, const std::string &v, const std::string &gate,
+                          const py::dict &state) {
   Entry entry;
   Row row;
   entry.param = param;
@@ -49,17 +72,32 @@ void PlanBinding::add_row(const py::object &param, const std::string &name, int 
   row.group = group;
   row.index = index;
   row.rule = rule_of(rule);
+  row.gate_kind = gate_of(gate);
+  row.agar_kind = agar_kind_of(gate);
   entry.param_view = read_tensor(param.ptr(), name);
   entry.complex =
       PyObject_HasAttrString(param.ptr(), "is_complex") && param.attr("is_complex")().cast<bool>();
   entry.order = bind_param(row, entry.param_view);
-  row.combination =
-      find_combination(row.is_f64(), rule == "scalar_sign" ? "sign" : rule, m, m_slow, v);
+  row.combination = find_combination(row.is_f64(), rule == "scalar_sign" ? "sign" : rule, m, m_slow,
+                                     v, probe_of(row, m));
+  row.measured = m == "costate";
+  if (row.agar_kind == AgarKind::exact)
+    row.probing = find_combination(row.is_f64(), rule, m, m_slow, v, "agar");
   bind_state(row, state, {m, m_slow, v}, entry.param_view, entry.order);
   entry.slots = DictIdentity(state.ptr());
   entry.row = static_cast<int>(plan_.rows.size());
   plan_.rows.push_back(std::move(row));
   entries_.push_back(std::move(entry));
+}
+
+void PlanBinding::set_agar(size_t group, std::shared_ptr<CalibratedAgar> calibration,
+                           bool by_tensor, std::optional<double> clamp_factor) {
+  AgarGate gate;
+  gate.calibration = std::move(calibration);
+  gate.by_tensor = by_tensor;
+  if (clamp_factor) gate.clamp_factor = *clamp_factor;
+  if (plan_.agar_gates.size() <= group) plan_.agar_gates.resize(group + 1);
+  plan_.agar_gates[group] = std::move(gate);
 }
 
 bool PlanBinding::refresh_groups(const py::list &groups) {
@@ -92,6 +130,14 @@ bool PlanBinding::refresh_param(Entry &entry, Row &row) {
     entry.distinct = false;
   }
   return true;
+}
+
+void PlanBinding::check_gated(const Row &row) const {
+  const auto group = static_cast<size_t>(row.group);
+  const auto &gates = plan_.agar_gates;
+  if (row.agar_kind != AgarKind::none && (group >= gates.size() || !gates[group].calibration))
+    throw Error(ErrorKind::runtime, "param_groups[" + std::to_string(row.group) +
+                                        "] is gated, but the plan has no calibration for it");
 }
 
 bool PlanBinding::refresh_slots(const Entry &entry) const {
@@ -130,6 +176,7 @@ bool PlanBinding::refresh(const py::list &groups, const py::dict &states,
     if (entry.row < 0) return false;
     Row &row = plan_.rows[static_cast<size_t>(entry.row)];
     if (!refresh_param(entry, row) || !refresh_slots(entry)) return false;
+    check_gated(row);
     refresh_gradient(entry, row, gradient);
     gradients.push_back(std::move(gradient));
     unchecked |= !entry.distinct;
@@ -174,9 +221,10 @@ py::object PlanBinding::step(const py::list &groups, const py::dict &states, int
   if (!refresh(groups, states, gradients)) return py::none();
   {
     const py::gil_scoped_release released;
-    plan_.step(threads, steps);
+    refused_ = !plan_.step(threads, steps);
   }
   py::list stepped;
+  if (refused_) return stepped;
   for (const Entry &entry : entries_)
     if (entry.row >= 0 && plan_.rows[static_cast<size_t>(entry.row)].active)
       stepped.append(entry.param);
@@ -315,6 +363,13 @@ py::list PlanBinding::statistics() const {
   return out;
 }
 
+py::list PlanBinding::refused() const {
+  py::list out;
+  for (const Row &row : plan_.rows)
+    if (refused_ && row.last.nonfinite) out.append(py::make_tuple(row.index, row.last.nonfinite));
+  return out;
+}
+
 int64_t PlanBinding::nonfinite() const {
   int64_t total = 0;
   for (const Row &row : plan_.rows) total += row.last.nonfinite;
@@ -327,7 +382,9 @@ void register_plan(py::module_ &m) {
       .def("add_idle", &PlanBinding::add_idle, py::arg("param"))
       .def("add_row", &PlanBinding::add_row, py::arg("param"), py::arg("name"), py::arg("group"),
            py::arg("index"), py::arg("rule"), py::arg("m"), py::arg("m_slow"), py::arg("v"),
-           py::arg("state"))
+           py::arg("gate"), py::arg("state"))
+      .def("set_agar", &PlanBinding::set_agar, py::arg("group"), py::arg("calibration"),
+           py::arg("by_tensor"), py::arg("clamp_factor"))
       .def("step", &PlanBinding::step, py::arg("groups"), py::arg("states"), py::arg("threads"),
            py::arg("steps"))
       .def("inspect", &PlanBinding::inspect, py::arg("groups"), py::arg("states"),
@@ -343,6 +400,7 @@ void register_plan(py::module_ &m) {
       .def("start_of_magnitude", &PlanBinding::start_of_magnitude, py::arg("group"))
       .def("watch", &PlanBinding::watch, py::arg("states"))
       .def("statistics", &PlanBinding::statistics)
+      .def_property_readonly("refused", &PlanBinding::refused)
       .def_property_readonly("nonfinite", &PlanBinding::nonfinite);
   m.def(
       "check_group",

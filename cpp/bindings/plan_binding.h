@@ -3,6 +3,8 @@
 
 #include <pybind11/pybind11.h>
 
+#include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -24,10 +26,15 @@ public:
   // A parameter with the state of its rung, as tensors in `state`.
   void add_row(const pybind11::object &param, const std::string &name, int group, uint32_t index,
                const std::string &rule, const std::string &m, const std::string &m_slow,
-               const std::string &v, const pybind11::dict &state);
+               const std::string &v, const std::string &gate, const pybind11::dict &state);
+
+  // How a parameter group is gated by calibrated AGAR; `clamp_factor` may be None.
+  void set_agar(size_t group, std::shared_ptr<CalibratedAgar> calibration, bool by_tensor,
+                std::optional<double> clamp_factor);
 
   // Steps every parameter that has a gradient and returns these parameters; returns None, and has
-  // changed nothing, if the plan no longer describes the groups and must be built anew.
+  // changed nothing, if the plan no longer describes the groups and must be built anew. Where the
+  // gate refuses the gradients, the list is empty and `refused` has them.
   // `states` is the optimizer's state by parameter.
   // `steps` counts the optimizer's steps before this one.
   pybind11::object step(const pybind11::list &groups, const pybind11::dict &states, int threads,
@@ -69,6 +76,9 @@ public:
   // (index, group, mean of |g|, RMS of the update before the learning rate, gate factor).
   pybind11::list statistics() const;
 
+  // (index, non-finite elements) of each parameter for whose gradient the last step was refused.
+  pybind11::list refused() const;
+
   int64_t nonfinite() const; // elements of gradients at the last step
 
 private:
@@ -91,6 +101,7 @@ private:
                    const pybind11::object &param, pybind11::object &gradient);
   bool refresh_groups(const pybind11::list &groups);
   bool refresh_param(Entry &entry, Row &row);
+  void check_gated(const Row &row) const;
   bool refresh_slots(const Entry &entry) const;
   // Binds the gradient, or a copy that takes its place in `gradient` if it is a lazy view.
   void refresh_gradient(Entry &entry, Row &row, pybind11::object &gradient);
@@ -103,6 +114,7 @@ private:
   std::vector<GroupReader> readers_;
   DictIdentity watched_; // of the optimizer's state
   bool watching_ = false;
+  bool refused_ = false; // the last step
 };
 
 } // namespace cosmic

@@ -5,6 +5,7 @@
 
 namespace cosmic {
 
+void register_agar(pybind11::module_ &m);
 void register_budget(pybind11::module_ &m);
 void register_errors();
 void register_info(pybind11::module_ &m);

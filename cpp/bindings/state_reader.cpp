@@ -5,6 +5,8 @@
 #include "bindings/tensor_reader.h"
 #include "core/error.h"
 #include "gates/snr.h"
+#include "gates/trust_focus.h"
+#include "plan/agar.h"
 #include "plan/bind.h"
 #include "plan/layout.h"
 #include "rules/scalar_magnitude.h"
@@ -14,6 +16,10 @@ namespace py = pybind11;
 namespace cosmic {
 
 namespace {
+
+int64_t gate_size(Gate gate) {
+  return gate == Gate::trust_focus ? int64_t{trust_focus::kStateSize} : int64_t{snr::kStateSize};
+}
 
 // Binds the entries of one parameter's state.
 class StateReader {
@@ -44,6 +50,21 @@ public:
   void *scalars(const char *key, int code, int64_t count) const {
     if (!state_.contains(key)) return nullptr;
     return raw(key, code, 64, count, "its rung needs " + std::to_string(count) + " of 64 bits");
+  }
+
+  // Numbers of the whole tensor, which a first moment's codec keeps beside its planes.
+  void tensor_numbers(const std::string &codec) const {
+    const bool ustate = codec == "ustate";
+    if (!ustate && codec != "costate") return;
+    const std::string key = ustate ? "exp_avg_steps" : "exp_avg_alpha";
+    if (!state_.contains(key.c_str())) throw Error(ErrorKind::value, what(key) + " is missing");
+    row_.m_numbers = static_cast<float *>(
+        raw(key, kFloatCode, 32, ustate ? 2 : 1, "codec " + codec + " needs float32"));
+    row_.m_codec = ustate ? TensorCodec::ustate : TensorCodec::costate;
+    if (ustate) return;
+    row_.ratios = std::make_shared<std::vector<float>>(
+        static_cast<size_t>((row_.numel + kBlock - 1) / kBlock));
+    row_.m.data[2] = row_.ratios->data();
   }
 
   // An optional count of steps, which says when something started: a plain int, 0 if it is absent.
@@ -94,6 +115,7 @@ void bind_state(Row &row, const py::dict &state, const SlotCodecs &codecs, const
                 const WalkOrder &order) {
   const StateReader read(row, state, param, order);
   read.slot("exp_avg", codecs.m, false, row.m);
+  read.tensor_numbers(codecs.m);
   read.slot("exp_avg_slow", codecs.m_slow, false, row.m_slow);
   read.slot("exp_avg_sq", codecs.v, true, row.v);
   read.matrix(codecs.v);
@@ -101,11 +123,19 @@ void bind_state(Row &row, const py::dict &state, const SlotCodecs &codecs, const
   row.magnitude =
       static_cast<double *>(read.scalars("magnitude", kFloatCode, scalar_magnitude::kStateSize));
   row.update_rms = static_cast<double *>(read.scalars("update_rms", kFloatCode, 1));
-  row.gate = static_cast<double *>(read.scalars("gate", kFloatCode, snr::kStateSize));
+  if (row.gate_kind != Gate::none)
+    row.gate = static_cast<double *>(read.scalars("gate", kFloatCode, gate_size(row.gate_kind)));
+  if (row.agar_kind == AgarKind::lagged)
+    row.agar = static_cast<double *>(read.scalars("gate", kFloatCode, agar_state::kSize));
+  if (row.agar_kind == AgarKind::lagged && !row.agar)
+    throw Error(ErrorKind::value, "state 'gate' of " + row.name + " is missing");
   row.signal = static_cast<double *>(read.scalars("signal", kFloatCode, 1));
   if (row.rule != Rule::sign && !row.step)
     throw Error(ErrorKind::value, "state 'step' of " + row.name + " is missing");
-  if (row.rule == Rule::adam) row.m_start = read.start("exp_avg_start", *row.step);
+  if (row.rule == Rule::adam || row.rule == Rule::belief)
+    row.m_start = read.start("exp_avg_start", *row.step);
+  if (row.gate_kind != Gate::none && !row.gate)
+    throw Error(ErrorKind::value, "state 'gate' of " + row.name + " is missing");
   if (row.rule == Rule::rmsprop && !row.update_rms)
     throw Error(ErrorKind::value, "state 'update_rms' of " + row.name + " is missing");
   if (row.rule == Rule::scalar_sign && !row.magnitude)

@@ -14,7 +14,7 @@ COSMIC_INLINE I32 float_to_bf16(F32 value, I32 rounding) {
   return where_nan(value, I32::splat(0x7fc0), rounded);
 }
 
-struct Bf16 {
+struct Bf16 : CodecTraits {
   static constexpr bool kPresent = true, kCompressed = true, kStaged = false, kUpdateUnits = false;
   static constexpr bool kMatrix = false;
   static constexpr int kPlanes = 1;
@@ -43,8 +43,8 @@ struct Bf16 {
   COSMIC_METHOD Nothing measure(const Planes &, int64_t, const BlockContext &, int64_t) {
     return {};
   }
-  COSMIC_METHOD static void encode(const Planes &, int64_t, const BlockRandom &, int, const float *,
-                                   Nothing, int64_t) {}
+  COSMIC_METHOD static void encode(const Planes &, int64_t, const BlockContext &, int,
+                                   const float *, Nothing) {}
 };
 
 } // namespace cosmic::COSMIC_TARGET

@@ -9,7 +9,7 @@
 
 namespace cosmic::COSMIC_TARGET {
 
-template <class Format> struct Blockwise {
+template <class Format> struct Blockwise : CodecTraits {
   static constexpr bool kPresent = true, kCompressed = true, kStaged = true;
   static constexpr bool kUpdateUnits = Format::kUpdateUnits;
   static constexpr bool kMatrix = false;
@@ -47,10 +47,11 @@ template <class Format> struct Blockwise {
     return mended(planes, block, context, values, count);
   }
 
-  COSMIC_METHOD static void encode(const Planes &planes, int64_t block, const BlockRandom &random,
-                                   int slot, const float *values, Summary summary, int64_t count) {
+  COSMIC_METHOD static void encode(const Planes &planes, int64_t block, const BlockContext &context,
+                                   int slot, const float *values, Summary summary) {
     Codes<Format::kBits> codes = Codes<Format::kBits>::none();
-    *word_at(planes, block) = Format::encode(values, summary, count, random.slot_key(slot), codes);
+    *word_at(planes, block) =
+        Format::encode(values, summary, context.count, context.random.slot_key(slot), codes);
     codes.store(codes_at(planes, block));
   }
 

@@ -10,6 +10,32 @@ struct BlockContext {
   BlockRandom random;
   float v_scale_before, eps; // of the denominator that the last step's update units were made with
   MatrixSums *matrix;        // of a codec that keeps rows and columns
+  int64_t count;             // elements of the block
+  float v_scale;             // of this step's denominator
+  float m_correction_before, m_correction; // as in Coefficients, and
+  float m_before, m_now;
+
+  COSMIC_METHOD BlockContext(const Coefficients &c, int64_t block, int64_t count,
+                             MatrixSums *matrix)
+      : random(c.random_key, block), v_scale_before((float)c.v_scale_before), eps((float)c.eps),
+        matrix(matrix), count(count), v_scale((float)c.v_scale),
+        m_correction_before((float)c.m_correction_before), m_correction((float)c.m_correction),
+        m_before((float)c.m_before), m_now((float)c.m_now) {}
+};
+
+// What most codecs are, and what the others say of themselves.
+struct CodecTraits {
+  // Its update units are those of the bias-corrected moments, and of the second moment as that is
+  // kept, after encoding. The values that wait to be encoded are no units yet; the pipeline makes
+  // them so.
+  static constexpr bool kPersistedUnits = false;
+  // It loads and stores relative to the gradient.
+  static constexpr bool kSeesGradient = false;
+  // Encoding returns lanes of a sum over the tensor.
+  static constexpr bool kAddsUp = false;
+  // Asks for memory ahead, where a pass does nothing but read.
+  template <class Group> COSMIC_METHOD void prefetch(Group, int64_t /*bytes*/) const {}
+  COSMIC_METHOD static void ask(const Planes & /*planes*/, int64_t /*block*/) {}
 };
 
 // A group of 16 lanes of a block, by number: known when compiling, so that shifts are constants.
@@ -20,6 +46,15 @@ template <int kIndex> struct Group {
 template <class Visit> COSMIC_INLINE void for_each_group(Visit visit) {
   visit(Group<0>{}), visit(Group<1>{}), visit(Group<2>{}), visit(Group<3>{});
   visit(Group<4>{}), visit(Group<5>{}), visit(Group<6>{}), visit(Group<7>{});
+}
+
+// Lanes at and past `count` become zero, so that padding cannot enter a sum.
+template <class Real> COSMIC_INLINE Lanes<Real> zero_past(Lanes<Real> x, int64_t count, int group) {
+  alignas(64) Real lanes[kLanes];
+  x.store(lanes);
+  for (int k = 0; k < kLanes; ++k)
+    if (group * kLanes + k >= count) lanes[k] = 0;
+  return Lanes<Real>::load(lanes);
 }
 
 // What a codec that stores each element as it comes leaves to be encoded: nothing.

@@ -13,7 +13,7 @@
 namespace cosmic::COSMIC_TARGET {
 
 // A block that lies in one row, which most do: no group needs to look where the row ends.
-struct FactoredInRow {
+struct FactoredInRow : CodecTraits {
   static constexpr bool kPresent = true, kCompressed = true, kStaged = false, kUpdateUnits = false;
   static constexpr bool kMatrix = true; // kept by rows and columns
   static constexpr int kPlanes = 0;
@@ -68,7 +68,7 @@ struct FactoredInRow {
   }
 };
 
-struct Factored {
+struct Factored : CodecTraits {
   static constexpr bool kPresent = true, kCompressed = true, kStaged = false, kUpdateUnits = false;
   static constexpr bool kMatrix = true; // kept by rows and columns
   static constexpr int kPlanes = 0;
@@ -130,8 +130,8 @@ struct Factored {
     lanes.store(matrix.row_lanes);
     return {};
   }
-  COSMIC_METHOD static void encode(const Planes &, int64_t, const BlockRandom &, int, const float *,
-                                   Nothing, int64_t) {}
+  COSMIC_METHOD static void encode(const Planes &, int64_t, const BlockContext &, int,
+                                   const float *, Nothing) {}
 
 private:
   // Whether the group's lanes run over the row's end into the next row.

@@ -6,7 +6,7 @@
 
 namespace cosmic::COSMIC_TARGET {
 
-template <class Real> struct Full {
+template <class Real> struct Full : CodecTraits {
   static constexpr bool kPresent = true, kCompressed = false, kStaged = false, kUpdateUnits = false;
   static constexpr bool kMatrix = false;
   static constexpr int kPlanes = 1;
@@ -28,6 +28,13 @@ template <class Real> struct Full {
   COSMIC_METHOD Lanes<Real> unit(Group<i>, Lanes<Real> scale, Lanes<Real> eps) const {
     return sqrt(Lanes<Real>::load(at + i * kLanes)) * scale + eps;
   }
+  COSMIC_METHOD static void ask(const Planes &planes, int64_t block) {
+    const auto *from = (const char *)planes.data[0] + block * kBlock * (int64_t)sizeof(Real);
+    for (int64_t k = 0; k < kBlock * (int64_t)sizeof(Real); k += 64) __builtin_prefetch(from + k);
+  }
+  template <int i> COSMIC_METHOD void prefetch(Group<i>, int64_t ahead) const {
+    __builtin_prefetch((const char *)(at + i * kLanes) + ahead);
+  }
   template <int i> COSMIC_METHOD void store(Group<i>, const Lanes<Real> &value) {
     value.store(at + i * kLanes);
   }
@@ -35,8 +42,8 @@ template <class Real> struct Full {
   COSMIC_METHOD Nothing measure(const Planes &, int64_t, const BlockContext &, int64_t) {
     return {};
   }
-  COSMIC_METHOD static void encode(const Planes &, int64_t, const BlockRandom &, int, const float *,
-                                   Nothing, int64_t) {}
+  COSMIC_METHOD static void encode(const Planes &, int64_t, const BlockContext &, int,
+                                   const float *, Nothing) {}
 };
 
 using Fp32 = Full<float>;

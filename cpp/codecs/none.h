@@ -5,7 +5,7 @@
 
 namespace cosmic::COSMIC_TARGET {
 
-struct None {
+struct None : CodecTraits {
   static constexpr bool kPresent = false, kCompressed = false, kStaged = false,
                         kUpdateUnits = false;
   static constexpr bool kMatrix = false;
@@ -21,8 +21,8 @@ struct None {
   COSMIC_METHOD Nothing measure(const Planes &, int64_t, const BlockContext &, int64_t) {
     return {};
   }
-  COSMIC_METHOD static void encode(const Planes &, int64_t, const BlockRandom &, int, const float *,
-                                   Nothing, int64_t) {}
+  COSMIC_METHOD static void encode(const Planes &, int64_t, const BlockContext &, int,
+                                   const float *, Nothing) {}
 };
 
 } // namespace cosmic::COSMIC_TARGET

@@ -1,6 +1,7 @@
-// Codes of 1, 2, 4 or 8 bits, planar in a block of 128: code i 16 + j is bits [i b, i b + b) of
-// word j, words of 8 (1 bit), 16 (2 bits) or 32 bits (4 bits); with 8 bits two rows of 16 words of
-// 32 bits hold groups 0..3 and 4..7. Decoding is a shift of 16 words by a constant.
+// Codes of 1, 2, 3, 4, 6 or 8 bits, planar in a block of 128: code i 16 + j is bits [i b, i b + b)
+// of word j, words of 8 (1 bit), 16 (2 bits) or 32 bits (4 bits); with 8 bits two rows of 16 words
+// of 32 bits hold groups 0..3 and 4..7. Decoding is a shift of 16 words by a constant. Codes of 3
+// bits are their lower 2 as such, then their upper bit as such; of 6, their lower 4 and upper 2.
 #pragma once
 
 #include "codecs/context.h"
@@ -56,6 +57,43 @@ template <int kBits> struct Codes {
       code = shift_right<kFrom - to>(code);
     row = row | (code & I32::splat((int32_t)(((1u << kBits) - 1) << to)));
   }
+};
+
+// Codes in two parts, the lower bits of a whole block before its upper ones.
+template <int kLower, int kUpper> struct SplitCodes {
+  static constexpr int64_t kBytes = Codes<kLower>::kBytes + Codes<kUpper>::kBytes;
+  Codes<kLower> lower;
+  Codes<kUpper> upper;
+
+  COSMIC_METHOD static SplitCodes none() { return {Codes<kLower>::none(), Codes<kUpper>::none()}; }
+  COSMIC_METHOD static SplitCodes load(const uint8_t *from) {
+    return {Codes<kLower>::load(from), Codes<kUpper>::load(from + Codes<kLower>::kBytes)};
+  }
+  COSMIC_METHOD void store(uint8_t *to) const {
+    lower.store(to);
+    upper.store(to + Codes<kLower>::kBytes);
+  }
+  template <int i> COSMIC_METHOD I32 low(Group<i> group) const {
+    return lower.alone(group) | shift_left<kLower>(upper.low(group));
+  }
+  template <int i> COSMIC_METHOD I32 alone(Group<i> group) const {
+    return lower.alone(group) | shift_left<kLower>(upper.alone(group));
+  }
+  template <int kFrom, int i> COSMIC_METHOD void put(Group<i> group, I32 code) {
+    lower.template put<kFrom>(group, code);
+    upper.template put<kFrom + kLower>(group, code);
+  }
+};
+
+template <> struct Codes<3> : SplitCodes<2, 1> {
+  COSMIC_METHOD Codes(SplitCodes parts) : SplitCodes(parts) {}
+  COSMIC_METHOD static Codes none() { return SplitCodes::none(); }
+  COSMIC_METHOD static Codes load(const uint8_t *from) { return SplitCodes::load(from); }
+};
+template <> struct Codes<6> : SplitCodes<4, 2> {
+  COSMIC_METHOD Codes(SplitCodes parts) : SplitCodes(parts) {}
+  COSMIC_METHOD static Codes none() { return SplitCodes::none(); }
+  COSMIC_METHOD static Codes load(const uint8_t *from) { return SplitCodes::load(from); }
 };
 
 } // namespace cosmic::COSMIC_TARGET

@@ -66,4 +66,29 @@ template <int k> struct RandomAbove {
   }
 };
 
+// As RandomAbove, a group at a time, in antithetic pairs: lanes 2 j and 2 j + 1 have r and 1 - r,
+// but for half a unit of the last place.
+template <int k> struct AntitheticAbove {
+  static constexpr int kBits = 23 - k;
+  static constexpr uint32_t kStep = (kWeyl >> (32 - kBits)) | 1;
+  static constexpr uint32_t kGroup = kStep * (kLanes / 2);
+  I32 lanes, step;
+
+  COSMIC_METHOD explicit AntitheticAbove(uint32_t slot_key) {
+    alignas(64) int32_t first[kLanes], steps[kLanes];
+    for (uint32_t lane = 0; lane < kLanes; ++lane) {
+      const uint32_t value = slot_key + lane / 2 * kStep;
+      first[lane] = (int32_t)(lane % 2 ? ~value : value);
+      steps[lane] = (int32_t)(lane % 2 ? 0u - kGroup : kGroup);
+    }
+    lanes = I32::load(first);
+    step = I32::load(steps);
+  }
+  COSMIC_METHOD F32 next(float base) {
+    const I32 fraction = lanes & I32::splat((int32_t)((1u << kBits) - 1));
+    lanes = lanes + step;
+    return as_float(fraction | as_int(F32::splat(base)));
+  }
+};
+
 } // namespace cosmic::COSMIC_TARGET

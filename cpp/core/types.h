@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 
 namespace cosmic {
 
@@ -18,10 +19,20 @@ constexpr int64_t item_size(DType dtype) {
   return dtype == DType::f64 ? 8 : dtype == DType::f32 ? 4 : 2;
 }
 
-// State of one slot as it lies in memory. A codec with codes and scales has two planes.
+// State of one slot as it lies in memory: codes, scales, and what else a codec keeps by element or
+// by block.
 struct Planes {
-  void *data[2] = {nullptr, nullptr};
+  void *data[4] = {};
 };
+
+// What a measuring pass keeps of a block, so that a second one need only look at some.
+struct BlockLook {
+  double ratio = 0;                    // the sum of a gate's ratio
+  double largest_m = 0, largest_v = 0; // |m| and v
+};
+
+// Sums that a gate or a codec may ask for beside those of every step.
+constexpr int kProbeSums = 3;
 
 // Everything a rule needs of one tensor at one step, in double; kernels round it once to their
 // arithmetic type, so that every ISA starts from the same numbers.
@@ -32,9 +43,18 @@ struct Coefficients {
   double m_scale = 0, alpha = 0; // numerator m_scale m + alpha m_slow, with a slow EMA
   double v_scale = 0, eps = 0;   // denominator sqrt(v) v_scale + eps
   double v_scale_before = 0;     // v_scale of the step before, which state in update units is in
-  double decay = 1, step = 0;    // p <- decay p - step u
-  double update_scale = 1;       // the published update is update_scale times the kernel's u
-  uint32_t random_key = 0;       // from seed, step and tensor
+  double m_correction_before = 1,
+         m_correction = 1;        // 1 - beta1^t, of the step before and of this one
+  double m_before = 0, m_now = 0; // of a first moment's codec with one number a tensor: what the
+                                  // state was encoded with, and what it is to be encoded with
+  double focus_scale = 1, focus_floor = 1; // of rule belief, gates/trust_focus.h
+  // what gate calibrated_agar holds |m| and v within
+  double m_limit = std::numeric_limits<double>::infinity();
+  double v_limit = std::numeric_limits<double>::infinity();
+  bool first_look = false;    // the probe's, in a measuring pass
+  double decay = 1, step = 0; // p <- decay p - step u
+  double update_scale = 1;    // the published update is update_scale times the kernel's u
+  uint32_t random_key = 0;    // from seed, step and tensor
 };
 
 } // namespace cosmic

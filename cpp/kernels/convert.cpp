@@ -1,13 +1,16 @@
 #include "kernels/convert.h"
 
 #include "codecs/bf16.h"
+#include "codecs/costate.h"
 #include "codecs/full.h"
 #include "codecs/none.h"
 #include "codecs/rowmean.h"
 #include "codecs/u1.h"
 #include "codecs/u2.h"
 #include "codecs/u4.h"
+#include "codecs/ustate.h"
 #include "codecs/v4.h"
+#include "codecs/v_log.h"
 #include "kernels/second_moment.h"
 #include "kernels/tail_image.h"
 
@@ -28,14 +31,41 @@ public:
         codec_(image_.planes, Codec::kMatrix ? block : 0, context, slot, 1.0f, waiting_) {}
 
   Codec &codec() { return codec_; }
+  template <class Group> void load(Group group, F32 &out) {
+    if constexpr (Codec::kSeesGradient)
+      codec_.load(group, F32::splat(0.0f), out); // there is none outside a step
+    else
+      codec_.load(group, out);
+  }
+  template <class Group> void store(Group group, const F32 &value) {
+    if constexpr (Codec::kSeesGradient)
+      codec_.store(group, F32::splat(0.0f), value);
+    else
+      codec_.store(group, value);
+  }
+  // The waiting values become update units of a second moment that has been encoded.
+  template <class Var> void to_persisted_units(const OneBlock<Var> &v) {
+    const Var decoded(v.image_.planes, 0, context_, 2, 1.0f, nullptr);
+    const F32 scale = F32::splat(context_.v_scale_before), eps = F32::splat(context_.eps);
+    const F32 corrected = F32::splat(1.0f / context_.m_correction_before);
+    for_each_group([&](auto group) {
+      float *at = waiting_ + decltype(group)::index * kLanes;
+      (F32::load(at) * corrected / decoded.unit(group, scale, eps)).store(at);
+    });
+  }
   // After every group has been stored.
-  void encode() {
+  void encode(double *encoded = nullptr) {
     const auto summary = codec_.template measure<true>(image_.planes, 0, context_, count_);
-    Codec::encode(image_.planes, 0, context_.random, slot_, waiting_, summary, count_);
+    if constexpr (Codec::kAddsUp)
+      *encoded += reduce_add(Codec::encode(image_.planes, 0, context_, slot_, waiting_, summary));
+    else
+      Codec::encode(image_.planes, 0, context_, slot_, waiting_, summary);
     image_.write_back();
   }
 
 private:
+  template <class Other> friend class OneBlock;
+
   alignas(64) float waiting_[kBlock];
   TailImage<Codec> image_;
   const BlockContext &context_;
@@ -44,15 +74,14 @@ private:
   Codec codec_;
 };
 
-BlockContext context_of(const MomentRun &run, int64_t block) {
-  const Coefficients &c = *run.coefficients;
-  return {BlockRandom(c.random_key, block), (float)c.v_scale_before, (float)c.eps, run.matrix};
+BlockContext context_of(const MomentRun &run, int64_t block, int64_t count) {
+  return BlockContext(*run.coefficients, block, count, run.matrix);
 }
 
 template <class M, class Slow, class Var> void decode_run(const MomentRun &run) {
   for (int64_t b = 0; b * kBlock < run.count; ++b) {
     const int64_t block = run.first_block + b, count = elements_of_block(run.count, b);
-    const BlockContext context = context_of(run, block);
+    const BlockContext context = context_of(run, block, count);
     const F32 scale = F32::splat(context.v_scale_before), eps = F32::splat(context.eps);
     OneBlock<M> m(run.m, block, count, context, 0);
     OneBlock<Slow> slow(run.m_slow, block, count, context, 1);
@@ -64,7 +93,7 @@ template <class M, class Slow, class Var> void decode_run(const MomentRun &run) 
       values.store(run.v_values + at);
       const F32 unit = M::kUpdateUnits ? v.codec().unit(group, scale, eps) : F32::splat(1.0f);
       if constexpr (M::kPresent) {
-        m.codec().load(group, average);
+        m.load(group, average);
         (M::kUpdateUnits ? average * unit : average).store(run.m_values + at);
       }
       if constexpr (Slow::kPresent) {
@@ -80,7 +109,7 @@ template <class M, class Slow, class Var> void decode_run(const MomentRun &run) 
 template <class M, class Slow, class Var> void encode_run(const MomentRun &run) {
   for (int64_t b = 0; b * kBlock < run.count; ++b) {
     const int64_t block = run.first_block + b, count = elements_of_block(run.count, b);
-    const BlockContext context = context_of(run, block);
+    const BlockContext context = context_of(run, block, count);
     const F32 scale = F32::splat(context.v_scale_before), eps = F32::splat(context.eps);
     OneBlock<M> m(run.m, block, count, context, 0);
     OneBlock<Slow> slow(run.m_slow, block, count, context, 1);
@@ -93,28 +122,32 @@ template <class M, class Slow, class Var> void encode_run(const MomentRun &run) 
       v.codec().store(group, values);
       if constexpr (M::kPresent) {
         const F32 average = F32::load(run.m_values + at);
-        m.codec().store(group, M::kUpdateUnits ? average / unit : average);
+        m.store(group, M::kUpdateUnits && !M::kPersistedUnits ? average / unit : average);
       }
       if constexpr (Slow::kPresent) {
         const F32 slower = F32::load(run.slow_values + at);
         slow.codec().store(group, M::kUpdateUnits ? slower / unit : slower);
       }
     });
-    m.encode();
-    slow.encode();
     v.encode();
+    slow.encode();
+    if constexpr (M::kPersistedUnits) m.to_persisted_units(v);
+    m.encode(run.encoded);
   }
 }
 
-BlockContext plain_context(const PlainRun &run, int64_t block) {
-  return {BlockRandom(run.random_key, block), 1.0f, 0.0f, nullptr};
+BlockContext plain_context(const PlainRun &run, int64_t block, int64_t count) {
+  Coefficients none;
+  none.random_key = run.random_key;
+  none.v_scale_before = 1;
+  return BlockContext(none, block, count, nullptr);
 }
 
 template <class Codec> void unpack_run(const PlainRun &run) {
   for (int64_t b = 0; b * kBlock < run.count; ++b) {
-    const int64_t block = run.first_block + b;
-    const BlockContext context = plain_context(run, block);
-    OneBlock<Codec> one(run.planes, block, elements_of_block(run.count, b), context, 0);
+    const int64_t block = run.first_block + b, count = elements_of_block(run.count, b);
+    const BlockContext context = plain_context(run, block, count);
+    OneBlock<Codec> one(run.planes, block, count, context, 0);
     for_each_group([&](auto group) {
       F32 values;
       one.codec().load(group, values);
@@ -125,9 +158,9 @@ template <class Codec> void unpack_run(const PlainRun &run) {
 
 template <class Codec> void pack_run(const PlainRun &run) {
   for (int64_t b = 0; b * kBlock < run.count; ++b) {
-    const int64_t block = run.first_block + b;
-    const BlockContext context = plain_context(run, block);
-    OneBlock<Codec> one(run.planes, block, elements_of_block(run.count, b), context, 0);
+    const int64_t block = run.first_block + b, count = elements_of_block(run.count, b);
+    const BlockContext context = plain_context(run, block, count);
+    OneBlock<Codec> one(run.planes, block, count, context, 0);
     for_each_group([&](auto group) {
       constexpr int i = decltype(group)::index;
       one.codec().store(group, F32::load(run.values + b * kBlock + i * kLanes));
@@ -153,8 +186,8 @@ template <> struct Conversion<float, None, None, None> {
 } // namespace
 
 const Converters converters = {
-#define COSMIC_DECODE(Real, Rule, M, Slow, Var) Conversion<Real, M, Slow, Var>::kDecode,
-#define COSMIC_ENCODE(Real, Rule, M, Slow, Var) Conversion<Real, M, Slow, Var>::kEncode,
+#define COSMIC_DECODE(Real, Rule, M, Slow, Var, Probe) Conversion<Real, M, Slow, Var>::kDecode,
+#define COSMIC_ENCODE(Real, Rule, M, Slow, Var, Probe) Conversion<Real, M, Slow, Var>::kEncode,
 #define COSMIC_UNPACK(name, Codec) unpack_run<Codec>,
 #define COSMIC_PACK(name, Codec) pack_run<Codec>,
     {COSMIC_COMBINATIONS(COSMIC_DECODE)},

@@ -19,6 +19,7 @@ struct MomentRun {
   const Coefficients *coefficients;
   MatrixSums *matrix; // as in BlockRun
   float *m_values, *slow_values, *v_values;
+  double *encoded; // where a first moment's codec adds up what it does over the tensor
 };
 
 // As much of a plain tensor, packed by one codec.

@@ -12,9 +12,25 @@ namespace {
 // The rule of a combination for its arithmetic, and for whether a slow average is there.
 template <class Real, class Slow> struct Rules {
   using Adam = COSMIC_TARGET::Adam<Real, Slow::kPresent>;
+  using Belief = COSMIC_TARGET::Belief<Real>;
   using RmsProp = COSMIC_TARGET::RmsProp<Real>;
   using Sign = COSMIC_TARGET::Sign<Real>;
 };
+
+template <class Real> struct Probes {
+  using None = NoProbe;
+  using Alignment = COSMIC_TARGET::Alignment<Real>;
+  using Share = COSMIC_TARGET::Share<Real>;
+  using Agar = AgarProbe<Real>;
+};
+
+template <class Real, class Rule, class M, class Slow, class Var, class Probe>
+constexpr auto measuring() noexcept -> void (*)(const BlockRun &) {
+  if constexpr (Probe::kMeasures)
+    return measure_run<Real, Rule, M, Slow, Var, Probe>;
+  else
+    return nullptr;
+}
 
 void widen_bf16(const uint16_t *from, int64_t count, float *to) {
   for (int64_t k = 0; k < count; k += kLanes) {
@@ -59,10 +75,18 @@ extern const Kernels kernels;
 const Kernels kernels = {
     COSMIC_ISA_NAME,
     {
-#define COSMIC_STEP(Real, Rule, M, Slow, Var)                                                      \
-  step_run<Real, typename Rules<Real, Slow>::Rule, M, Slow, typename SecondMoment<Var>::type>,
+#define COSMIC_STEP(Real, Rule, M, Slow, Var, Probe)                                               \
+  step_run<Real, typename Rules<Real, Slow>::Rule, M, Slow, typename SecondMoment<Var>::type,      \
+           typename Probes<Real>::Probe>,
         COSMIC_COMBINATIONS(COSMIC_STEP)
 #undef COSMIC_STEP
+    },
+    {
+#define COSMIC_MEASURE(Real, Rule, M, Slow, Var, Probe)                                            \
+  measuring<Real, typename Rules<Real, Slow>::Rule, M, Slow, typename SecondMoment<Var>::type,     \
+            typename Probes<Real>::Probe>(),
+        COSMIC_COMBINATIONS(COSMIC_MEASURE)
+#undef COSMIC_MEASURE
     },
     inspect_run<float>,
     inspect_run<double>,

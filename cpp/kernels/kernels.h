@@ -14,7 +14,9 @@ namespace cosmic {
 struct LaneSums {
   alignas(64) double abs_gradient[kLanes] = {};  // |g|
   alignas(64) double square_update[kLanes] = {}; // u^2, before the learning rate
-  int64_t nonfinite = 0;                         // elements of g that are infinite or NaN
+  alignas(64) double probed[kProbeSums][kLanes] = {};
+  alignas(64) double encoded[kLanes] = {}; // what the first moment's codec adds up
+  int64_t nonfinite = 0;                   // elements of g that are infinite or NaN
 };
 
 // Consecutive elements of one tensor, from a whole block on. `param` and `gradient` are of the
@@ -28,11 +30,15 @@ struct BlockRun {
   const Coefficients *coefficients;
   LaneSums *sums;
   MatrixSums *matrix; // of a second moment by rows and columns, else null
+  BlockLook *looks;   // of the whole tensor, where a probe looks by block, else null
 };
 
 struct Kernels {
   const char *isa;
   void (*step[kCombinations])(const BlockRun &run);
+  // The probe's sums over what the moments are about to become; changes nothing but them and reads
+  // no parameter. Null where there is no probe.
+  void (*measure[kCombinations])(const BlockRun &run);
   // |g| and non-finite elements of whole or zero-padded blocks
   void (*inspect_f32)(const float *gradient, int64_t count, LaneSums *sums);
   void (*inspect_f64)(const double *gradient, int64_t count, LaneSums *sums);

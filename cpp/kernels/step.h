@@ -2,7 +2,9 @@
 // slots of a few blocks together. One pass over memory, everything between in registers and L1.
 #pragma once
 
+#include "codecs/alignment_probe.h"
 #include "codecs/bf16.h"
+#include "codecs/costate.h"
 #include "codecs/factored.h"
 #include "codecs/full.h"
 #include "codecs/none.h"
@@ -11,11 +13,17 @@
 #include "codecs/u1.h"
 #include "codecs/u2.h"
 #include "codecs/u4.h"
+#include "codecs/ustate.h"
 #include "codecs/v4.h"
+#include "codecs/v_log.h"
+#include "gates/agar_probe.h"
+#include "gates/no_probe.h"
+#include "gates/share_probe.h"
 #include "kernels/kernels.h"
 #include "kernels/sums.h"
 #include "kernels/tail_image.h"
 #include "rules/adam.h"
+#include "rules/belief.h"
 #include "rules/rmsprop.h"
 #include "rules/sign.h"
 
@@ -41,20 +49,46 @@ template <int kSlot> struct Waiting<kSlot, false> {
   COSMIC_METHOD float *of(int /*k*/) { return nullptr; }
 };
 
-template <bool kTail, class Real, class Rule, class M, class Slow, class Var>
-COSMIC_INLINE void step_block(const Rule &rule, const BlockContext &context, Real *p, const Real *g,
-                              M &m, Slow &m_slow, Var &v, int64_t count, RunningSums<Real> &sums) {
+// How far a pass goes: a step changes parameters and state, a measuring pass only adds up.
+enum class Pass { step, measure };
+
+template <class Codec, class Group, class V>
+COSMIC_INLINE void load_slot(Codec &codec, Group group, const V &gradient, V &out) {
+  if constexpr (Codec::kSeesGradient)
+    codec.load(group, gradient, out);
+  else
+    codec.load(group, out);
+}
+
+template <class Codec, class Group, class V>
+COSMIC_INLINE void store_slot(Codec &codec, Group group, const V &gradient, const V &value) {
+  if constexpr (Codec::kSeesGradient)
+    codec.store(group, gradient, value);
+  else
+    codec.store(group, value);
+}
+
+template <Pass kPass, bool kTail, class Real, class Rule, class M, class Slow, class Var,
+          class Probe, class Look, class Sums>
+COSMIC_INLINE void step_block(const Rule &rule, const Probe &probe, const BlockContext &context,
+                              Real *p, const Real *g, M &m, Slow &m_slow, Var &v, Look &look,
+                              Sums &sums) {
   using V = Lanes<Real>;
+  constexpr bool kUnitsNow = M::kUpdateUnits && !M::kPersistedUnits;
   const V scale_before = V::splat((Real)context.v_scale_before), eps = V::splat((Real)context.eps);
   for_each_group([&](auto group) __attribute__((always_inline)) {
     constexpr int i = decltype(group)::index;
     __builtin_prefetch((const char *)(g + i * kLanes) + kPrefetchBytes);
-    if constexpr (!M::kPresent || M::kCompressed || Var::kCompressed)
+    if constexpr (kPass == Pass::step && (!M::kPresent || M::kCompressed || Var::kCompressed))
       __builtin_prefetch((const char *)(p + i * kLanes) + kPrefetchBytes, 1);
+    if constexpr (kPass == Pass::measure && !kTail) { // which waits for memory alone
+      m.prefetch(group, kPrefetchBytes);
+      v.prefetch(group, kPrefetchBytes);
+    }
     const V gradient = V::load(g + i * kLanes);
     Slots<V> slots;
     v.load(group, slots.v);
-    m.load(group, slots.m);
+    load_slot(m, group, gradient, slots.m);
     m_slow.load(group, slots.m_slow);
     if constexpr (M::kUpdateUnits) {
       const V unit = v.unit(group, scale_before, eps);
@@ -62,17 +96,30 @@ COSMIC_INLINE void step_block(const Rule &rule, const BlockContext &context, Rea
       if constexpr (Slow::kPresent) slots.m_slow = slots.m_slow * unit;
     }
     V u;
-    rule.update(V::load(p + i * kLanes), gradient, slots, u).store(p + i * kLanes);
-    if constexpr (M::kUpdateUnits) {
-      slots.m = slots.m / slots.denominator;
-      if constexpr (Slow::kPresent) slots.m_slow = slots.m_slow / slots.denominator;
-    }
-    m.store(group, slots.m);
-    m_slow.store(group, slots.m_slow);
-    v.store(group, slots.v);
-    if (kTail && count < (i + 1) * kLanes) u = zero_past<Real>(u, count, i);
+    if constexpr (kPass == Pass::step)
+      rule.update(V::load(p + i * kLanes), gradient, slots, u).store(p + i * kLanes);
+    else
+      rule.update(V::splat(Real(0)), gradient, slots, u);
+    const auto inside = [&](V x) __attribute__((always_inline)) {
+      return kTail && context.count < (i + 1) * kLanes ? zero_past<Real>(x, context.count, i) : x;
+    };
+    look.see(slots, inside);
+    V probed[Probe::kSums > 0 ? Probe::kSums : 1];
+    probe.look(slots, gradient, probed);
+    for (int k = Probe::kFirstSum; k < Probe::kSums; ++k)
+      sums.probed[k] = sums.probed[k] + inside(probed[k]);
     sums.abs_gradient = sums.abs_gradient + abs(gradient);
-    sums.square_update = sums.square_update + u * u;
+    if constexpr (kPass == Pass::step) {
+      if constexpr (kUnitsNow) {
+        slots.m = slots.m / slots.denominator;
+        if constexpr (Slow::kPresent) slots.m_slow = slots.m_slow / slots.denominator;
+      }
+      store_slot(m, group, gradient, slots.m);
+      m_slow.store(group, slots.m_slow);
+      v.store(group, slots.v);
+      u = inside(u);
+      sums.square_update = sums.square_update + u * u;
+    }
   });
 }
 
@@ -86,11 +133,12 @@ template <class Real> struct BlockAt {
   int64_t count; // elements
 };
 
-template <class Real, class Rule, class M, class Slow, class Var>
+template <class Real, class Rule, class M, class Slow, class Var, class Probe>
 struct Pipeline : Waiting<0, M::kStaged>, Waiting<1, Slow::kStaged>, Waiting<2, Var::kStaged> {
   using MWaiting = Waiting<0, M::kStaged>;
   using SlowWaiting = Waiting<1, Slow::kStaged>;
   using VWaiting = Waiting<2, Var::kStaged>;
+  using Sums = RunningSums<Real, Probe::kSums, M::kAddsUp>;
   const BlockRun &run;
   typename Var::Summary v_summary[kStageBlocks];
   typename M::Summary m_summary[kStageBlocks];
@@ -98,40 +146,76 @@ struct Pipeline : Waiting<0, M::kStaged>, Waiting<1, Slow::kStaged>, Waiting<2, 
 
   COSMIC_METHOD explicit Pipeline(const BlockRun &run) : run(run) {}
 
-  COSMIC_METHOD BlockRandom random(int64_t block) const {
-    return BlockRandom(run.coefficients->random_key, block);
+  COSMIC_METHOD BlockContext context_of(const BlockAt<Real> &here) const {
+    return BlockContext(*run.coefficients, here.block, here.count, run.matrix);
   }
 
-  // Steps a block, the k-th of those that are encoded together. Rule and sums are the caller's own,
-  // for registers: this object's waiting values are written through pointers, so that nothing in it
-  // is sure to stay.
-  template <bool kTail> COSMIC_METHOD void step(int k, const BlockAt<Real> &here, const Rule &rule,
-                                                RunningSums<Real> &sums) {
+  // Of a pass over some blocks, whose gaps the hardware's prefetching does not see through.
+  COSMIC_METHOD void ask_ahead(const BlockAt<Real> &here, const Probe &probe) const {
+    constexpr int64_t kAhead = 8;
+    if (here.block + kAhead >= run.first_block + run.count / kBlock) return;
+    if (!probe.wants(run.looks[here.block + kAhead])) return;
+    const int64_t line = 64 / (int64_t)sizeof(Real);
+    for (int64_t k = 0; k < kBlock; k += line) __builtin_prefetch(here.g + kAhead * kBlock + k);
+    M::ask(here.m, here.at + kAhead);
+    Var::ask(here.v, here.at + kAhead);
+  }
+
+  // Steps a block, the k-th of those that are encoded together. Rule, probe and sums are the
+  // caller's own, for registers: this object's waiting values are written through pointers, so that
+  // nothing in it is sure to stay.
+  template <Pass kPass, bool kTail> COSMIC_METHOD void
+  step(int k, const BlockAt<Real> &here, const Rule &rule, const Probe &probe, Sums &sums) {
+    if constexpr (Probe::kSelects) {
+      if constexpr (!kTail) ask_ahead(here, probe);
+      if (!probe.wants(run.looks[here.block])) return;
+    }
     if constexpr (Var::kMatrix && !kTail)
       if (Var::InRow::fits(*run.matrix, here.block))
-        return step_with<typename Var::InRow, kTail>(k, here, rule, sums);
-    step_with<Var, kTail>(k, here, rule, sums);
+        return step_with<kPass, typename Var::InRow, kTail>(k, here, rule, probe, sums);
+    step_with<kPass, Var, kTail>(k, here, rule, probe, sums);
   }
 
-  template <class V, bool kTail> COSMIC_METHOD void
-  step_with(int k, const BlockAt<Real> &here, const Rule &rule, RunningSums<Real> &sums) {
+  template <Pass kPass, class V, bool kTail> COSMIC_METHOD void
+  step_with(int k, const BlockAt<Real> &here, const Rule &rule, const Probe &probe, Sums &sums) {
     const Coefficients &c = *run.coefficients;
-    const BlockContext context{random(here.block), (float)c.v_scale_before, (float)c.eps,
-                               run.matrix};
-    M m(here.m, here.at, context, 0, (Real)c.beta1, MWaiting::of(k));
+    const BlockContext context = context_of(here);
+    M m(here.m, here.at, context, 0, (Real)(Rule::kDecaysM ? c.beta1 : 1.0), MWaiting::of(k));
     Slow slow(here.m_slow, here.at, context, 1, (Real)c.beta_slow, SlowWaiting::of(k));
     V v(here.v, V::kMatrix ? here.block : here.at, context, 2, (Real)c.beta2, VWaiting::of(k));
-    step_block<kTail>(rule, context, here.p, here.g, m, slow, v, here.count, sums);
-    m_summary[k] = m.template measure<kTail>(here.m, here.at, context, here.count);
-    slow_summary[k] = slow.template measure<kTail>(here.m_slow, here.at, context, here.count);
-    v_summary[k] = v.template measure<kTail>(here.v, here.at, context, here.count);
+    typename Probe::Look look(probe);
+    step_block<kPass, kTail>(rule, probe, context, here.p, here.g, m, slow, v, look, sums);
+    look.close(run.looks, here.block);
+    if constexpr (kPass == Pass::step) {
+      m_summary[k] = m.template measure<kTail>(here.m, here.at, context, here.count);
+      slow_summary[k] = slow.template measure<kTail>(here.m_slow, here.at, context, here.count);
+      v_summary[k] = v.template measure<kTail>(here.v, here.at, context, here.count);
+    }
   }
 
-  COSMIC_METHOD void encode(int k, const BlockAt<Real> &here) {
-    const BlockRandom bits = random(here.block);
-    M::encode(here.m, here.at, bits, 0, MWaiting::of(k), m_summary[k], here.count);
-    Slow::encode(here.m_slow, here.at, bits, 1, SlowWaiting::of(k), slow_summary[k], here.count);
-    Var::encode(here.v, here.at, bits, 2, VWaiting::of(k), v_summary[k], here.count);
+  COSMIC_METHOD void encode(int k, const BlockAt<Real> &here, Sums &sums) {
+    const BlockContext context = context_of(here);
+    Var::encode(here.v, here.at, context, 2, VWaiting::of(k), v_summary[k]);
+    Slow::encode(here.m_slow, here.at, context, 1, SlowWaiting::of(k), slow_summary[k]);
+    if constexpr (M::kPersistedUnits) to_persisted_units(k, here, context);
+    if constexpr (M::kAddsUp)
+      sums.encoded =
+          sums.encoded + M::encode(here.m, here.at, context, 0, MWaiting::of(k), m_summary[k]);
+    else
+      M::encode(here.m, here.at, context, 0, MWaiting::of(k), m_summary[k]);
+  }
+
+  // The second moment is encoded by now: the waiting values become units of what will be decoded.
+  COSMIC_METHOD void to_persisted_units(int k, const BlockAt<Real> &here, BlockContext context) {
+    context.v_scale_before = context.v_scale;
+    const F32 scale = F32::splat(context.v_scale), eps = F32::splat(context.eps);
+    const F32 corrected = F32::splat(1.0f / context.m_correction);
+    const Var v(here.v, here.at, context, 2, 1.0f, nullptr);
+    float *values = MWaiting::of(k);
+    for_each_group([&](auto group) __attribute__((always_inline)) {
+      float *at = values + decltype(group)::index * kLanes;
+      (F32::load(at) * corrected / v.unit(group, scale, eps)).store(at);
+    });
   }
 
   // A whole block, `before` blocks into the run.
@@ -142,45 +226,68 @@ struct Pipeline : Waiting<0, M::kStaged>, Waiting<1, Slow::kStaged>, Waiting<2, 
             run.m,
             run.m_slow,
             run.v,
-            (Real *)run.param + before * kBlock,
+            run.param ? (Real *)run.param + before * kBlock : nullptr,
             (const Real *)run.gradient + before * kBlock,
             kBlock};
   }
 
-  COSMIC_METHOD void whole_blocks(int64_t blocks, const Rule &rule, RunningSums<Real> &sums) {
+  template <Pass kPass> COSMIC_METHOD void whole_blocks(int64_t blocks, const Rule &rule,
+                                                        const Probe &probe, Sums &sums) {
     for (int64_t b = 0; b < blocks; b += kStageBlocks) {
       const int together = blocks - b < kStageBlocks ? (int)(blocks - b) : kStageBlocks;
-      for (int k = 0; k < together; ++k) step<false>(k, whole(b + k), rule, sums);
-      for (int k = 0; k < together; ++k) encode(k, whole(b + k));
+      for (int k = 0; k < together; ++k) step<kPass, false>(k, whole(b + k), rule, probe, sums);
+      if constexpr (kPass == Pass::step)
+        for (int k = 0; k < together; ++k) encode(k, whole(b + k), sums);
     }
   }
 
-  COSMIC_METHOD void partial_block(int64_t before, int64_t count, const Rule &rule,
-                                   RunningSums<Real> &sums) {
+  template <Pass kPass> COSMIC_METHOD void
+  partial_block(int64_t before, int64_t count, const Rule &rule, const Probe &probe, Sums &sums) {
     const BlockAt<Real> home = whole(before);
     TailImage<M> m(run.m, home.block, count);
     TailImage<Slow> slow(run.m_slow, home.block, count);
     TailImage<Var> v(run.v, home.block, count);
     const BlockAt<Real> image{home.block, 0,      m.planes, slow.planes,
                               v.planes,   home.p, home.g,   count};
-    step<true>(0, image, rule, sums);
-    encode(0, image);
-    m.write_back();
-    slow.write_back();
-    v.write_back();
+    step<kPass, true>(0, image, rule, probe, sums);
+    if constexpr (kPass == Pass::step) {
+      encode(0, image, sums);
+      m.write_back();
+      slow.write_back();
+      v.write_back();
+    }
   }
 };
 
-template <class Real, class Rule, class M, class Slow, class Var>
-void step_run(const BlockRun &run) {
-  Pipeline<Real, Rule, M, Slow, Var> pipeline(run);
+template <Pass kPass, class Real, class Rule, class M, class Slow, class Var, class Probe>
+COSMIC_INLINE void pass_over(const BlockRun &run) {
+  Pipeline<Real, Rule, M, Slow, Var, Probe> pipeline(run);
   const int64_t whole = run.count / kBlock, tail = run.count % kBlock;
   const Rule rule(*run.coefficients);
-  RunningSums<Real> sums(*run.sums);
-  pipeline.whole_blocks(whole, rule, sums);
-  if (tail) pipeline.partial_block(whole, tail, rule, sums);
+  const Probe probe(*run.coefficients);
+  typename decltype(pipeline)::Sums sums(*run.sums);
+  pipeline.template whole_blocks<kPass>(whole, rule, probe, sums);
+  if (tail) pipeline.template partial_block<kPass>(whole, tail, rule, probe, sums);
   sums.store(run.sums);
   note_nonfinite((const Real *)run.gradient, run.count, run.sums);
+}
+
+template <class Real, class Rule, class M, class Slow, class Var, class Probe>
+void step_run(const BlockRun &run) {
+  pass_over<Pass::step, Real, Rule, M, Slow, Var, Probe>(run);
+}
+
+template <class Real, class Rule, class M, class Slow, class Var, class Probe>
+void measure_run(const BlockRun &run) {
+  static_assert(!Var::kMatrix, "rows and columns are summed by storing");
+  if constexpr (Probe::kLooksTwice) {
+    if (run.coefficients->first_look)
+      pass_over<Pass::measure, Real, Rule, M, Slow, Var, typename Probe::FirstLook>(run);
+    else
+      pass_over<Pass::measure, Real, Rule, M, Slow, Var, typename Probe::SecondLook>(run);
+  } else {
+    pass_over<Pass::measure, Real, Rule, M, Slow, Var, Probe>(run);
+  }
 }
 
 } // namespace cosmic::COSMIC_TARGET

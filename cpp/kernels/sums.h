@@ -2,42 +2,43 @@
 // noticed.
 #pragma once
 
-#include "isa/lanes.h"
+#include "codecs/context.h"
 #include "kernels/kernels.h"
 
 namespace cosmic::COSMIC_TARGET {
 
-// Lane sums of a run, loaded from and stored to where the work item carries them.
-template <class Real> struct RunningSums {
+// Lane sums of a run, loaded from and stored to where the work item carries them. `kProbed` of the
+// probe's, and the codec's where it adds up.
+template <class Real, int kProbed = 0, bool kEncoded = false> struct RunningSums {
   Lanes<Real> abs_gradient, square_update;
+  Lanes<Real> probed[kProbed > 0 ? kProbed : 1];
+  Lanes<Real> encoded;
 
   COSMIC_METHOD explicit RunningSums(const LaneSums &from)
-      : abs_gradient(load(from.abs_gradient)), square_update(load(from.square_update)) {}
+      : abs_gradient(load(from.abs_gradient)), square_update(load(from.square_update)) {
+    for (int k = 0; k < kProbed; ++k) probed[k] = load(from.probed[k]);
+    if constexpr (kEncoded) encoded = load(from.encoded);
+  }
 
   COSMIC_METHOD void store(LaneSums *to) const {
-    alignas(64) Real lanes[kLanes];
-    abs_gradient.store(lanes);
-    for (int k = 0; k < kLanes; ++k) to->abs_gradient[k] = lanes[k];
-    square_update.store(lanes);
-    for (int k = 0; k < kLanes; ++k) to->square_update[k] = lanes[k];
+    keep(abs_gradient, to->abs_gradient);
+    keep(square_update, to->square_update);
+    for (int k = 0; k < kProbed; ++k) keep(probed[k], to->probed[k]);
+    if constexpr (kEncoded) keep(encoded, to->encoded);
   }
 
 private:
+  COSMIC_METHOD static void keep(const Lanes<Real> &sum, double *to) {
+    alignas(64) Real lanes[kLanes];
+    sum.store(lanes);
+    for (int k = 0; k < kLanes; ++k) to[k] = lanes[k];
+  }
   COSMIC_METHOD static Lanes<Real> load(const double *from) {
     alignas(64) Real lanes[kLanes];
     for (int k = 0; k < kLanes; ++k) lanes[k] = (Real)from[k];
     return Lanes<Real>::load(lanes);
   }
 };
-
-// Lanes at and past `count` become zero, so that padding cannot enter a sum.
-template <class Real> COSMIC_INLINE Lanes<Real> zero_past(Lanes<Real> x, int64_t count, int group) {
-  alignas(64) Real lanes[kLanes];
-  x.store(lanes);
-  for (int k = 0; k < kLanes; ++k)
-    if (group * kLanes + k >= count) lanes[k] = 0;
-  return Lanes<Real>::load(lanes);
-}
 
 template <class Real> COSMIC_INLINE int64_t count_nonfinite(const Real *g, int64_t count) {
   int64_t found = 0;

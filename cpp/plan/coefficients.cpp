@@ -3,6 +3,8 @@
 #include <cmath>
 
 #include "gates/snr.h"
+#include "gates/trust_focus.h"
+#include "plan/tensor_numbers.h"
 #include "rules/scalar_magnitude.h"
 #include "rules/update_clip.h"
 
@@ -50,19 +52,35 @@ void set_second_moment(Coefficients &c, const Group &group, int64_t t) {
   c.eps = group.eps;
 }
 
-void set_adam(Coefficients &c, const Row &row, const Group &group, double gate, double sign) {
-  const int64_t t = steps_taken(row) + 1;
-  const double correction1 = 1.0 - integer_power(group.beta1, t - row.m_start);
+void set_first_moment(Coefficients &c, const Row &row, const Group &group, double sign) {
+  const int64_t t = steps_taken(row) + 1 - row.m_start;
   c.beta1 = group.beta1;
   c.gradient1 = sign * (1.0 - group.beta1);
+  c.m_correction = 1.0 - integer_power(group.beta1, t);
+  if (t > 1) c.m_correction_before = 1.0 - integer_power(group.beta1, t - 1);
+}
+
+void set_adam(Coefficients &c, const Row &row, const Group &group, double gate, double sign) {
+  const int64_t t = steps_taken(row) + 1;
+  set_first_moment(c, row, group, sign);
   set_second_moment(c, group, t);
   if (row.m_slow.data[0]) {
-    c.m_scale = 1.0 / correction1;
+    c.m_scale = 1.0 / c.m_correction;
     set_slow(c, group, t, sign);
     c.update_scale = gate;
   } else {
-    c.update_scale = gate / correction1;
+    c.update_scale = gate / c.m_correction;
   }
+  c.step = group.lr * c.update_scale;
+}
+
+void set_belief(Coefficients &c, const Row &row, const Group &group, double gate, double sign) {
+  set_first_moment(c, row, group, sign);
+  set_second_moment(c, group, steps_taken(row) + 1);
+  c.m_scale = 1.0 / c.m_correction;
+  c.focus_scale = 1.0 / trust_focus::mean(row.gate);
+  c.focus_floor = group.rel_floor;
+  c.update_scale = gate;
   c.step = group.lr * c.update_scale;
 }
 
@@ -82,7 +100,33 @@ void set_sign(Coefficients &c, const Row &row, const Group &group, double gate, 
   c.step = sign * group.lr * c.update_scale;
 }
 
+using Setter = void (*)(Coefficients &, const Row &, const Group &, double, double);
+
+Setter setter_of(Rule rule) {
+  switch (rule) {
+  case Rule::adam:
+    return set_adam;
+  case Rule::belief:
+    return set_belief;
+  case Rule::rmsprop:
+    return set_rmsprop;
+  default:
+    return set_sign;
+  }
+}
+
 } // namespace
+
+double gate_factor(const Row &row, const Group &group) {
+  switch (row.gate_kind) {
+  case Gate::snr:
+    return snr::factor(row.gate);
+  case Gate::trust_focus:
+    return trust_focus::factor(row.gate, group.c_min, group.robustness);
+  default:
+    return 1.0;
+  }
+}
 
 uint32_t random_key(uint64_t seed, int64_t step, uint32_t tensor) {
   // splitmix64's finalizer over the three counters (Steele, Lea & Flood, OOPSLA 2014)
@@ -97,20 +141,18 @@ double sign_scale(double beta1) { return std::sqrt((1.0 - beta1) / (1.0 + beta1)
 
 Coefficients coefficients_for(const Row &row, const Group &group, uint64_t seed, int64_t steps) {
   Coefficients c;
-  const double gate = row.gate ? snr::factor(row.gate) : 1.0;
+  const double gate = gate_factor(row, group);
   const double sign = group.maximize ? -1.0 : 1.0;
   c.decay = 1.0 - group.lr * group.weight_decay;
   c.random_key = random_key(seed, row.step ? *row.step : steps, row.index);
-  const auto set = row.rule == Rule::adam      ? set_adam
-                   : row.rule == Rule::rmsprop ? set_rmsprop
-                                               : set_sign;
-  set(c, row, group, gate, sign);
+  setter_of(row.rule)(c, row, group, gate, sign);
+  set_tensor_numbers(c, row, group);
   return c;
 }
 
 bool shares_coefficients(const Row &a, const Row &b) {
   const auto has_scalars = [](const Row &row) {
-    return row.gate || row.magnitude || row.update_rms;
+    return row.gate || row.magnitude || row.update_rms || row.m_numbers;
   };
   return a.group == b.group && a.rule == b.rule && steps_taken(a) == steps_taken(b) &&
          a.m_start == b.m_start && !a.m_slow.data[0] == !b.m_slow.data[0] && !has_scalars(a) &&
@@ -130,12 +172,15 @@ void start_magnitude(double *state, double mean_root, const Row &row, const Grou
   scalar_magnitude::start(state, mean_root, correction1, correction2);
 }
 
-void finish_step(Row &row, const Group &group) {
+void finish_step(Row &row, const Group &group, const Coefficients &c) {
   const double x = row.last.mean_abs_gradient;
   const bool counted =
       !row.magnitude || scalar_magnitude::observe(row.magnitude, x, group.beta1, group.beta2);
   if (row.update_rms) update_clip::observe(*row.update_rms, row.last.unscaled_rms);
-  if (row.gate) snr::observe(row.gate, x, group.c_min);
+  if (row.gate_kind == Gate::snr) snr::observe(row.gate, x, group.c_min);
+  if (row.gate_kind == Gate::trust_focus)
+    trust_focus::observe(row.gate, row.last.probed[0] / static_cast<double>(row.numel));
+  finish_tensor_numbers(row, group, c);
   if (row.signal && std::isfinite(x))
     *row.signal = *row.signal > 0 ? kSignalDecay * *row.signal + (1.0 - kSignalDecay) * x : x;
   if (row.step && counted) ++*row.step;

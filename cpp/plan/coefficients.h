@@ -28,7 +28,11 @@ Coefficients with_random_key(const Coefficients &of, const Row &row, uint64_t se
 // that held it, `mean_root` the mean of the square roots of its elements.
 void start_magnitude(double *state, double mean_root, const Row &row, const Group &group);
 
-// Advance counters and fold the step's statistics into gate, scalars and signal.
-void finish_step(Row &row, const Group &group);
+// The factor that the row's gate has for this step.
+double gate_factor(const Row &row, const Group &group);
+
+// Advance counters and fold the statistics of a step with these coefficients into gate, scalars,
+// signal and the codec's numbers.
+void finish_step(Row &row, const Group &group, const Coefficients &c);
 
 } // namespace cosmic

@@ -16,19 +16,25 @@ std::string lower(std::string text) {
   return text;
 }
 
+std::string named(const std::string &parts, const std::string &probe) {
+  return lower(probe == "None" ? parts : parts + " " + probe);
+}
+
 } // namespace
 
 std::vector<std::string> combination_names() {
-#define COSMIC_NAME(Real, Rule, M, Slow, Var) lower(#Real " " #Rule " " #M " " #Slow " " #Var),
+#define COSMIC_NAME(Real, Rule, M, Slow, Var, Probe)                                               \
+  named(#Real " " #Rule " " #M " " #Slow " " #Var, #Probe),
   return {COSMIC_COMBINATIONS(COSMIC_NAME)};
 #undef COSMIC_NAME
 }
 
 int find_combination(bool f64, const std::string &rule, const std::string &m,
-                     const std::string &m_slow, const std::string &v) {
+                     const std::string &m_slow, const std::string &v, const std::string &probe) {
   static const std::vector<std::string> names = combination_names();
   const std::string arithmetic = f64 ? "double" : "float";
-  const std::string wanted = arithmetic + " " + rule + " " + m + " " + m_slow + " " + v;
+  const std::string parts = arithmetic + " " + rule + " " + m + " " + m_slow + " " + v;
+  const std::string wanted = probe == "none" ? parts : parts + " " + probe;
   const auto found = std::find(names.begin(), names.end(), wanted);
   if (found != names.end()) return static_cast<int>(found - names.begin());
   std::string supported;
@@ -36,7 +42,7 @@ int find_combination(bool f64, const std::string &rule, const std::string &m,
     if (name.rfind(arithmetic, 0) == 0) supported += "\n  " + name;
   throw Error(ErrorKind::value,
               "no kernel combines '" + wanted +
-                  "' (arithmetic, rule, m, m_slow, v); supported are:" + supported);
+                  "' (arithmetic, rule, m, m_slow, v, probe); supported are:" + supported);
 }
 
 } // namespace cosmic

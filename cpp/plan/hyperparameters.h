@@ -25,6 +25,12 @@ inline constexpr Range kAlpha{"alpha", 0, kHuge, "a finite number >= 0"};
 inline constexpr Range kSlowWarmup{"slow_warmup", 0, 1e15, "None, or a number of steps >= 0"};
 inline constexpr Range kCMin{"c_min", 0, 1, "a number in [0, 1]"};
 
+inline constexpr Range kRobustness{"robustness", 0, kHuge, "a finite number >= 0"};
+inline constexpr Range kRelFloor{"rel_floor", 0, 1, "a number in [0, 1]"};
+inline constexpr Range kMStepFactor{"m_step_factor", kAboveZero, kHuge, "a finite number > 0"};
+inline constexpr Range kNullPct{"null_pct", 0, 1, "a number in [0, 1]"};
+inline constexpr Range kAmpPct{"amp_pct", 0, 1, "a number in [0, 1]"};
+
 } // namespace ranges
 
 // Throws Error that names the hyper-parameter if `x` is out of its range.

@@ -14,6 +14,13 @@ Plane codes(int bits, int64_t numel) {
   return {"", "uint8", kUnsigned, 8, blocks_of(numel) * kBlock * bits / 8, false};
 }
 
+// Bits of a code of logarithmic levels: "vlog4" has 4; 0 for other codecs.
+int log_level_bits(const std::string &codec) {
+  for (const int bits : {2, 3, 4, 6, 8})
+    if (codec == "vlog" + std::to_string(bits)) return bits;
+  return 0;
+}
+
 Plane scales(int64_t numel) { return {"_scale", "bfloat16", kBfloat, 16, blocks_of(numel), false}; }
 
 } // namespace
@@ -42,6 +49,8 @@ std::vector<Plane> slot_layout(const std::string &codec, bool second_moment, int
       return {codes(4, numel), {"_scale", "int16", kInt, 16, blocks_of(numel), false}};
     if (codec == "q8")
       return {codes(8, numel), {"_scale", "int32", kInt, 32, blocks_of(numel), false}};
+    if (const int bits = log_level_bits(codec))
+      return {codes(bits, numel), {"_scale", "float16", kFloat, 16, 2 * blocks_of(numel), false}};
     const Plane row{"_row", "float32", kFloat, 32, matrix.rows, false};
     const Plane column{"_col", "float32", kFloat, 32, matrix.columns, false};
     const bool of_matrix = codec == "factored" || codec == "rowmean" || codec == "colmean";
@@ -58,6 +67,10 @@ std::vector<Plane> slot_layout(const std::string &codec, bool second_moment, int
     if (codec == "u2") return {codes(2, numel), scales(numel)};
     if (codec == "u1") return {codes(1, numel), scales(numel)};
   }
+  if (!second_moment && codec == "ustate")
+    return {codes(2, numel), {"_mean", "bfloat16", kBfloat, 16, 2 * blocks_of(numel), false}};
+  if (!second_moment && codec == "costate")
+    return {codes(1, numel), {"_scale", "float32", kFloat, 32, blocks_of(numel), false}};
   throw Error(ErrorKind::value, std::string("there is no codec '") + codec + "' for a " +
                                     (second_moment ? "second" : "first") + " moment");
 }

@@ -2,14 +2,15 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 
 #if defined(_OPENMP)
 #include <omp.h>
 #endif
 
-#include "gates/snr.h"
 #include "isa/float_environment.h"
 #include "plan/coefficients.h"
+#include "plan/tensor_numbers.h"
 #include "plan/work.h"
 
 namespace cosmic {
@@ -28,6 +29,20 @@ double sum_lanes(const double *lanes) {
 }
 
 } // namespace
+
+Plan::ItemSums::ItemSums(const LaneSums &lanes)
+    : abs_gradient(sum_lanes(lanes.abs_gradient)), square_update(sum_lanes(lanes.square_update)),
+      encoded(sum_lanes(lanes.encoded)), nonfinite(lanes.nonfinite) {
+  for (int k = 0; k < kProbeSums; ++k) probed[k] = sum_lanes(lanes.probed[k]);
+}
+
+void Plan::ItemSums::add(const ItemSums &other) {
+  abs_gradient += other.abs_gradient;
+  square_update += other.square_update;
+  for (int k = 0; k < kProbeSums; ++k) probed[k] += other.probed[k];
+  encoded += other.encoded;
+  nonfinite += other.nonfinite;
+}
 
 void Plan::partition(size_t first, size_t last) {
   active_.clear();
@@ -80,19 +95,16 @@ template <class Work> void Plan::for_each_item(int threads, Work work) {
 
 void Plan::reduce_rows() {
   for (size_t a = 0; a < active_.size(); ++a) {
-    double abs_gradient = 0, square_update = 0;
-    int64_t nonfinite = 0;
-    for (int64_t i = first_item_[a]; i < first_item_[a + 1]; ++i) {
-      const ItemSums &item = item_sums_[static_cast<size_t>(i)];
-      abs_gradient += item.abs_gradient;
-      square_update += item.square_update;
-      nonfinite += item.nonfinite;
-    }
+    ItemSums sums;
+    for (int64_t i = first_item_[a]; i < first_item_[a + 1]; ++i)
+      sums.add(item_sums_[static_cast<size_t>(i)]);
     Row &row = rows[static_cast<size_t>(active_[a])];
     const auto n = static_cast<double>(row.numel);
-    row.last.mean_abs_gradient = abs_gradient / n;
-    row.last.unscaled_rms = std::sqrt(square_update / n);
-    row.last.nonfinite = nonfinite;
+    row.last.mean_abs_gradient = sums.abs_gradient / n;
+    row.last.unscaled_rms = std::sqrt(sums.square_update / n);
+    std::copy(std::begin(sums.probed), std::end(sums.probed), row.last.probed);
+    row.last.encoded = sums.encoded;
+    row.last.nonfinite = sums.nonfinite;
   }
 }
 
@@ -103,7 +115,7 @@ void Plan::prepare(int64_t steps) {
   for (const int r : active_) {
     Row &row = rows[static_cast<size_t>(r)];
     const Group &group = groups[static_cast<size_t>(row.group)];
-    if (row.gate) row.last.gate = snr::factor(row.gate);
+    row.last.gate = gate_factor(row, group);
     row.stochastic_rounding = group.stochastic_rounding && row.param.dtype == DType::bf16;
     if (row.matrix) matrices_.push_back(row.matrix.get());
     if (before && shares_coefficients(*before, row))
@@ -135,11 +147,99 @@ void Plan::step_item(const Kernels &kernels, size_t a, int64_t item) {
   } else {
     step_blocks(row, kernels, coefficients_[a], first, last, sums, nullptr);
   }
-  item_sums_[static_cast<size_t>(first_item_[a] + item)] = {
-      sum_lanes(sums.abs_gradient), sum_lanes(sums.square_update), sums.nonfinite};
+  item_sums_[static_cast<size_t>(first_item_[a] + item)] = ItemSums(sums);
 }
 
-void Plan::step(int threads, int64_t steps) { step_range(0, rows.size(), threads, steps); }
+void Plan::measure_item(const Kernels &kernels, size_t a, int64_t item) {
+  Row &row = rows[static_cast<size_t>(active_[a])];
+  ItemSums &out = item_sums_[static_cast<size_t>(first_item_[a] + item)];
+  out = ItemSums();
+  if (!row.measured) return;
+  const int64_t first = item * row.item_blocks();
+  LaneSums sums;
+  measure_blocks(row, kernels, coefficients_[a], first,
+                 std::min(first + row.item_blocks(), blocks_of(row.numel)), sums);
+  out = ItemSums(sums);
+}
+
+void Plan::measure(const Kernels &kernels, int threads) {
+  const auto is_measured = [this](int r) { return rows[static_cast<size_t>(r)].measured; };
+  if (std::none_of(active_.begin(), active_.end(), is_measured)) return;
+  for_each_item(threads, [&](size_t a, int64_t item) { measure_item(kernels, a, item); });
+  reduce_rows();
+  for (size_t a = 0; a < active_.size(); ++a)
+    set_measured_numbers(coefficients_[a], rows[static_cast<size_t>(active_[a])]);
+}
+
+// Of a row that has seen nothing but zeros so far, nothing is known.
+void Plan::gate_as_before() {
+  for (size_t a = 0; a < active_.size(); ++a) {
+    Row &row = rows[static_cast<size_t>(active_[a])];
+    if (!row.agar || !(row.agar[agar_state::kMeanV] > 0)) continue;
+    set_agar_limits(coefficients_[a], agar_gates[static_cast<size_t>(row.group)],
+                    row.agar[agar_state::kMeanAbsM], row.agar[agar_state::kMeanV]);
+    scale_update(coefficients_[a], row, row.agar[agar_state::kFactor]);
+  }
+}
+
+void Plan::measure_samples(const std::vector<AgarSample> &samples, bool means,
+                           const Kernels &kernels, int threads) {
+  const auto mark = [&](bool measured) {
+    for (const AgarSample &sample : samples)
+      for (size_t a = sample.first; a < sample.last; ++a) {
+        Row &row = rows[static_cast<size_t>(active_[a])];
+        coefficients_[a].first_look = measured && means;
+        row.measured = measured && (means || sample.gate->clamps());
+        row.looks.resize(static_cast<size_t>(blocks_of(row.numel)));
+      }
+  };
+  mark(true);
+  measure(kernels, threads);
+  mark(false);
+}
+
+// Means first, which the limits follow from, and the ratio by block; then the ratio of the blocks
+// that hold anything beyond these limits.
+bool Plan::gate_by_measure(const Kernels &kernels, int threads) {
+  std::vector<AgarSample> samples = agar_samples(AgarKind::exact, rows, active_, agar_gates);
+  if (samples.empty()) return true;
+  const auto refused = [this](const AgarSample &sample) {
+    for (size_t a = sample.first; a < sample.last; ++a)
+      if (rows[static_cast<size_t>(active_[a])].last.nonfinite) return true;
+    return false;
+  };
+  measure_samples(samples, true, kernels, threads);
+  if (std::any_of(samples.begin(), samples.end(), refused)) return false;
+  for (AgarSample &sample : samples) {
+    if (!sample.gate->clamps()) continue;
+    sample.add_up(rows, active_);
+    for (size_t a = sample.first; a < sample.last; ++a)
+      set_agar_limits(coefficients_[a], *sample.gate, sample.mean_abs_m, sample.mean_v);
+  }
+  measure_samples(samples, false, kernels, threads);
+  for (AgarSample &sample : samples) {
+    sample.add_up_looks(rows, active_);
+    const double factor = sample.gate->calibration->confidence(sample.agar);
+    for (size_t a = sample.first; a < sample.last; ++a)
+      scale_update(coefficients_[a], rows[static_cast<size_t>(active_[a])], factor);
+  }
+  return true;
+}
+
+void Plan::observe_agar() {
+  for (AgarSample &sample : agar_samples(AgarKind::lagged, rows, active_, agar_gates)) {
+    sample.add_up(rows, active_);
+    const double factor = sample.gate->calibration->confidence(sample.agar);
+    for (size_t a = sample.first; a < sample.last; ++a) {
+      double *state = rows[static_cast<size_t>(active_[a])].agar;
+      state[agar_state::kMeanAbsM] = sample.mean_abs_m;
+      state[agar_state::kMeanV] = sample.mean_v;
+      state[agar_state::kFactor] = factor;
+    }
+  }
+}
+
+bool Plan::step(int threads, int64_t steps) { return step_range(0, rows.size(), threads, steps); }
 
 void Plan::step_row(size_t row, int threads, int64_t steps) {
   step_range(row, row + 1, threads, steps);
@@ -149,11 +249,14 @@ void Plan::inspect(int threads) { inspect_range(0, rows.size(), threads); }
 
 void Plan::inspect_row(size_t row, int threads) { inspect_range(row, row + 1, threads); }
 
-void Plan::step_range(size_t first, size_t last, int threads, int64_t steps) {
+bool Plan::step_range(size_t first, size_t last, int threads, int64_t steps) {
   const DefaultFloatEnvironment environment;
   const Kernels &kernels = chosen_kernels();
   partition(first, last);
   prepare(steps);
+  measure(kernels, threads);
+  if (!gate_by_measure(kernels, threads)) return false;
+  gate_as_before();
   for_each_matrix(threads, [](MatrixMoment &matrix) { matrix.prepare(); });
   for_each_item(threads, [&](size_t a, int64_t item) { step_item(kernels, a, item); });
   for_each_matrix(threads, [](MatrixMoment &matrix) { matrix.finish(); });
@@ -162,8 +265,15 @@ void Plan::step_range(size_t first, size_t last, int threads, int64_t steps) {
     Row &row = rows[static_cast<size_t>(active_[a])];
     row.last.update_rms = row.last.unscaled_rms * coefficients_[a].update_scale;
   }
-  for (size_t r = first; r < last; ++r)
-    if (rows[r].active) finish_step(rows[r], groups[static_cast<size_t>(rows[r].group)]);
+  observe_agar();
+  const Coefficients empty; // of a tensor without elements
+  for (size_t r = first, a = 0; r < last; ++r) {
+    if (!rows[r].active) continue;
+    const bool stepped = a < active_.size() && static_cast<size_t>(active_[a]) == r;
+    finish_step(rows[r], groups[static_cast<size_t>(rows[r].group)],
+                stepped ? coefficients_[a++] : empty);
+  }
+  return true;
 }
 
 void Plan::inspect_range(size_t first, size_t last, int threads) {
@@ -175,8 +285,7 @@ void Plan::inspect_range(size_t first, size_t last, int threads) {
     LaneSums sums;
     inspect_blocks(row, kernels, begin, std::min(begin + row.item_blocks(), blocks_of(row.numel)),
                    sums);
-    item_sums_[static_cast<size_t>(first_item_[a] + item)] = {sum_lanes(sums.abs_gradient), 0,
-                                                              sums.nonfinite};
+    item_sums_[static_cast<size_t>(first_item_[a] + item)] = ItemSums(sums);
   });
   reduce_rows();
 }

@@ -6,6 +6,7 @@
 
 #include "isa/dispatch.h"
 #include "kernels/kernels.h"
+#include "plan/agar.h"
 #include "plan/row.h"
 
 namespace cosmic {
@@ -14,12 +15,15 @@ class Plan {
 public:
   std::vector<Row> rows;
   std::vector<Group> groups;
+  std::vector<AgarGate> agar_gates; // by group
   uint64_t seed = 0;
 
   // Steps every active row on at most `threads` threads. The result does not depend on `threads`.
   // `steps`: the optimizer's steps before this one.
-  // Everything that can fail has failed before the first element changes.
-  void step(int threads, int64_t steps = 0);
+  // Everything that can fail has failed before the first element changes. False, with nothing
+  // changed, if rows that gate calibrated_agar measures before the step have gradients that are not
+  // finite: `last` has how many.
+  bool step(int threads, int64_t steps = 0);
 
   // As `step`, for one row alone: the same bits as in a step of all. Other rows keep what is `last`
   // known of them.
@@ -32,17 +36,32 @@ public:
 private:
   // Sums of one work item, reduced over lanes.
   struct ItemSums {
-    double abs_gradient, square_update;
-    int64_t nonfinite;
+    double abs_gradient = 0, square_update = 0;
+    double probed[kProbeSums] = {};
+    double encoded = 0;
+    int64_t nonfinite = 0;
+
+    ItemSums() = default;
+    explicit ItemSums(const LaneSums &lanes);
+    void add(const ItemSums &other);
   };
 
   // Rows from `first` up to `last`.
-  void step_range(size_t first, size_t last, int threads, int64_t steps);
+  bool step_range(size_t first, size_t last, int threads, int64_t steps);
   void inspect_range(size_t first, size_t last, int threads);
   void partition(size_t first, size_t last);
   void prepare(int64_t steps); // coefficients of the active rows
   template <class Work> void for_each_item(int threads, Work work);
   template <class Visit> void for_each_matrix(int threads, Visit visit);
+  // Sums of the rows that must be known before any element changes, and what follows from them.
+  void measure(const Kernels &kernels, int threads);
+  void measure_item(const Kernels &kernels, size_t a, int64_t item);
+  // Gate calibrated_agar: what acts at this step, and what the lagged kind sees for the next one.
+  void gate_as_before();
+  bool gate_by_measure(const Kernels &kernels, int threads);
+  void measure_samples(const std::vector<AgarSample> &samples, bool means, const Kernels &kernels,
+                       int threads);
+  void observe_agar();
   void step_item(const Kernels &kernels, size_t a, int64_t item);
   void reduce_rows();
 
@@ -57,9 +76,11 @@ private:
 // The row of the table of combinations with these names ("adam", "fp32", "none", "fp32"), for
 // arithmetic in float or double. Throws Error with the supported rows if there is none.
 int find_combination(bool f64, const std::string &rule, const std::string &m,
-                     const std::string &m_slow, const std::string &v);
+                     const std::string &m_slow, const std::string &v,
+                     const std::string &probe = "none");
 
-// One name for each row of the table, such as "float adam fp32 none fp32", in its order.
+// One name for each row of the table, such as "float adam fp32 none fp32", in its order; where
+// there is a probe, its name is the last.
 std::vector<std::string> combination_names();
 
 } // namespace cosmic

@@ -10,6 +10,7 @@
 #include "kernels/convert.h"
 #include "plan/coefficients.h"
 #include "plan/stage.h"
+#include "plan/tensor_numbers.h"
 
 namespace cosmic {
 
@@ -30,7 +31,7 @@ template <class Visit> void for_each_run(const Row &row, const Coefficients &c, 
       const int64_t count =
           std::min(std::min(kRunBlocks, last - b) * kBlock, row.numel - b * kBlock);
       visit(MomentRun{row.m, row.m_slow, row.v, b, count, &c, row.matrix ? &sums : nullptr, nullptr,
-                      nullptr, nullptr});
+                      nullptr, nullptr, nullptr});
     }
     if (row.matrix) row.matrix->close(item, sums);
   }
@@ -84,17 +85,28 @@ void encode_moments(Row &row, const Group &group, uint64_t seed, const Moments &
   const DefaultFloatEnvironment environment;
   const auto encode = checked(portable::converters.encode[row.combination], row);
   const Kernels &kernels = chosen_kernels();
-  const Coefficients c = coefficients_for(row, group, seed, 0);
+  Coefficients c = coefficients_for(row, group, seed, 0);
   MomentStage m(from.m, kernels), slow(from.slow, kernels), v(from.v, kernels);
-  if (row.matrix) row.matrix->prepare();
-  for_each_run(row, c, [&](MomentRun run) {
-    const int64_t first = run.first_block * kBlock;
-    run.m_values = has(row.m) ? m.load(first, run.count) : nullptr;
-    run.slow_values = has(row.m_slow) ? slow.load(first, run.count) : nullptr;
-    run.v_values = v.load(first, run.count);
-    encode(run);
-  });
-  if (row.matrix) row.matrix->finish();
+  const auto encode_all = [&] {
+    double encoded = 0;
+    if (row.matrix) row.matrix->prepare();
+    for_each_run(row, c, [&](MomentRun run) {
+      const int64_t first = run.first_block * kBlock;
+      run.m_values = has(row.m) ? m.load(first, run.count) : nullptr;
+      run.slow_values = has(row.m_slow) ? slow.load(first, run.count) : nullptr;
+      run.v_values = v.load(first, run.count);
+      run.encoded = &encoded;
+      encode(run);
+    });
+    if (row.matrix) row.matrix->finish();
+    return encoded;
+  };
+  const double encoded = encode_all();
+  if (row.m_codec != TensorCodec::ustate) return;
+  // no step has said yet how far apart the codes are to be: the first round has
+  c.m_now = code_step(encoded, row.numel, group.m_step_factor, 0);
+  encode_all();
+  row.m_numbers[0] = row.m_numbers[1] = static_cast<float>(c.m_now);
 }
 
 double mean_root(const Row &row, const Group &group) {

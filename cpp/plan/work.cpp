@@ -63,10 +63,23 @@ template <class Real> void step_typed(const Row &row, const Kernels &kernels,
                               count,
                               &coefficients,
                               &sums,
-                              matrix};
+                              matrix,
+                              nullptr};
                  kernels.step[row.combination](run);
                  param.write_back(element, count);
                });
+}
+
+// Reads no parameter: a measuring pass has no use for it.
+template <class Real> void measure_typed(Row &row, const Kernels &kernels,
+                                         const Coefficients &coefficients, int64_t first,
+                                         int64_t last, LaneSums &sums) {
+  Reader<Real> grad(row.grad, kernels);
+  for_each_run(row.numel, first, last, grad.direct(), [&](int64_t block, int64_t count) {
+    kernels.measure[row.measured_as()]({nullptr, grad.at(block * kBlock, count), row.m, row.m_slow,
+                                        row.v, block, count, &coefficients, &sums, nullptr,
+                                        row.looks.data()});
+  });
 }
 
 template <class Real> void inspect_typed(const Row &row, const Kernels &kernels, int64_t first,
@@ -89,6 +102,14 @@ void step_blocks(const Row &row, const Kernels &kernels, const Coefficients &coe
     step_typed<double>(row, kernels, coefficients, first, last, sums, matrix);
   else
     step_typed<float>(row, kernels, coefficients, first, last, sums, matrix);
+}
+
+void measure_blocks(Row &row, const Kernels &kernels, const Coefficients &coefficients,
+                    int64_t first, int64_t last, LaneSums &sums) {
+  if (row.is_f64())
+    measure_typed<double>(row, kernels, coefficients, first, last, sums);
+  else
+    measure_typed<float>(row, kernels, coefficients, first, last, sums);
 }
 
 void inspect_blocks(const Row &row, const Kernels &kernels, int64_t first, int64_t last,

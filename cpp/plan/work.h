@@ -12,6 +12,11 @@ namespace cosmic {
 void step_blocks(const Row &row, const Kernels &kernels, const Coefficients &coefficients,
                  int64_t first, int64_t last, LaneSums &sums, MatrixSums *matrix);
 
+// The probe's sums over blocks [first, last), of what the row's moments are about to become, and
+// its looks at them; changes nothing else.
+void measure_blocks(Row &row, const Kernels &kernels, const Coefficients &coefficients,
+                    int64_t first, int64_t last, LaneSums &sums);
+
 // Looks at blocks [first, last) of the row's gradient and changes nothing.
 void inspect_blocks(const Row &row, const Kernels &kernels, int64_t first, int64_t last,
                     LaneSums &sums);

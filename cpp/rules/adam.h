@@ -11,6 +11,7 @@
 namespace cosmic::COSMIC_TARGET {
 
 template <class Real, bool kSlow> struct Adam {
+  static constexpr bool kDecaysM = true;
   using V = Lanes<Real>;
   V gradient1, gradient2, v_scale, eps, decay, step;
   V gradient_slow, m_scale, alpha;

@@ -10,6 +10,7 @@
 namespace cosmic::COSMIC_TARGET {
 
 template <class Real> struct RmsProp {
+  static constexpr bool kDecaysM = true;
   using V = Lanes<Real>;
   V gradient2, v_scale, eps, decay, step;
 

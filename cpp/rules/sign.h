@@ -7,6 +7,7 @@
 namespace cosmic::COSMIC_TARGET {
 
 template <class Real> struct Sign {
+  static constexpr bool kDecaysM = true;
   using V = Lanes<Real>;
   V decay, step, one, minus_one, zero;
 

@@ -1,0 +1,43 @@
+// Rule `belief`: the second moment is taken about the first, as in AdaBelief (Zhuang et al., arXiv
+// 2010.07468), and the update is Adam's with a coordinate's own gate (gates/trust_focus.h).
+//   s <- beta2 s + (1 - beta2) (g - m)^2, m of the step before
+//   m <- beta1 m + (1 - beta1) g
+//   w = m_hat / (sqrt(m_hat^2 + s_hat) + eps)        u = focus(w^2) w        p <- decay p - step u
+// w^2 is the share of the signal in the coordinate's gradients: AGAR.
+#pragma once
+
+#include "rules/slots.h"
+
+namespace cosmic::COSMIC_TARGET {
+
+template <class Real> struct Belief {
+  static constexpr bool kDecaysM = false; // the average itself is needed
+  using V = Lanes<Real>;
+  V beta1, gradient1, sign, gradient2, m_scale, v_scale, eps, decay, step;
+  V focus_scale, focus_floor, one;
+
+  COSMIC_METHOD explicit Belief(const Coefficients &c)
+      : beta1(V::splat((Real)c.beta1)), gradient1(V::splat((Real)c.gradient1)),
+        sign(V::splat(c.gradient1 < 0 ? Real(-1) : Real(1))),
+        gradient2(V::splat((Real)c.gradient2)), m_scale(V::splat((Real)c.m_scale)),
+        v_scale(V::splat((Real)c.v_scale)), eps(V::splat((Real)c.eps)),
+        decay(V::splat((Real)c.decay)), step(V::splat((Real)c.step)),
+        focus_scale(V::splat((Real)c.focus_scale)), focus_floor(V::splat((Real)c.focus_floor)),
+        one(V::splat(Real(1))) {}
+
+  COSMIC_METHOD V update(V p, V g, Slots<V> &s, V &u) const {
+    const V surprise = sign * g - s.m;
+    s.v = s.v + gradient2 * surprise * surprise;
+    s.m = beta1 * s.m + gradient1 * g;
+    const V m_hat = m_scale * s.m, deviation = sqrt(s.v) * v_scale;
+    s.denominator = deviation + eps;
+    const V w = m_hat / (sqrt(m_hat * m_hat + deviation * deviation) + eps);
+    s.signal_share = w * w;
+    V focus = s.signal_share * focus_scale;
+    focus = where_greater(focus, focus_floor, focus, focus_floor);
+    u = where_greater(one, focus, focus, one) * w;
+    return decay * p - step * u;
+  }
+};
+
+} // namespace cosmic::COSMIC_TARGET
