@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .planner import Group, members
-from .state import State, decoded_moments, state_rung
+from .state import State, decoded_moments, recentered, state_rung
 
 __all__ = ["exported", "imported", "is_adamw"]
 
@@ -82,7 +82,7 @@ def exported(groups: Sequence[Group], state: Mapping[Tensor, State]) -> dict[str
     them anew.
 
     Raises:
-        ValueError: for a slow average, for which AdamW has no place.
+        ValueError: for a slow average, for which AdamW has no place, and for codec ``costate``.
     """
     out: dict[int, State] = {}
     for member in members(groups):
@@ -93,15 +93,19 @@ def exported(groups: Sequence[Group], state: Mapping[Tensor, State]) -> dict[str
             raise ValueError(
                 f"{member.label} has a slow average (beta_slow), for which AdamW has no place"
             )
+        if state_rung(held).m == "costate":
+            raise ValueError(
+                f"{member.label} keeps its first moment as a multiple of the next gradient "
+                "(costate), which is not known yet: AdamW cannot take it over"
+            )
         out[member.index] = _moments(member.param, held, groups[member.group])
     return {"state": out, "param_groups": _exported_groups(groups)}
 
 
 def _moments(param: Tensor, held: State, group: Group) -> State:
-    if state_rung(held).m == "fp64":
-        moments = {key: held[key].clone() for key in ("exp_avg", "exp_avg_sq")}
-    else:
-        moments = {key: value.clone() for key, value in decoded_moments(param, held, group).items()}
+    moments = {key: value.clone() for key, value in decoded_moments(param, held, group).items()}
+    if state_rung(held).centered:
+        moments["exp_avg_sq"] = recentered(moments, held, group, 1)
     moments["exp_avg"] *= _correction(held, group)
     if param.is_complex():
         moments = {key: torch.view_as_complex(value) for key, value in moments.items()}

@@ -10,12 +10,15 @@ from torch import Tensor
 from .planner import Group, Member, members
 from .roles import ROLES, guessed_role
 from .rungs import Geometry, Rung
-from .state import State, build_state
+from .state import State, build_state, held_gate
 
 __all__ = ["STATE_FORMAT", "parse_saved", "with_missing_options"]
 
 #: Options of a group that a checkpoint may lack, because they came after the format.
-_NEWER_OPTIONS = ("min_compress_size", "stochastic_rounding", "rung", "min_tier", "max_tier")
+_NEWER_OPTIONS = (
+    "min_compress_size", "stochastic_rounding", "rung", "min_tier", "max_tier", "robustness",
+    "rel_floor",
+)  # fmt: skip
 
 #: Format of `state_dict()`, raised whenever its meaning changes.
 STATE_FORMAT = 1
@@ -111,7 +114,7 @@ def _restored(member: Member, group: Group, saved: State, seed: int) -> State:
     copied = {k: v.clone() if isinstance(v, Tensor) else v for k, v in saved.items()}
     try:
         return build_state(
-            param, rung, copied, gate="gate" in saved, signal="signal" in saved,
+            param, rung, copied, gate=held_gate(saved), signal="signal" in saved,
             role=saved.get("role"), group=group, index=member.index, seed=seed,
         )  # fmt: skip
     except ValueError as error:

@@ -8,7 +8,14 @@ from typing import Any, NamedTuple
 
 import torch
 
-from .rungs import MATRIX, Geometry, Rung, parse_state_dtype
+from .rungs import (
+    MATRIX,
+    Geometry,
+    Rung,
+    combinations,
+    parse_state_dtype,
+    with_slow_average,
+)
 
 __all__ = ["DEFAULT_STATE_DTYPE", "ladder_of"]
 
@@ -47,6 +54,7 @@ def ladder_of(
         2 if group["max_tier"] is None else group["max_tier"], group["state_dtype"],
         group["beta_slow"] is not None, group["min_compress_size"],
         direction() if "rowmean" in asked and geometry.matrix else "rowmean", budgeted,
+        group["gate"] == "agar",
     )  # fmt: skip
     try:
         return _ladder(geometry, dtype in (torch.float64, torch.complex128), wanted)
@@ -63,9 +71,16 @@ class _Wanted(NamedTuple):
     most: int
     state_dtype: str | torch.dtype | None
     slow: bool
-    min_compress_size: int
+    min_compress_size: int | tuple[int, int]
     direction: str
     budgeted: bool
+    centered: bool
+
+    def compressed(self, numel: int) -> tuple[bool, bool]:
+        """Whether the first and the second moment of so many elements are."""
+        size = self.min_compress_size
+        least_m, least_v = size if isinstance(size, tuple) else (size, size)
+        return numel >= least_m, numel >= least_v
 
 
 @functools.lru_cache(maxsize=4096)  # a model has few shapes
@@ -96,6 +111,8 @@ def _every_rung(geometry: Geometry, double: bool, wanted: _Wanted) -> Iterator[R
         return
     for history in _HISTORIES:
         m, v = parse_state_dtype(history)
+        if wanted.centered and (m, v) not in combinations("belief"):
+            continue  # too coarse for what gate "agar" reads of the moments
         yield _adapted(Rung(2, m, v=v), geometry, double, of_any_size)
 
 
@@ -120,11 +137,28 @@ def _adapted(rung: Rung, geometry: Geometry, double: bool, wanted: _Wanted) -> R
     m, v = rung.m, rung.v
     if double:
         m = v = "fp64"  # moments in the precision of the arithmetic
-    elif rung.packed and geometry.numel < wanted.min_compress_size:
-        m, v = "none" if rung.tier == 1 else "fp32", "fp32"
-    elif v in MATRIX and geometry.matrix is None:
-        v = "v4"  # nothing to take rows and columns of
-    elif v == "rowmean":
-        v = wanted.direction
+    else:
+        keeps_m, keeps_v = wanted.compressed(geometry.numel)
+        if rung.packed and not keeps_m and rung.tier == 2:
+            m = "fp32"
+        if rung.packed and not keeps_v:
+            v = "fp32"
+        elif v in MATRIX and geometry.matrix is None:
+            v = "v4"  # nothing to take rows and columns of
+        elif v == "rowmean":
+            v = wanted.direction
     slow = "none" if rung.tier == 1 or not wanted.slow else m
-    return Rung(rung.tier, m, slow, v)
+    centered = wanted.centered and rung.tier == 2
+    if not double and rung.tier == 2:
+        _check_combination(m, v, centered, slow != "none")
+    return Rung(rung.tier, m, slow, v, centered)
+
+
+def _check_combination(m: str, v: str, centered: bool, slow: bool) -> None:
+    known = with_slow_average() if slow else combinations("belief" if centered else "adam")
+    if (m, v) not in known:
+        beside = " with gate 'agar'" if centered else " with a slow average (beta_slow)" * slow
+        raise ValueError(
+            f"codecs {m}+{v}{beside} do not go together; supported are: "
+            + ", ".join(f"{m}+{v}" for m, v in known)
+        )

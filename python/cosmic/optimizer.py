@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, TypeAlias, overload
 
 import torch
@@ -37,7 +38,7 @@ from .planner import (
 from .policies import Policy, policy_named
 from .reports import StatisticsRow, TierInfo, group_statistics, tier_table
 from .roles import Role
-from .state import real_numel, state_bytes
+from .state import is_gated, real_numel, state_bytes
 
 __all__ = ["Cosmic", "Listener", "NonfiniteGradientError"]
 
@@ -119,12 +120,16 @@ class Cosmic(Optimizer):
             buys. Tensors that cannot be seen as a matrix have ``"v4"`` in the place of rows and
             columns, parameters in float64 moments in float64: ``tiers()`` shows it.
         min_compress_size: tensors of fewer elements keep moments in ``"fp32"`` where the group's
-            are compressed; not where a budget chooses the codecs.
+            are compressed; two numbers are of the first and of the second moment. Not where a
+            budget chooses the codecs.
         stochastic_rounding: store parameters in bfloat16 with stochastic rounding, which is
             unbiased; False: to nearest, which loses updates below 1/512 of a parameter.
-        gate: ``"snr"`` scales a tensor's update down while its gradient is noisy or jumps (see
-            ``docs/design.md``); None does not.
-        c_min: the gate's least factor.
+        gate: ``"snr"`` scales a tensor's update down while its gradient is noisy or jumps;
+            ``"agar"`` scales each coordinate of tier 2 by how far its gradients agree, after CASMO
+            (see ``docs/design.md``); None does not.
+        c_min: the gate's least factor (of ``"agar"``: the least trust).
+        robustness: of gate ``"agar"``: the power of the trust; 0 leaves the focus alone.
+        rel_floor: of gate ``"agar"``: the least focus.
         beta_slow: decay of a second, slower average of the gradient, such as 0.9999; None: none.
         alpha: weight of the slow average.
         slow_warmup: steps over which ``alpha`` and ``beta_slow`` rise; None: at once.
@@ -147,6 +152,9 @@ class Cosmic(Optimizer):
     turned into an error, comes after a step that was taken in full.
     """
 
+    #: Options of a group that a preset adds, or has other defaults for.
+    _preset: Mapping[str, Any] = MappingProxyType({})
+
     def __init__(
         self,
         params: Params,
@@ -164,11 +172,13 @@ class Cosmic(Optimizer):
         state_dtype: str | torch.dtype | None = None,
         gate: str | None = None,
         c_min: float = 0.1,
+        robustness: float = 1.0,
+        rel_floor: float = 0.1,
         beta_slow: float | None = None,
         alpha: float = 5.0,
         slow_warmup: int | None = None,
         maximize: bool = False,
-        min_compress_size: int = 4096,
+        min_compress_size: int | tuple[int, int] = 4096,
         stochastic_rounding: bool = True,
         nonfinite: str = "propagate",
         seed: int = 0,
@@ -185,10 +195,11 @@ class Cosmic(Optimizer):
             "lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay,
             "maximize": maximize, "tier": tier, "min_tier": min_tier, "max_tier": max_tier,
             "rung": rung, "state_dtype": state_dtype, "gate": gate, "c_min": c_min,
+            "robustness": robustness, "rel_floor": rel_floor,
             "beta_slow": beta_slow, "alpha": alpha, "slow_warmup": slow_warmup,
             "min_compress_size": min_compress_size, "stochastic_rounding": stochastic_rounding,
         }  # fmt: skip
-        super().__init__(params, defaults)
+        super().__init__(params, {**defaults, **self._preset})
 
     def _reset(self) -> None:
         self._compiled: Compiled | None = None
@@ -212,7 +223,7 @@ class Cosmic(Optimizer):
         """
         super().add_param_group(param_group)
         try:
-            check_group(self.param_groups[-1], len(self.param_groups) - 1)
+            self._check_group(self.param_groups[-1], len(self.param_groups) - 1)
             for member in members(self.param_groups):
                 if member.group == len(self.param_groups) - 1:
                     check_param(member.param, member.label)
@@ -252,12 +263,11 @@ class Cosmic(Optimizer):
                 loss = closure()
         if self.nonfinite != "propagate" and self._refuse_nonfinite():
             return loss
-        threads = torch.get_num_threads()
         compiled = self._ready()
-        stepped = compiled.plan.step(self.param_groups, self.state, threads, self._steps)
+        stepped = self._run(compiled)
         if stepped is None:  # a tensor, a group or a state was exchanged
             compiled = self._compile()
-            stepped = compiled.plan.step(self.param_groups, self.state, threads, self._steps)
+            stepped = self._run(compiled)
             if stepped is None:
                 raise RuntimeError("param_groups or state changed while the step was prepared")
         fresh = self._compiled is not compiled
@@ -409,11 +419,11 @@ class Cosmic(Optimizer):
 
     def gate_factors(self) -> dict[str, float]:
         """The gate's factor of every gated parameter at the last step, by name."""
-        names = [member.name for member in members(self.param_groups)]
+        everyone = list(members(self.param_groups))
         return {
-            names[index]: factor
+            everyone[index].name: factor
             for index, group, _, _, factor in self._last_rows()
-            if self.param_groups[group]["gate"] is not None
+            if is_gated(self.state.get(everyone[index].param) or None, self.param_groups[group])
         }
 
     def _last_rows(self) -> list[StatisticsRow]:
@@ -434,6 +444,14 @@ class Cosmic(Optimizer):
 
     def _plan_options(self) -> PlanOptions:
         return PlanOptions.of(self.budget, self.policy, self.seed, self.param_groups)
+
+    def _check_group(self, group: dict[str, Any], index: int) -> None:
+        check_group(group, index)
+
+    def _run(self, compiled: Compiled) -> list[Tensor] | None:
+        """Step by the plan; None, with nothing changed, if it must be made anew."""
+        threads = torch.get_num_threads()
+        return compiled.plan.step(self.param_groups, self.state, threads, self._steps)
 
     def _looks(self) -> bool:
         """Whether this step looks at the gradients; the next one spends the budget anew."""
@@ -467,7 +485,7 @@ class Cosmic(Optimizer):
         """``expecting``: gradients are still to come; ``anew``: a parameter whose state is left."""
         check_whole(self.budget, self.policy, self.nonfinite, self.seed, self.reallocate_every)
         for index, group in enumerate(self.param_groups):
-            check_group(group, index)
+            self._check_group(group, index)
         choices = self._choices(expecting=expecting, anew=anew)
         return compile_plan(self.param_groups, choices, self.seed)
 
@@ -501,15 +519,20 @@ class Cosmic(Optimizer):
         bad = [(index, count) for index, _, count in found if count]
         if not bad:
             return False
-        labels = {m.index: m.label for m in members(self.param_groups)}
         if self.nonfinite == "raise":
-            index, count = bad[0]
-            raise NonfiniteGradientError(
-                f"gradient of {labels[index]} has {count} non-finite elements "
-                f"({len(bad)} parameters in all have some); nothing was stepped"
-            )
+            raise self._nonfinite_error(bad)
+        labels = {m.index: m.label for m in members(self.param_groups)}
         self._count_skipped([labels[i] for i, _ in bad], sum(count for _, count in bad))
         return True
+
+    def _nonfinite_error(self, bad: Sequence[tuple[int, int]]) -> NonfiniteGradientError:
+        """``bad``: index and non-finite elements of each parameter that has some."""
+        labels = {m.index: m.label for m in members(self.param_groups)}
+        index, count = bad[0]
+        return NonfiniteGradientError(
+            f"gradient of {labels[index]} has {count} non-finite elements "
+            f"({len(bad)} parameters in all have some); nothing was stepped"
+        )
 
     def _count_skipped(self, labels: list[str], elements: int) -> None:
         self._skipped += 1

@@ -46,7 +46,7 @@ class PlanOptions(NamedTuple):
         structure = [
             (g.get("tier", ...), g.get("min_tier", ...), g.get("max_tier", ...),
              g.get("rung", ...), g.get("state_dtype", ...), g.get("gate", ...),
-             g.get("beta_slow", ...), g.get("min_compress_size", ...))
+             g.get("exact", ...), g.get("beta_slow", ...), g.get("min_compress_size", ...))
             for g in groups
         ]  # fmt: skip
         return cls(budget, policy, seed, structure)
@@ -80,8 +80,13 @@ def check_nonfinite(mode: object) -> None:
         raise ValueError(f"nonfinite is {mode!r}; expected 'propagate', 'raise' or 'skip'")
 
 
-def check_group(group: dict[str, Any], index: int) -> None:
+def check_group(
+    group: dict[str, Any], index: int, gates: Sequence[str | None] = (None, "snr", "agar")
+) -> None:
     """Check every option of a parameter group.
+
+    Args:
+        gates: what ``gate`` may be.
 
     Raises:
         ValueError: naming the option, what it is and what was expected.
@@ -100,16 +105,34 @@ def check_group(group: dict[str, Any], index: int) -> None:
     _check_tiers(group, where)
     if group["rung"] is not None:
         _check_rung(group, where)
-    size = group["min_compress_size"]
-    if type(size) is not int or size < 0:
-        raise ValueError(f"{where}['min_compress_size'] is {size!r}; expected an int >= 0")
-    if group["gate"] not in (None, "snr"):
-        raise ValueError(f"{where}['gate'] is {group['gate']!r}; expected None or 'snr'")
+    _check_sizes(group["min_compress_size"], where)
+    _check_gate(group, where, gates)
     try:
         if group["state_dtype"] is not None:
             parse_state_dtype(group["state_dtype"])
     except ValueError as error:
         raise ValueError(f"{where}['state_dtype']: {error}") from None
+
+
+def _check_sizes(size: object, where: str) -> None:
+    sizes = size if isinstance(size, tuple) and len(size) == 2 else (size,)
+    if any(type(one) is not int or one < 0 for one in sizes):
+        raise ValueError(
+            f"{where}['min_compress_size'] is {size!r}; expected an int >= 0, or two: of the first "
+            "and of the second moment"
+        )
+
+
+def _check_gate(group: dict[str, Any], where: str, gates: Sequence[str | None]) -> None:
+    if group["gate"] not in gates:
+        *others, last = map(repr, gates)
+        expected = f"{', '.join(others)} or {last}" if others else last
+        raise ValueError(f"{where}['gate'] is {group['gate']!r}; expected {expected}")
+    if group["gate"] == "agar" and group["beta_slow"] is not None:
+        raise ValueError(
+            f"{where} has gate 'agar' and beta_slow {group['beta_slow']!r}; expected None for one "
+            "of them: the gate knows no slow average"
+        )
 
 
 def _check_tiers(group: dict[str, Any], where: str) -> None:
@@ -143,4 +166,9 @@ def _check_rung(group: dict[str, Any], where: str) -> None:
         raise ValueError(
             f"{where}['rung'] is {name!r}, which has a slow average, but 'beta_slow' is None; give "
             "'beta_slow', or a rung without '+slow'"
+        )
+    if rung.centered and group["gate"] != "agar":
+        raise ValueError(
+            f"{where}['rung'] is {name!r}, whose second moment is about the first, but 'gate' is "
+            f"{group['gate']!r}; give gate 'agar', or a rung without '+centered'"
         )

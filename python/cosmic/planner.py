@@ -16,13 +16,7 @@ from .ladder import ladder_of
 from .policies import Candidate, Policy
 from .roles import Role, guessed_role, observed_role
 from .rungs import Geometry, Rung
-from .state import (
-    GATE_BYTES,
-    SIGNAL_BYTES,
-    State,
-    build_state,
-    state_rung,
-)
+from .state import SIGNAL_BYTES, State, build_state, gate_bytes, gate_of, gate_on, state_rung
 
 __all__ = [
     "Choice",
@@ -131,11 +125,12 @@ class _Live:
     member: Member
     geometry: Geometry
     ladder: tuple[Rung, ...]
-    gate: bool
+    gate: str
     old: State
 
     def price(self, rung: Rung) -> int:
-        return rung.nbytes(self.geometry)
+        """Of a rung with its gate."""
+        return rung.nbytes(self.geometry) + gate_bytes(rung, self.gate)
 
     @property
     def current(self) -> Rung | None:
@@ -150,15 +145,11 @@ class _Live:
     def free(self) -> bool:
         return len(self.ladder) > 1
 
-    @property
-    def overhead(self) -> int:
-        return GATE_BYTES if self.gate else 0
-
     def candidate(self) -> Candidate:
         signal = float(self.old["signal"]) if "signal" in self.old else 0.0
         return Candidate(
             self.member.index, self.geometry.numel, self.ladder, self.current, self.role, signal,
-            self.geometry.matrix,
+            self.geometry.matrix, self.gate,
         )  # fmt: skip
 
 
@@ -183,7 +174,7 @@ class Choice:
     def nbytes(self) -> int:
         """Of all its state."""
         watched = SIGNAL_BYTES if self.signal else 0
-        return self.live.price(self.rung) + self.live.overhead + watched
+        return self.live.price(self.rung) + watched
 
 
 def choose(
@@ -260,15 +251,15 @@ def _alive(member: Member, group: Group, old: State, budgeted: bool) -> _Live:
         geometry, member.param.dtype, group, budgeted=budgeted,
         direction=lambda: _direction(member, old), label=member.label,
     )  # fmt: skip
-    return _Live(member, geometry, ladder, group["gate"] is not None, old)
+    return _Live(member, geometry, ladder, gate_of(group), old)
 
 
 def _add_row(compiled: Compiled, choice: Choice, group: Group, seed: int) -> None:
     member, rung, live = choice.live.member, choice.rung, choice.live
     try:
         new = build_state(
-            member.param, rung, live.old, gate=live.gate, signal=choice.signal, role=choice.role,
-            group=group, index=member.index, seed=seed,
+            member.param, rung, live.old, gate=gate_on(rung, live.gate), signal=choice.signal,
+            role=choice.role, group=group, index=member.index, seed=seed,
         )  # fmt: skip
     except ValueError as error:
         raise ValueError(f"{member.label}: {error}") from None
@@ -280,14 +271,14 @@ def _add_row(compiled: Compiled, choice: Choice, group: Group, seed: int) -> Non
     compiled.states[member.param] = new
     compiled.plan.add_row(
         member.param, member.label, member.group, member.index,
-        rung.rule, rung.m, rung.m_slow, rung.v, new,
+        rung.rule, rung.m, rung.m_slow, rung.v, gate_on(rung, live.gate), new,
     )  # fmt: skip
 
 
 def _assign(live: list[_Live], limit: int | None, policy: Policy, reallocate: bool) -> list[Choice]:
     if limit is None:
         return [Choice(x, x.ladder[-1], signal=False) for x in live]
-    floor = sum(x.overhead + x.price(x.ladder[0]) for x in live)
+    floor = sum(x.price(x.ladder[0]) for x in live)
     if floor > limit:
         raise ValueError(
             f"the budget is {limit} bytes, but gates, fixed rungs and the least that each "
@@ -295,7 +286,7 @@ def _assign(live: list[_Live], limit: int | None, policy: Policy, reallocate: bo
             f"{floor} bytes, or free some groups"
         )
     free = [x for x in live if x.free]
-    left = limit - sum(x.overhead + (0 if x.free else x.price(x.ladder[0])) for x in live)
+    left = limit - sum(0 if x.free else x.price(x.ladder[0]) for x in live)
     watched = policy.uses_signal and _can_watch(free, left)
     if watched:
         left -= SIGNAL_BYTES * len(free)

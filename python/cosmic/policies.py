@@ -12,6 +12,7 @@ from typing import Protocol, runtime_checkable
 
 from .roles import Role
 from .rungs import Geometry, Rung
+from .state import gate_bytes
 
 __all__ = [
     "POLICIES",
@@ -37,6 +38,7 @@ class Candidate:
         signal: mean absolute gradient, averaged over steps; 0 before the first step, and for
             policies that do not use it.
         matrix: rows and columns that the tensor can be seen as, or None.
+        gate: the group's, or ``"none"``; its numbers are part of a rung's price.
     """
 
     index: int
@@ -46,10 +48,11 @@ class Candidate:
     role: Role
     signal: float = 0.0
     matrix: tuple[int, int] | None = None
+    gate: str = "none"
 
     def price(self, rung: Rung) -> int:
         """Exact bytes of the tensor's state on a rung."""
-        return rung.nbytes(Geometry(self.numel, self.matrix))
+        return rung.nbytes(Geometry(self.numel, self.matrix)) + gate_bytes(rung, self.gate)
 
 
 @runtime_checkable

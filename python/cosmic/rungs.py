@@ -11,10 +11,23 @@ from torch import Tensor
 
 from . import _core
 
-__all__ = ["Geometry", "Rung", "combinations", "parse_state_dtype", "without_momentum"]
+__all__ = [
+    "Geometry",
+    "Rung",
+    "combinations",
+    "parse_state_dtype",
+    "probed_combinations",
+    "with_slow_average",
+    "without_momentum",
+]
 
-#: Bytes of the tensors that a rung keeps beside its moments: an int64 counter and float64 numbers.
-_SCALARS = {"step": 8, "magnitude": 16, "update_rms": 8}
+#: Bytes of the tensors that a rung keeps beside its moments: an int64 counter, float64 numbers, and
+#: float32 ones of a codec.
+_SCALARS = {
+    "step": 8, "magnitude": 16, "update_rms": 8, "exp_avg_steps": 8, "exp_avg_alpha": 4,
+}  # fmt: skip
+#: Numbers of the whole tensor that a first moment's codec keeps.
+_NUMBERS = {"ustate": ("exp_avg_steps",), "costate": ("exp_avg_alpha",)}
 _ALIASES = {torch.float32: "fp32", torch.bfloat16: "bf16", "float32": "fp32", "bfloat16": "bf16"}
 
 #: Columns of a matrix that has codecs of rows and columns.
@@ -50,18 +63,36 @@ class Geometry(NamedTuple):
 
 
 @functools.cache
-def combinations() -> tuple[tuple[str, str], ...]:
-    """First- and second-moment codecs that are compiled together, for float32 arithmetic."""
+@functools.cache
+def combinations(rule: str = "adam") -> tuple[tuple[str, str], ...]:
+    """First- and second-moment codecs that are compiled together with a rule, ``"adam"`` or
+    ``"belief"``, for float32 arithmetic."""
     rows = (name.split() for name in _core.combinations())
-    wanted = ("float", "adam", "none")
-    return tuple((m, v) for real, rule, m, slow, v in rows if (real, rule, slow) == wanted)
+    wanted = ("float", rule, "none")
+    found = ((m, v) for real, of, m, slow, v, *_ in rows if (real, of, slow) == wanted)
+    return tuple(dict.fromkeys(found))
+
+
+@functools.cache
+def with_slow_average() -> tuple[tuple[str, str], ...]:
+    """First- and second-moment codecs that are compiled with a slow average, too."""
+    rows = (name.split() for name in _core.combinations())
+    wanted = ("float", "adam")
+    return tuple((m, v) for real, of, m, slow, v, *_ in rows if (real, of) == wanted and m == slow)
+
+
+@functools.cache
+def probed_combinations(probe: str) -> tuple[tuple[str, str], ...]:
+    """Of these, the ones whose moments a gate's probe can look at."""
+    rows = [name.split() for name in _core.combinations()]
+    return tuple((row[2], row[4]) for row in rows if row[0] == "float" and row[5:] == [probe])
 
 
 @functools.cache
 def without_momentum() -> tuple[str, ...]:
     """Second-moment codecs of tier 1, which steps without a first moment."""
     rows = (name.split() for name in _core.combinations())
-    return tuple(v for _, rule, _, _, v in rows if rule == "rmsprop")
+    return tuple(v for _, rule, _, _, v, *_ in rows if rule == "rmsprop")
 
 
 def parse_state_dtype(state_dtype: str | torch.dtype) -> tuple[str, str]:
@@ -98,21 +129,25 @@ class Rung:
         m_slow: codec of the slow average, ``"none"`` without one.
         v: codec of the second moment; ``"none"`` on tier 0, and on tier 1 where the sign is taken
             times a scalar.
+        centered: the second moment is taken about the first, as gate ``"agar"`` wants it.
     """
 
     tier: int
     m: str = "none"
     m_slow: str = "none"
     v: str = "none"
+    centered: bool = False
 
     @property
     def name(self) -> str:
-        """Such as ``tier0``, ``tier1``, ``tier1:factored``, ``tier2:u4+factored+slow``."""
+        """Such as ``tier0``, ``tier1``, ``tier1:factored``, ``tier2:u4+factored+slow``,
+        ``tier2:u4+v4+centered``."""
         if self.v == "none":
             return f"tier{self.tier}"
         if self.tier == 1:
             return f"tier1:{self.v}"
-        return f"tier2:{self.m}+{self.v}" + ("+slow" if self.m_slow != "none" else "")
+        slow = "+slow" if self.m_slow != "none" else ""
+        return f"tier2:{self.m}+{self.v}{slow}" + ("+centered" if self.centered else "")
 
     @staticmethod
     def parse(name: str) -> Rung:
@@ -130,6 +165,8 @@ class Rung:
         """The compiled rule that steps this rung."""
         if self.tier == 1 and self.v != "none":
             return "rmsprop"
+        if self.centered:
+            return "belief"
         return ("sign", "scalar_sign", "adam")[self.tier]
 
     @property
@@ -160,8 +197,10 @@ class Rung:
     @property
     def scalars(self) -> tuple[str, ...]:
         """Keys of the tensors of one or two numbers that this rung keeps."""
-        kept = {"scalar_sign": ("step", "magnitude"), "rmsprop": ("step", "update_rms")}
-        return () if self.tier == 0 else kept.get(self.rule, ("step",))
+        if self.tier == 0:
+            return ()
+        kept = {"scalar_sign": ("magnitude",), "rmsprop": ("update_rms",)}
+        return ("step", *kept.get(self.rule, ()), *_NUMBERS.get(self.m, ()))
 
     def entries(self, geometry: Geometry) -> tuple[str, ...]:
         """Keys of every tensor that this rung keeps in ``optimizer.state``."""
@@ -191,13 +230,13 @@ def _parsed(name: str) -> Rung:
     if head == "tier1" and codecs in without_momentum():
         return Rung(1, v=codecs)
     parts = codecs.split("+")
-    slow = parts[2:] == ["slow"]
-    known = combinations()
+    slow, centered = parts[2:] == ["slow"], parts[2:] == ["centered"]
+    known = combinations("belief" if centered else "adam")
     codecs_known = tuple(parts[:2]) in known or parts[:2] == ["fp64", "fp64"]
-    if head != "tier2" or len(parts) != 2 + slow or not codecs_known:
+    if head != "tier2" or len(parts) != 2 + slow + centered or not codecs_known:
         raise ValueError(
             f"unknown rung {name!r}; expected 'tier0', 'tier1', 'tier1:<v codec>' with one of "
             f"{', '.join(without_momentum())}, or 'tier2:<m codec>+<v codec>' with '+slow' "
-            "for a slow average"
+            "for a slow average or '+centered' for a second moment about the first"
         )
-    return Rung(2, parts[0], parts[0] if slow else "none", parts[1])
+    return Rung(2, parts[0], parts[0] if slow else "none", parts[1], centered)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,15 +11,70 @@ from torch import Tensor
 from . import _core
 from .rungs import PLAIN, Geometry, Rung
 
-__all__ = ["build_state", "decoded_moments", "real_numel", "real_view", "state_bytes", "state_rung"]
+__all__ = [
+    "SIGNAL_BYTES",
+    "build_state",
+    "decoded_moments",
+    "gate_bytes",
+    "gate_of",
+    "gate_on",
+    "held_gate",
+    "is_gated",
+    "real_numel",
+    "real_view",
+    "recentered",
+    "state_bytes",
+    "state_rung",
+]
 
 State = dict[str, Any]
 Group = dict[str, Any]
 
-_GATE_SIZE = 4  # float64: count, mean, variance, factor
-GATE_BYTES = 8 * _GATE_SIZE
+#: Numbers in float64 that a gate keeps of a tensor. snr: count, mean, variance, factor; agar: mean;
+#: calibrated agar, unless it measures before the step: mean of |m|, mean of v, factor.
+_GATE_SIZES = {"none": 0, "snr": 4, "agar": 1, "exact_agar": 0, "lagged_agar": 3}
 SIGNAL_BYTES = 8
+_LEAST_DEVIATION = 0.1
 _MOMENTS = ("exp_avg", "exp_avg_slow", "exp_avg_sq")
+
+
+def gate_of(group: Mapping[str, Any]) -> str:
+    """The core's name of the gate that a group asks for."""
+    if group["gate"] == "calibrated_agar":
+        return "exact_agar" if group["exact"] else "lagged_agar"
+    return group["gate"] or "none"
+
+
+def gate_on(rung: Rung, gate: str) -> str:
+    """The gate that a rung has where its group asks for one: "agar" reads the moments, so that
+    without full history there is none."""
+    return "none" if gate == "agar" and not rung.centered else gate
+
+
+def is_gated(state: State | None, group: Mapping[str, Any]) -> bool:
+    """Whether a gate acts on a parameter with this state."""
+    return state is not None and gate_on(state_rung(state), gate_of(group)) != "none"
+
+
+def gate_bytes(rung: Rung, gate: str) -> int:
+    """Bytes of the numbers of a rung's gate."""
+    return 8 * _GATE_SIZES[gate_on(rung, gate)]
+
+
+def held_gate(state: State) -> str:
+    """The gate whose numbers a state holds, by their count.
+
+    Raises:
+        ValueError: if no gate has so many.
+    """
+    held = state.get("gate")
+    if held is None:
+        return "none"
+    names = {size: name for name, size in _GATE_SIZES.items() if size}
+    if not isinstance(held, Tensor) or held.numel() not in names:
+        expected = " or ".join(map(str, sorted(names)))
+        raise ValueError(f"it has gate {held!r}; expected {expected} numbers in float64")
+    return names[held.numel()]
 
 
 def real_view(tensor: Tensor) -> Tensor:
@@ -103,7 +159,7 @@ def build_state(
     rung: Rung,
     old: State,
     *,
-    gate: bool,
+    gate: str,
     signal: bool,
     role: str | None = None,
     group: Group,
@@ -118,6 +174,7 @@ def build_state(
     for scalars starts them from it. Tensors that fit are taken over as they are, not copied.
 
     Args:
+        gate: the core's name of the gate, or ``"none"``.
         role: what the tensor is to the model, where the budget may choose its rung again.
         group: the parameter's group: codecs in update units are decoded with its options.
         index, seed: of the random bits with which moments are encoded anew.
@@ -136,12 +193,20 @@ def build_state(
         state["order"] = order
     if rung.v != "none" and carried and _encodes(rung, was, carried.get("order") == order):
         state.update(_carried_planes(param, rung, {}))
-        moments = decoded_moments(param, carried, group)
-        _encode(param, rung, state, moments, group, index, seed)
+        moments = dict(decoded_moments(param, carried, group))
+        if _recentres(rung, was):
+            sign = 1 if was.centered else -1
+            moments["exp_avg_sq"] = recentered(moments, carried, group, sign)
+        if rung.v == "fp64":
+            state.update(_carried_planes(param, rung, moments))
+        else:
+            _encode(param, rung, state, moments, group, index, seed)
     elif rung.v != "none":
         state.update(_carried_planes(param, rung, carried))
-    if gate:
-        state["gate"] = _scalars(_GATE_SIZE, old.get("gate"))
+    if size := _GATE_SIZES[gate]:
+        held = old.get("gate")
+        fits = held is not None and held.numel() == size  # else it is another gate's
+        state["gate"] = _scalars(size, held if fits else None)
     if signal:
         state["signal"] = _scalars(1, old.get("signal"))
     if role is not None:
@@ -177,9 +242,14 @@ def _carried_scalars(param: Tensor, rung: Rung, carried: State, was: Rung, group
         out["step"] = _scalars(1, carried.get("step"), torch.int64)
     if "update_rms" in rung.scalars:
         out["update_rms"] = _scalars(1, carried.get("update_rms"))
+    if "exp_avg_steps" in rung.scalars:
+        out["exp_avg_steps"] = _scalars(2, carried.get("exp_avg_steps"), torch.float32)
+    if "exp_avg_alpha" in rung.scalars:
+        out["exp_avg_alpha"] = _scalars(1, carried.get("exp_avg_alpha"), torch.float32)
     if "magnitude" in rung.scalars:
         if carried and was.v != "none":
-            averages = _held(param, carried).start_of_magnitude(group)
+            held = _about_zero(param, carried, group) if was.centered else carried
+            averages = _held(param, held).start_of_magnitude(group)
             out["magnitude"] = torch.tensor(averages, dtype=torch.float64, device="cpu")
         else:
             out["magnitude"] = _scalars(2, carried.get("magnitude"))
@@ -192,10 +262,41 @@ def _carried_scalars(param: Tensor, rung: Rung, carried: State, was: Rung, group
 
 def _encodes(rung: Rung, was: Rung, same_order: bool) -> bool:
     """Whether moments must be decoded and encoded to be carried."""
+    if _recentres(rung, was):
+        return True
     if not (was.packed or rung.packed) or (was == rung and same_order):
         return False
     only_v = was.m == "none" or rung.m == "none"
     return not (only_v and was.v == rung.v and (rung.v in PLAIN or same_order))
+
+
+def _recentres(rung: Rung, was: Rung) -> bool:
+    """Whether a second moment is about another centre; without a first moment that was zero."""
+    return rung.centered != was.centered and was.m != "none" and rung.v != "none"
+
+
+def recentered(moments: State, carried: State, group: Group, sign: int) -> Tensor:
+    """Of moments about zero the second about the first (``sign`` -1), or the other way: they differ
+    by the square of the first, once all are corrected for their bias. A tensor of its own where
+    anything differs. Of one about zero a tenth is left at least: the averages look back differently
+    far, their difference may be below zero, and a first moment in units of its root would be lost.
+    """
+    v: Tensor = moments["exp_avg_sq"]
+    t, start = int(carried["step"]), carried.get("exp_avg_start", 0)
+    if "exp_avg" not in moments or t == start:
+        return v
+    beta1, beta2 = (float(beta) for beta in group["betas"])
+    mean: Tensor = moments["exp_avg"] / (1 - beta1 ** (t - start))
+    # one rounding an operation: addcmul is fused on some processors
+    return torch.maximum(v + mean * mean * (sign * (1 - beta2**t)), v * _LEAST_DEVIATION)
+
+
+def _about_zero(param: Tensor, held: State, group: Group) -> State:
+    """A state with a second moment about the first as a plain one with one about zero."""
+    moments = dict(decoded_moments(param, held, group))
+    moments["exp_avg_sq"] = recentered(moments, held, group, 1)
+    codec = "fp64" if state_rung(held).v == "fp64" else "fp32"
+    return {"rung": Rung(2, codec, v=codec).name, "step": held["step"], **moments}
 
 
 def _carried_planes(param: Tensor, rung: Rung, old: State) -> State:
@@ -226,7 +327,8 @@ def _walked_as(param: Tensor, order: tuple[int, ...] | None) -> Tensor:
 
 
 def decoded_moments(param: Tensor, state: State, group: Group) -> State:
-    """The moments of a state as float32 tensors of the parameter's (real) shape.
+    """The moments of a state as tensors of the parameter's (real) shape: in float64 where the state
+    is, else in float32. Those that need no decoding are the state's own.
 
     Raises:
         ValueError: if the state does not fit the parameter.
@@ -236,7 +338,8 @@ def decoded_moments(param: Tensor, state: State, group: Group) -> State:
     if not rung.packed:
         for key in keys:
             _check_shape(param, state[key])
-        return {key: state[key].to(torch.float32) for key in keys}
+        dtype = torch.float64 if rung.v == "fp64" else torch.float32
+        return {key: state[key].to(dtype) for key in keys}
     like = _walked_as(param, state.get("order"))
     out = {key: _empty_moment(like, torch.float32) for key in keys}
     _held(param, state).read_moments(group, out)
@@ -248,6 +351,8 @@ def _held(param: Tensor, state: State) -> _core.Plan:
     rung = state_rung(state)
     like = _walked_as(param, state.get("order")) if rung.packed else real_view(param.detach())
     scalars = {key: state[key] for key in rung.scalars}
+    if "exp_avg_start" in state:
+        scalars["exp_avg_start"] = state["exp_avg_start"]
     return _row(like, rung, {**_carried_planes(like, rung, state), **scalars}, 0, 0)
 
 
@@ -262,5 +367,6 @@ def _encode(
 
 def _row(param: Tensor, rung: Rung, state: State, index: int, seed: int) -> _core.Plan:
     plan = _core.Plan(seed)
-    plan.add_row(param, "its state", 0, index, rung.rule, rung.m, rung.m_slow, rung.v, state)
+    about = (rung.rule, rung.m, rung.m_slow, rung.v, "none")
+    plan.add_row(param, "its state", 0, index, *about, state)
     return plan

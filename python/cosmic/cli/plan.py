@@ -61,6 +61,7 @@ def _estimate(arguments: argparse.Namespace) -> MemoryEstimate:
             dtype=DTYPES[arguments.dtype],
             release_gradients=arguments.release_gradients,
             policy=arguments.policy,
+            gate=arguments.gate,
         )
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error
@@ -84,6 +85,7 @@ def to_json(arguments: argparse.Namespace, estimate: MemoryEstimate) -> dict[str
         "model": arguments.model,
         "budget": arguments.budget,
         "policy": arguments.policy,
+        "gate": arguments.gate,
         "dtype": arguments.dtype,
         "weight_bytes": estimate.weight_bytes,
         "gradient_bytes": estimate.gradient_bytes,

@@ -1,0 +1,6 @@
+"""Optimizers of other packages, as compositions of COSMIC's codecs, rules and gates."""
+
+from .casmo import CASMO
+from .turboadam import TurboAdam
+
+__all__ = ["CASMO", "TurboAdam"]

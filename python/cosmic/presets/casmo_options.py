@@ -1,0 +1,140 @@
+"""Options of a parameter group that CASMO adds to Cosmic's, checked."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from ..rungs import Rung, parse_state_dtype, probed_combinations
+
+__all__ = ["GATE", "OPTIONS", "check_options", "check_state_options", "complete", "level_of"]
+
+GATE = "calibrated_agar"
+#: Options that CASMO adds.
+OPTIONS = (
+    "tau_init_steps", "tau_clip_range", "granularity", "agar_clamp_factor", "total_steps", "exact",
+)  # fmt: skip
+
+_LEAST_STEPS = 50  # samples that a calibration needs
+
+
+def level_of(level: object) -> int:
+    """The number of a logging level.
+
+    Raises:
+        ValueError: for what is neither a level's name nor a number.
+    """
+    found = logging.getLevelName(level.upper()) if isinstance(level, str) else level
+    if type(found) is not int or found < 0:
+        raise ValueError(
+            f"log_level is {level!r}; expected a level of Python's logging, by name ('INFO') or "
+            "number (20)"
+        )
+    return found
+
+
+def complete(options: dict[str, Any], where: str) -> None:
+    """Put the number in the place of ``tau_init_steps=None``.
+
+    Raises:
+        ValueError: if a fifth of ``total_steps`` is too few.
+    """
+    _check_total_steps(options, where)
+    if options["tau_init_steps"] is not None:
+        return
+    steps = max(500, int(50 / (1 - _beta1(options["betas"]))))
+    total = options["total_steps"]
+    if total is not None:
+        steps = min(steps, total // 5)
+        if steps < _LEAST_STEPS:
+            raise ValueError(
+                f"{where}['total_steps'] is {total}, of which a fifth, {steps}, calibrates; "
+                f"expected at least {5 * _LEAST_STEPS}, or tau_init_steps"
+            )
+    options["tau_init_steps"] = steps
+
+
+def _beta1(betas: Any) -> float:
+    """0 for what is none, which is refused elsewhere."""
+    try:
+        beta1 = float(betas[0])
+    except (TypeError, ValueError, LookupError):
+        return 0.0
+    return beta1 if 0.0 <= beta1 < 1.0 else 0.0
+
+
+def check_options(group: Mapping[str, Any], where: str) -> None:
+    """Check what CASMO's gate reads at every step.
+
+    Raises:
+        ValueError: naming the option, what it is and what was expected.
+    """
+    for option in OPTIONS:
+        if option not in group:
+            raise ValueError(f"{where} has no {option!r}; was it removed?")
+    steps = group["tau_init_steps"]
+    if type(steps) is not int or steps < _LEAST_STEPS:
+        raise ValueError(
+            f"{where}['tau_init_steps'] is {steps!r}; expected an int >= {_LEAST_STEPS}"
+        )
+    _check_range(group["tau_clip_range"], where)
+    if group["granularity"] not in ("parameter", "group"):
+        raise ValueError(
+            f"{where}['granularity'] is {group['granularity']!r}; expected 'parameter' or 'group'"
+        )
+    factor = group["agar_clamp_factor"]
+    if factor is not None and not (_is_number(factor) and 0 < factor < math.inf):
+        raise ValueError(
+            f"{where}['agar_clamp_factor'] is {factor!r}; expected None or a finite number > 0"
+        )
+    if type(group["exact"]) is not bool:
+        raise ValueError(f"{where}['exact'] is {group['exact']!r}; expected True or False")
+
+
+def check_state_options(group: Mapping[str, Any], where: str) -> None:
+    """Check that a group, whose options are each in range, has moments that CASMO can look at.
+
+    Raises:
+        ValueError: naming the option, what it is and what was expected.
+    """
+    _check_total_steps(group, where)
+    for option, allowed in (("tier", (None, 2)), ("max_tier", (None, 2)), ("beta_slow", (None,))):
+        if group[option] not in allowed:
+            expected = " or ".join(map(str, allowed))
+            raise ValueError(
+                f"{where}[{option!r}] is {group[option]!r}; expected {expected}: CASMO needs full "
+                "history of one average"
+            )
+    option = "state_dtype" if group["rung"] is None else "rung"
+    if group["rung"] is not None:
+        rung = Rung.parse(group["rung"])
+        codecs = (rung.m, rung.v)
+    else:
+        codecs = parse_state_dtype(group["state_dtype"] or "u4+factored")
+    supported = probed_combinations("agar")
+    if codecs not in (*supported, ("fp64", "fp64")):
+        names = ", ".join(f"{m}+{v}" for m, v in supported)
+        raise ValueError(
+            f"{where}[{option!r}] is {group[option]!r}, whose moments CASMO cannot look at; "
+            f"expected codecs {names}"
+        )
+
+
+def _check_total_steps(group: Mapping[str, Any], where: str) -> None:
+    total = group["total_steps"]
+    if total is not None and (type(total) is not int or total < 1):
+        raise ValueError(f"{where}['total_steps'] is {total!r}; expected None or an int >= 1")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _check_range(bounds: Any, where: str) -> None:
+    numbers = isinstance(bounds, tuple | list) and len(bounds) == 2 and all(map(_is_number, bounds))
+    if not numbers or not -math.inf < bounds[0] <= bounds[1] < math.inf:
+        raise ValueError(
+            f"{where}['tau_clip_range'] is {bounds!r}; expected two finite numbers, the lower first"
+        )
