@@ -13,7 +13,7 @@ SOURCES := CMakeLists.txt pyproject.toml $(shell find cpp python -name '*.cpp' -
 demo: $(VENV)/.installed-demo
 	$(BIN)/cosmic finetune
 
-test: $(VENV)/.installed-test lint
+test: $(VENV)/.installed-test $(VENV)/turboadam-0.1.0 lint
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.installed-test
@@ -31,6 +31,10 @@ bench: $(VENV)/.installed-test
 $(VENV)/.installed-%: $(VENV)/.torch $(SOURCES)
 	$(BIN)/pip install --no-build-isolation "$(TORCH)" ".[$*]"
 	touch $@
+
+# Two releases of one package, both of which tests compare with: the older one stands apart.
+$(VENV)/turboadam-0.1.0: $(VENV)/.torch
+	$(BIN)/pip install --no-deps --target $@ turboadam==0.1.0
 
 $(VENV)/.torch:
 	$(PYTHON) -m venv $(VENV)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cosmic import Cosmic
+from cosmic import Cosmic, _core
 
 #: Sizes where blocks of 128 and lanes of 16 begin and end.
 SIZES = (1, 7, 127, 128, 129, 511, 4097)
@@ -28,6 +29,16 @@ TEXT = "".join(
 
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _REAL = {torch.complex64: torch.float32, torch.complex128: torch.float64}
+
+
+@cache
+def with_slow_average() -> frozenset[str]:
+    """Names of state dtypes that are compiled with a slow average, too."""
+    rows = (name.split() for name in _core.combinations())
+    found = (
+        (m, slow, v) for real, rule, m, slow, v, *_ in rows if (real, rule) == ("float", "adam")
+    )
+    return frozenset(f"{m}+{v}" for m, slow, v in found if m == slow)
 
 
 def normal(

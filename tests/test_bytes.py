@@ -29,6 +29,7 @@ from helpers import (
     parameters,
     state_tensors,
     take_steps,
+    with_slow_average,
 )
 
 SHAPES = ((300, 7), (129,), (1,), (), (0, 3), (64, 64))
@@ -80,8 +81,15 @@ def test_state_takes_the_bytes_that_its_rung_costs(
 
 
 #: Bits of a block's codes and of its word, first moments; then second moments.
-BLOCKS = {"q8": (8 * 128, 16), "u4": (4 * 128, 16), "u2": (2 * 128, 16), "u1": (128, 16)}
+BLOCKS = {
+    "q8": (8 * 128, 16), "u4": (4 * 128, 16), "u2": (2 * 128, 16), "u1": (128, 16),
+    "ustate": (2 * 128, 32), "costate": (128, 32),
+}  # fmt: skip
 SQUARE_BLOCKS = {"q8": (8 * 128, 32), "v4": (4 * 128, 16)}
+SQUARE_BLOCKS |= {f"vlog{bits}": (bits * 128, 32) for bits in (2, 3, 4, 6, 8)}
+#: What follows a moment's name where its word is no scale; bytes of numbers of the whole tensor.
+WORDS = {"ustate": "_mean"}
+NUMBERS = {"ustate": {"_steps": 8}, "costate": {"_alpha": 4}}
 PLAIN = {"fp32": 4, "bf16": 2}
 
 COMPRESSED_SHAPES = ((300, 7), (129,), (1,), (), (0, 3), (64, 65), (3, 5, 7, 16), (128,), (2, 16))
@@ -109,12 +117,18 @@ def moment_planes(codec: str, second: bool, numel: int, matrix: tuple[int, int])
             return {kept: vectors[kept]}
         case _:
             codes, word = (SQUARE_BLOCKS if second else BLOCKS)[codec]
-            return {"": blocks * codes // 8, "_scale": blocks * word // 8}
+            planes = {"": blocks * codes // 8, WORDS.get(codec, "_scale"): blocks * word // 8}
+            return planes | NUMBERS.get(codec, {})
 
 
-@pytest.mark.parametrize("slow", [False, True], ids=["", "slow"])
+NAMES = [f"{m}+{v}" for m, v in combinations()]
+
+
 @pytest.mark.parametrize("dtype", SEEN_AS, ids=str)
-@pytest.mark.parametrize("state_dtype", [f"{m}+{v}" for m, v in combinations()])
+@pytest.mark.parametrize(
+    ("state_dtype", "slow"),
+    [(n, slow) for n in NAMES for slow in (False, True) if not slow or n in with_slow_average()],
+)
 def test_compressed_state_takes_exactly_its_bytes(
     state_dtype: str, dtype: torch.dtype, slow: bool
 ) -> None:
@@ -323,6 +337,8 @@ class Life:
     ) -> dict[str, Any]:
         params = [nn.Parameter(normal(self.made + k, *s)) for k, s in enumerate(shapes)]
         self.made += len(params)
+        if self.gate == "agar" and state_dtype == "u1+rowmean":
+            state_dtype = "q8+v4"  # the gate knows no codecs as coarse
         return {"params": params, "tier": tier, "state_dtype": state_dtype}
 
     def new_optimizer(self, groups: list[dict[str, Any]]) -> Cosmic:
@@ -400,7 +416,7 @@ budgets = st.one_of(
 @example(budget=3200, gate=None, policy="signal", script=[("freeze", 1)])
 @given(
     budget=budgets,
-    gate=st.sampled_from([None, "snr"]),
+    gate=st.sampled_from([None, "snr", "agar"]),
     policy=st.sampled_from(["role", "signal", "uniform"]),
     script=st.lists(actions, min_size=1, max_size=10),
 )

@@ -284,11 +284,25 @@ def test_plan_for_programs_and_as_a_picture(
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize(("gate", "nbytes"), [("snr", 32), ("agar", 8)])
+def test_plan_knows_what_gates_take(
+    gate: str, nbytes: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plans = []
+    for arguments in ([], ["--gate", gate]):
+        assert cli.main(["plan", "--json", *arguments]) == 0
+        plans.append(json.loads(capsys.readouterr().out)["tensors"])
+    for plain, gated in zip(*plans, strict=True):
+        assert gated["state_bytes"] == plain["state_bytes"] + nbytes
+        assert gated["rung"].endswith("+centered") == (gate == "agar")
+
+
 @pytest.mark.parametrize(
     ("arguments", "fragment"),
     [
         (["--budget", "lots"], "budget is 'lots'"),
         (["--policy", "rolle"], "policy is 'rolle'"),
+        (["--gate", "garden"], "gate'] is 'garden'; expected"),
         (["--dtype", "int8"], "--dtype must be one of fp32, bf16"),
         (["--model", "/nowhere"], "/nowhere"),
         (["--picture", "/nowhere/plan.png"], "folder does not exist"),

@@ -10,9 +10,19 @@ from torch import Tensor, nn
 
 from cosmic import Cosmic
 from cosmic.rungs import combinations
-from helpers import SIZES, UNUSUAL, give_gradients, normal, parameter, parameters, refused
+from helpers import (
+    SIZES,
+    UNUSUAL,
+    give_gradients,
+    normal,
+    parameter,
+    parameters,
+    refused,
+    with_slow_average,
+)
 
 NAMES = [f"{m}+{v}" for m, v in combinations()]
+WITH_SLOW = with_slow_average()
 PACKED = [name for name in NAMES if set(name.split("+")) - {"fp32", "bf16"}]
 
 Entry = tuple[torch.dtype, tuple[int, ...]]
@@ -67,11 +77,15 @@ def average_entries(key: str, codec: str, shape: tuple[int, ...], blocks: int) -
     plain = {"fp32": torch.float32, "bf16": torch.bfloat16}
     if codec in plain:
         return {key: (plain[codec], shape)}
-    size = {"q8": 128, "u4": 64, "u2": 32, "u1": 16}[codec]
-    return {
-        key: (torch.uint8, (blocks * size,)),
-        f"{key}_scale": (torch.bfloat16, (blocks,)),
-    }
+    size = {"q8": 128, "u4": 64, "u2": 32, "u1": 16, "ustate": 32, "costate": 16}[codec]
+    codes: dict[str, Entry] = {key: (torch.uint8, (blocks * size,))}
+    if codec == "ustate":  # and two steps between codes, of the whole tensor
+        means: dict[str, Entry] = {f"{key}_mean": (torch.bfloat16, (2 * blocks,))}
+        return codes | means | {f"{key}_steps": (torch.float32, (2,))}
+    if codec == "costate":
+        scales: dict[str, Entry] = {f"{key}_scale": (torch.float32, (blocks,))}
+        return codes | scales | {f"{key}_alpha": (torch.float32, ())}
+    return codes | {f"{key}_scale": (torch.bfloat16, (blocks,))}
 
 
 def square_entries(codec: str, case: Case, blocks: int) -> dict[str, Entry]:
@@ -83,13 +97,18 @@ def square_entries(codec: str, case: Case, blocks: int) -> dict[str, Entry]:
         return {k: v for k, v in both.items() if k != dropped}
     if codec == "q8":
         return {key: (torch.uint8, (blocks * 128,)), f"{key}_scale": (torch.int32, (blocks,))}
+    if codec.startswith("vlog"):
+        codes = (torch.uint8, (blocks * 16 * int(codec[-1]),))
+        return {key: codes, f"{key}_scale": (torch.float16, (2 * blocks,))}
     if codec in ("fp32", "bf16"):
         return average_entries(key, codec, case.shape, blocks)
     return {key: (torch.uint8, (blocks * 64,)), f"{key}_scale": (torch.int16, (blocks,))}
 
 
-@pytest.mark.parametrize("slow", [False, True], ids=["", "slow"])
-@pytest.mark.parametrize("state_dtype", NAMES)
+@pytest.mark.parametrize(
+    ("state_dtype", "slow"),
+    [(name, slow) for name in NAMES for slow in (False, True) if not slow or name in WITH_SLOW],
+)
 def test_every_codec_has_its_entries_and_no_more(state_dtype: str, slow: bool) -> None:
     """Where there is no matrix, v4 stands in; tiers() and state_bytes() say so."""
     for case in CASES:
@@ -119,14 +138,17 @@ def test_every_codec_has_its_entries_and_no_more(state_dtype: str, slow: bool) -
 
 
 BITS = {"u4+v4": 8.25, "u2+v4": 6.25, "u1+v4": 5.25, "q8+q8": 16.375, "q8+v4": 12.25}
+BITS |= {f"fp32+vlog{bits}": 32 + bits + 0.25 for bits in (2, 3, 4, 6, 8)}
 BITS |= {"u4+q8": 12.375, "u4+factored": 4.125, "u2+rowmean": 2.125, "u1+colmean": 1.125}
+BITS |= {"ustate+vlog4": 6.5, "costate+vlog4": 5.5, "ustate+v4": 6.375, "fp32+vlog2": 34.25}
 
 
 @pytest.mark.parametrize("state_dtype", BITS)
 def test_bits_an_element(state_dtype: str) -> None:
-    """Of a matrix of whole blocks; rows and columns come on top."""
+    """Of a matrix of whole blocks; rows and columns, and a codec's numbers, come on top."""
     optimizer, state = stepped(parameter(0, 128, 256), **options(state_dtype))
-    beside = sum(4 * v.numel() for k, v in state.items() if k.endswith(("_row", "_col")))
+    of_the_tensor = ("_row", "_col", "_steps", "_alpha")
+    beside = sum(4 * v.numel() for k, v in state.items() if k.endswith(of_the_tensor))
     assert optimizer.state_bytes() == 8 + beside + BITS[state_dtype] * 128 * 256 / 8
 
 
@@ -249,6 +271,15 @@ def test_what_is_not_compiled_is_refused_with_what_is(state_dtype: str) -> None:
     message = str(caught.value)
     assert repr(state_dtype) in message
     assert [name for name in NAMES if name not in message] == []
+
+
+@pytest.mark.parametrize("state_dtype", [name for name in NAMES if name not in WITH_SLOW])
+def test_codecs_that_know_no_slow_average_are_refused_with_those_that_do(state_dtype: str) -> None:
+    param = parameter(0, 300)
+    optimizer = Cosmic([("w", param)], **options(state_dtype, beta_slow=0.99))
+    give_gradients([param], 0)
+    with refused(optimizer, ValueError, "'w'", state_dtype, "beta_slow", *WITH_SLOW):
+        optimizer.step()
 
 
 @pytest.mark.parametrize("state_dtype", ["u4+factored", "u1+rowmean", "q8+q8", "u4+v4"])

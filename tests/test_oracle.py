@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from conftest import Runner
 from cosmic.rungs import combinations, without_momentum
-from helpers import SIZES, UNUSUAL
+from helpers import SIZES, UNUSUAL, with_slow_average
 from reference.options import Options
 from reference.storage import widen
 from reference.sums import ITEM
@@ -39,6 +39,13 @@ CHANGES = (
     "fp32+fp32", "u4+factored", "q8+q8", "u2+v4", "bf16+rowmean", "u1+colmean", "bf16+bf16",
     "q8+v4", "fp32+fp32",
 )  # fmt: skip
+#: The same, of those that are compiled without a slow average alone.
+CHANGES_WITHOUT_SLOW = (
+    "fp32+fp32", "ustate+vlog4", "q8+q8", "costate+vlog2", "u4+factored", "ustate+v4",
+    "costate+fp32", "fp32+vlog3", "ustate+fp32", "ustate+vlog8", "costate+vlog6", "fp32+fp32",
+)  # fmt: skip
+
+AGAR = {"gate": "agar", "c_min": 0.05, "robustness": 1.7, "rel_floor": 0.2}
 
 SLOW = {"beta_slow": 0.999, "alpha": 3.0, "slow_warmup": 4}
 
@@ -59,7 +66,8 @@ def rungs(**changes: Any) -> dict[str, Options]:
         found[f"tier1:{v}"] = options(tier=None, rung=f"tier1:{v}", **changes)
     for dtype in state_dtypes():
         found[dtype] = options(state_dtype=dtype, **changes)
-        found[f"{dtype}+slow"] = options(state_dtype=dtype, beta_slow=0.99, **changes)
+        if dtype in with_slow_average():
+            found[f"{dtype}+slow"] = options(state_dtype=dtype, beta_slow=0.99, **changes)
     return found
 
 
@@ -68,10 +76,19 @@ def some(*names: str, **changes: Any) -> list[tuple[str, Options]]:
     return [(name, found[name]) for name in names]
 
 
+def centered_rungs(**changes: Any) -> dict[str, Options]:
+    """Every rung of gate "agar", by a name to read."""
+    agar = {**AGAR, **changes}
+    return {
+        f"agar-{m}+{v}": options(state_dtype=f"{m}+{v}", **agar) for m, v in combinations("belief")
+    }
+
+
 #: Every codec of either moment, in as few combinations as that takes; the last with a slow average.
 EVERY_CODEC = (
     "fp32+fp32", "bf16+bf16", "q8+q8", "u4+v4", "fp32+rowmean", "bf16+colmean", "u2+factored",
-    "u1+v4+slow", "tier1:fp32", "tier1:v4", "tier1:factored",
+    "u1+v4+slow", "ustate+vlog4", "costate+vlog3", "fp32+vlog2", "fp32+vlog6", "fp32+vlog8",
+    "tier1:fp32", "tier1:v4", "tier1:factored",
 )  # fmt: skip
 
 #: Rungs that one tensor holds one after the other, by what becomes of its second moment: kept as it
@@ -87,6 +104,70 @@ RUNG_CHANGES = (
     ("tier1:v4", "tier0"), ("tier1", "tier1:v4"), ("tier0", "tier1:factored"),
     ("tier2:fp32+fp32", "tier0"), ("tier1", "tier2:u4+factored"), ("tier2:bf16+bf16", "tier1:fp32"),
 )  # fmt: skip
+#: The same, with codecs that know no slow average.
+RUNG_CHANGES_WITHOUT_SLOW = (
+    ("tier1:v4", "tier2:ustate+v4"), ("tier1:fp32", "tier2:costate+fp32"),
+    ("tier1:factored", "tier2:ustate+vlog4"), ("tier2:ustate+vlog4", "tier1:v4"),
+    ("tier2:costate+vlog4", "tier1"), ("tier1", "tier2:ustate+vlog2"),
+    ("tier2:ustate+v4", "tier0"), ("tier0", "tier2:costate+vlog8"),
+)  # fmt: skip
+
+
+#: Changes of gate "agar" and of the rung below it: what becomes of a second moment about the first.
+AGAR_CHANGES = (
+    ("tier2:fp32+fp32", "gate=none"), ("tier2:u4+v4", "gate=none"), ("tier2:q8+q8", "gate=snr"),
+    ("tier2:q8+q8", "tier2:u4+v4"), ("tier2:u4+factored", "tier1:factored"),
+    ("tier2:u4+factored", "tier1"), ("tier2:u4+v4", "tier0"), ("tier1:v4", "tier2:u4+v4"),
+    ("tier1:factored", "tier2:q8+factored"), ("tier1:fp32", "tier2:fp32+fp32"),
+    ("tier1", "tier2:bf16+bf16"),
+)  # fmt: skip
+
+
+def agar_cases() -> list[Case]:
+    """Gate "agar": rule ``belief``, focus and trust."""
+    tall, wide = (131, 17), (7, 33)
+    gates: dict[str, str | None] = {"snr": "snr", "none": None}
+    bounds: dict[str, dict[str, Any]] = {
+        "none": {"robustness": 0.0, "rel_floor": 1.0}, "all": {"c_min": 0.0, "rel_floor": 0.0},
+        "trust-1": {"c_min": 1.0, "robustness": 1.0}, "robustness-3": {"robustness": 3.0},
+    }  # fmt: skip
+    few = [(key, centered_rungs()[f"agar-{key}"]) for key in ("fp32+fp32", "u4+v4", "q8+factored")]
+    return [
+        *(Case(f"{key}-{n}", shape=(n,), options=rung, steps=4)
+          for n in SIZES for key, rung in centered_rungs().items()),
+        *(Case(f"{key}-{name}", shape=shape, options=rung, steps=4)
+          for name, shape in MATRICES.items() for key, rung in centered_rungs().items()
+          if "factored" in key),
+        *(Case(f"{key}-special", shape=(23, 31), options=rung, special=True, steps=5)
+          for key, rung in centered_rungs().items()),
+        *(Case(f"agar-{name}-{key}", shape=wide, options=rung, spread=spread, pulse=pulse)
+          for name, (spread, pulse) in NUMBERS.items() for key, rung in few),
+        *(Case(f"agar-{name}-{key}", shape=tall, options=replace(rung, **bound), steps=6)
+          for name, bound in bounds.items() for key, rung in few),
+        *(Case(f"agar-eps-0-{key}", shape=wide, options=replace(rung, eps=0.0), pulse=(0.0, 1.0))
+          for key, rung in few),
+        *(Case(f"agar-maximize-{key}", shape=tall, options=replace(rung, maximize=True))
+          for key, rung in few),
+        *(Case(f"agar-betas-0-{key}", shape=tall, options=replace(rung, betas=(0.0, 0.0)))
+          for key, rung in few),
+        *(Case(f"agar-{dtype}-{key}", shape=tall, dtype=dtype, options=rung, absent=(2,), index=3)
+          for dtype in ("bfloat16", "float16", "complex64") for key, rung in few),
+        *(Case(f"agar-{dtype}", dtype=dtype, options=few[0][1], steps=7)
+          for dtype in ("float64", "complex128")),
+        *(Case(f"agar-items-{key}", shape=(2 * ITEM + 77,), options=rung, steps=3)
+          for key, rung in few),
+        Case("agar-items-512x160", shape=(512, 160), options=few[2][1], steps=3),
+        *(Case(f"agar-from-{before}-to-{after}-{'x'.join(map(str, shape))}", shape=shape, steps=7,
+               change=(4, after), index=2, options=options(tier=None, rung=before, **AGAR))
+          for shape in (tall, (300,)) for before, after in AGAR_CHANGES),
+        *(Case(f"agar-after-{name}-{before}", shape=wide, steps=6, change=(3, "gate=agar"),
+               options=replace(options(state_dtype=before, **AGAR), gate=gate))
+          for name, gate in gates.items() for before in ("fp32", "bf16", "u4+v4", "q8+factored")),
+        *(Case(f"agar-after-{name}-float64", dtype="float64", change=(3, "gate=agar"),
+               options=options(gate=gate)) for name, gate in gates.items()),
+        *(Case(f"agar-float64-to-{after}", dtype="float64", change=(3, after),
+               options=options(**AGAR)) for after in ("gate=none", "tier1")),
+    ]  # fmt: skip
 
 
 def cases() -> list[Case]:
@@ -112,7 +193,7 @@ def cases() -> list[Case]:
         *(Case(f"param-{p}-grad-{g}-{key}", shape=tall, dtype=p, grad_dtype=g, options=rung)
           for p, g in mixes
           for key, rung in some("tier0", "tier1", "fp32+fp32", "u4+factored", "q8+v4+slow",
-                                "tier1:factored")),
+                                "ustate+vlog4", "costate+vlog6", "tier1:factored")),
         *(Case(f"to-nearest-{key}", shape=tall, dtype="bfloat16", options=rung)
           for key, rung in some("tier0", "tier1", "bf16+bf16", "u4+factored",
                                 "tier1:v4", stochastic_rounding=False)),
@@ -131,7 +212,8 @@ def cases() -> list[Case]:
         *(Case(f"gate-{name}-{key}", options=rung, pulse=pulse, steps=30, shape=(10, 17))
           for name, pulse in (("wild", wild), ("mild", mild))
           for key, rung in some("tier0", "tier1", "fp32+fp32", "bf16+bf16+slow", "u4+factored",
-                                "u1+v4", "tier1:factored", "tier1:fp32", **gate)),
+                                "u1+v4", "tier1:factored", "tier1:fp32", "ustate+vlog4",
+                                "costate+vlog4", **gate)),
         Case("gate-special", options=options(state_dtype="fp32", **gate), pulse=mild, steps=30,
              special=True),
         Case("gate-float64", dtype="float64", options=options(**gate), pulse=mild, steps=30),
@@ -157,6 +239,22 @@ def cases() -> list[Case]:
         *(Case(f"from-{before}-to-{after}-{beta_slow}", shape=tall, steps=4, change=(2, after),
                index=2, options=options(state_dtype=before, beta_slow=beta_slow))
           for beta_slow in (None, 0.99) for before, after in pairwise(CHANGES)),
+        *(Case(f"from-{before}-to-{after}", shape=tall, steps=4, change=(2, after), index=2,
+               options=options(state_dtype=before))
+          for before, after in pairwise(CHANGES_WITHOUT_SLOW)),
+        *(Case(f"from-{before}-to-{after}-{shape}", shape=shape, steps=6, change=(3, after),
+               index=2, options=options(tier=None, rung=before))
+          for shape in (tall, (300,)) for before, after in RUNG_CHANGES_WITHOUT_SLOW),
+        # numbers of their own
+        *(Case(f"step-factor-{factor}-{key}", shape=tall, options=rung)
+          for factor in (0.3, 4.0)
+          for key, rung in some("ustate+vlog4", "ustate+fp32", m_step_factor=factor)),
+        *(Case(f"percentiles-{null}-{amp}-{key}", shape=(5000,), options=rung)
+          for null, amp in ((0.0, 1.0), (1.0, 1.0), (0.0, 0.0), (0.5, 0.3), (0.29, 0.58))
+          for key, rung in some("costate+vlog4", null_pct=null, amp_pct=amp)),
+        *(Case(f"sizes-{sizes}-{key}", shape=(200,), options=rung)
+          for sizes in ((0, 201), (201, 0), (200, 200), (201, 201))
+          for key, rung in some("ustate+vlog4", "costate+vlog2", min_compress_size=sizes)),
         # in the middle of a run, with and without a slow average where there is a first moment
         *(Case(f"from-{before}-to-{after}-{beta_slow}-{shape}", shape=shape, steps=6,
                change=(3, after), index=2,
@@ -182,6 +280,7 @@ def cases() -> list[Case]:
         *(Case(f"items-{rows}x{columns}-{key}", shape=(rows, columns), options=rung, steps=3)
           for rows, columns in ((300, 257), (3, 9001), (512, 160), (2100, 18))
           for key, rung in some("u4+factored", "bf16+rowmean", "fp32+colmean", "tier1:factored")),
+        *agar_cases(),
     ]  # fmt: skip
 
 
@@ -223,7 +322,9 @@ def test_core_equals_the_reference(case: Case, on_isa: Runner) -> None:
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")], ids=str)
-@pytest.mark.parametrize("rung", rungs().values(), ids=rungs().keys())
+@pytest.mark.parametrize(
+    "rung", [*rungs().values(), *centered_rungs().values()], ids=[*rungs(), *centered_rungs()]
+)
 def test_a_bad_element_spoils_itself_only(rung: Options, bad: float, on_isa: Runner) -> None:
     """All other elements have the bits that they have without the bad one, and codes that elements
     share stay good for the steps that follow."""
@@ -238,7 +339,7 @@ def test_a_bad_element_spoils_itself_only(rung: Options, bad: float, on_isa: Run
 
     later = on_isa(run_cosmic, replace(case, poison=bad, steps=4)).arrays
     assert set(np.flatnonzero(~np.isfinite(later["param"]))) <= {129}
-    shared = [key for key in later if key.endswith(("_scale", "_row", "_col"))]
+    shared = [key for key in later if key.endswith(("_scale", "_mean", "_steps", "_row", "_col"))]
     for key in shared:
         planes = later[key]
         numbers = widen(planes, "bfloat16") if planes.dtype == np.uint16 else planes

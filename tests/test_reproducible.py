@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from conftest import Runner
 from cosmic import Cosmic, _core
+from cosmic.presets import CASMO
 from helpers import UNUSUAL, digest, normal, parameters, real_dtype_name
 from trajectories import SPECIAL_VALUES
 
@@ -39,8 +40,9 @@ SHAPES = (
 
 
 def combination_options(name: str) -> dict[str, Any]:
-    """From a row of the table of combinations, such as "float adam bf16 none fp32", to options."""
-    arithmetic, rule, m, m_slow, v = name.split()
+    """From a row of the table of combinations, such as "float adam bf16 none fp32", to options. A
+    sixth word names the sums that a codec or a gate asks for."""
+    arithmetic, rule, m, m_slow, v, *probe = name.split()
     dtype = torch.float64 if arithmetic == "double" else torch.float32
     if rule == "sign":
         return {"dtype": dtype, "tier": 0}
@@ -48,12 +50,21 @@ def combination_options(name: str) -> dict[str, Any]:
         return {"rung": f"tier1:{v}", "special": True, "min_compress_size": 0}
     slow = {} if m_slow == "none" else {"beta_slow": 0.99, "slow_warmup": 3}
     moments = {} if arithmetic == "double" else {"state_dtype": f"{m}+{v}", "min_compress_size": 0}
-    return {"dtype": dtype, "tier": 2, "special": True, **slow, **moments}
+    gate = {"gate": "agar"} if rule == "belief" else {}
+    kind = lagged_casmo() if probe == ["agar"] else {"tier": 2}
+    return {"dtype": dtype, "special": True, **kind, **slow, **moments, **gate}
+
+
+def lagged_casmo() -> dict[str, Any]:
+    """Options of a scenario whose steps look at the moments; each tensor on its own, so that the
+    split into groups makes no difference."""
+    return {"optimizer": CASMO, "exact": False, "granularity": "parameter"}
 
 
 #: Options by scenario; "dtype", "steps" and "special" are of the trajectory.
 SCENARIOS: dict[str, dict[str, Any]] = {
     **{name: combination_options(name) for name in _core.combinations()},
+    "casmo": {"optimizer": CASMO, "granularity": "parameter"},
     "ordinary": {"state_dtype": "u4+factored"},
     "tier1": {"tier": 1},
     "bfloat16": {"dtype": torch.bfloat16, "state_dtype": "bf16"},
@@ -61,8 +72,10 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     "bfloat16-to-nearest": {
         "dtype": torch.bfloat16, "state_dtype": "u2+factored", "stochastic_rounding": False
     },
+    "bfloat16-of-the-tensor": {"dtype": torch.bfloat16, "state_dtype": "ustate+vlog4"},
     "float16": {"dtype": torch.float16, "tier": 1},
     "complex64": {"dtype": torch.complex64, "state_dtype": "fp32"},
+    "complex64-of-the-gradient": {"dtype": torch.complex64, "state_dtype": "costate+vlog3"},
     "complex64-compressed": {"dtype": torch.complex64, "state_dtype": "q8+factored"},
     "special-float16": {"special": True, "dtype": torch.float16, "state_dtype": "fp32"},
     "special-bfloat16": {"special": True, "dtype": torch.bfloat16, "state_dtype": "u4+v4"},
@@ -72,6 +85,7 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     "without-momentum-gate": {"rung": "tier1:factored", "gate": "snr", "steps": 26},
     "gate": {"gate": "snr", "c_min": 0.2, "steps": 26, "state_dtype": "fp32"},
     "gate-compressed": {"gate": "snr", "c_min": 0.2, "steps": 26, "state_dtype": "u4+factored"},
+    "gate-of-the-tensor": {"gate": "snr", "steps": 26, "state_dtype": "ustate+vlog6"},
     "gate-tier1-double": {"gate": "snr", "tier": 1, "dtype": torch.float64, "steps": 26},
     "budget": {
         "budget": "15%", "reallocate_every": 3, "steps": 10, "gate": "snr", "state_dtype": "fp32"
@@ -88,12 +102,13 @@ def make(scenario: str, split: int = 1) -> Cosmic:
     """The scenario's optimizer, its parameters dealt to ``split`` groups."""
     options = dict(SCENARIOS[scenario])
     dtype = options.pop("dtype", torch.float32)
+    kind: type[Cosmic] = options.pop("optimizer", Cosmic)
     for key in ("steps", "special"):
         options.pop(key, None)
     params = parameters(*SHAPES, dtype=dtype)
     bounds = [len(params) * k // split for k in range(split + 1)]
     groups = [{"params": params[a:b]} for a, b in pairwise(bounds)]
-    return Cosmic(groups, **{**UNUSUAL, **options}, seed=99)
+    return kind(groups, **{**UNUSUAL, **options}, seed=99)
 
 
 @cache
@@ -162,12 +177,14 @@ def test_bits_do_not_depend_on_the_split_into_groups(scenario: str, split: int) 
 @pytest.mark.parametrize("name", _core.combinations())
 def test_a_scenario_runs_its_combination(name: str) -> None:
     """What the tests above compare is what its name says."""
-    _, rule, m, m_slow, v = name.split()
+    _, rule, m, m_slow, v, *_ = name.split()
     rung = "tier0"
     if rule == "rmsprop":
         rung = f"tier1:{v}"
     elif rule == "adam":
         rung = f"tier2:{m}+{v}" + ("" if m_slow == "none" else "+slow")
+    elif rule == "belief":
+        rung = f"tier2:{m}+{v}+centered"
     held = {info.rung for info in run(make(name), name, 0, 2).tiers()}
     assert rung in held, held
 

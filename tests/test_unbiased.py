@@ -75,7 +75,10 @@ def powers_of_two(seed: int, spread: float, *shape: int) -> Tensor:
 
 # ---- codecs of elements ------------------------------------------------------------------------
 
-OF_ELEMENTS = ("fp32+v4", "u4+v4", "u1+v4", "q8+q8", "u4+q8", "fp32+bf16")
+OF_ELEMENTS = (
+    "fp32+v4", "u4+v4", "u1+v4", "q8+q8", "u4+q8", "fp32+bf16", "ustate+v4", "fp32+vlog6",
+    "ustate+vlog8", "costate+vlog8",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -40,8 +40,10 @@ def over_seeds(state_dtype: str, m: Tensor) -> Tensor:
         for key, (_, dtype, count, shaped, _) in rung.planes(Geometry.of(param)).items():
             size = SHAPE if shaped else (count,)
             state[key] = torch.zeros(size, dtype=getattr(torch, dtype))
+        if rung.m == "ustate":
+            state["exp_avg_steps"] = torch.zeros(2)
         plan = _core.Plan(seed)
-        plan.add_row(param, "it", 0, 3, "adam", rung.m, "none", rung.v, state)
+        plan.add_row(param, "it", 0, 3, "adam", rung.m, "none", rung.v, "none", state)
         plan.write_moments(options, source)
         plan.read_moments(options, decoded)
         torch.testing.assert_close(decoded["exp_avg_sq"], source["exp_avg_sq"])
@@ -97,6 +99,29 @@ def test_midrise_levels_are_unbiased_within_the_outer_ones(codec: str, v: str) -
     # a step is kept in bf16, to nearest: half a unit of the last place, 2^-8
     level = (m.sign() * outer * gap)[clamped].expand(SEEDS, -1)
     torch.testing.assert_close(decoded[:, clamped], level, rtol=2.0**-8 * 1.01, atol=0)
+
+
+@pytest.mark.parametrize("v", ["v4", "fp32"])
+def test_ustate_is_unbiased_about_its_means(v: str) -> None:
+    """What lies beyond the outer levels is clamped to them, and what that adds to the 64 elements'
+    mean is taken out again. All elements have one denominator here, so that units do not matter."""
+    m = normal(5, *SHAPE, scale=1e-4)
+    halves = list(torch.split(m.flatten(), 64))
+    rests = [half - half.mean() for half in halves]
+    gap = 1.1 * torch.cat(rests).square().mean().sqrt()
+    outer = 1.5 * gap
+    clamped = [rest.clamp(-outer, outer) for rest in rests]
+    assert sum(int((rest.abs() > outer).sum()) for rest in rests) > 10
+    wanted = [half.mean() + rest - rest.mean() for half, rest in zip(halves, clamped, strict=True)]
+    decoded = over_seeds(f"ustate+{v}", m)
+    # means are kept in bf16, to nearest; they do not depend on the seed
+    means = [half.mean() for half in torch.split(decoded.mean(0).flatten(), 64)]
+    for kept, half in zip(means, halves, strict=True):
+        torch.testing.assert_close(kept, half.mean(), rtol=2.0**-8 * 1.01, atol=1e-10)
+    exact = torch.cat(
+        [want - half.mean() + kept for want, half, kept in zip(wanted, halves, means, strict=True)]
+    ).view(SHAPE)
+    held_unbiased(decoded, exact, gap.expand(SHAPE), torch.ones(SHAPE) > 0)
 
 
 def test_the_errors_would_catch_rounding_to_nearest() -> None:

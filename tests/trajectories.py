@@ -35,7 +35,7 @@ class Case:
         absent: steps without a gradient.
         special: every second step's gradient holds SPECIAL_VALUES.
         poison: value of element 129 of every gradient.
-        change: a step, and the ``state_dtype`` or the rung from it on.
+        change: a step, and the ``state_dtype``, the rung or the gate (``gate=agar``) from it on.
         pulse: what the gradients of successive steps are multiplied with, over and over.
     """
 
@@ -87,8 +87,14 @@ class Outcome:
     stats: dict[str, float]
 
 
+#: Options of a group that the constructor does not take.
+OF_A_CODEC = ("m_step_factor", "null_pct", "amp_pct")
+
+
 def changed(to: str) -> dict[str, Any]:
     """The options that a change sets."""
+    if to.startswith("gate="):
+        return {"gate": None if to == "gate=none" else to.removeprefix("gate=")}
     return {"tier": None, "rung": to} if to.startswith("tier") else {"state_dtype": to}
 
 
@@ -96,7 +102,10 @@ def run_cosmic(case: Case) -> Outcome:
     """The compiled optimizer. Parameters in front of it give it its index."""
     param = nn.Parameter(case.param())
     idle = [nn.Parameter(torch.zeros(1)) for _ in range(case.index)]
-    optimizer = Cosmic([*idle, param], seed=case.seed, **asdict(case.options))
+    options = asdict(case.options)
+    of_a_codec = {key: options.pop(key) for key in OF_A_CODEC}
+    optimizer = Cosmic([*idle, param], seed=case.seed, **options)
+    optimizer.param_groups[0].update(of_a_codec)
     with warnings.catch_warnings():
         if case.special or case.poison is not None:
             warnings.simplefilter("ignore", RuntimeWarning)
@@ -147,7 +156,7 @@ def run_reference(case: Case) -> Outcome:
         arrays["magnitude"] = np.array(tensor.averages)
     if tensor.options.rule == "rmsprop":
         arrays["update_rms"] = np.array([tensor.last_rms])
-    if case.options.gate:
-        arrays["gate"] = np.array(tensor.gate.as_list())
+    if tensor.gate_numbers:
+        arrays["gate"] = np.array(tensor.gate_numbers)
     stats = {"update_rms": tensor.update_rms, "gradient_abs": tensor.mean_abs_gradient}
     return Outcome(arrays, stats)

@@ -4,10 +4,12 @@ Every file states one part of the mathematics once more, element by element and 
 operations that the documentation fixes, so that parameters and state can be compared bit for bit.
 NumPy never contracts a multiplication and an addition into one rounding, and neither may the core.
 
-- ``adam``, ``rmsprop``, ``sign``: the rules. ``ademamix``: the schedules of the slow average.
-- ``scalar_sign``, ``snr_gate``: the scalars that a step leaves for the next one.
+- ``adam``, ``belief``, ``rmsprop``, ``sign``: the rules. ``ademamix``: the schedules of the slow
+  average.
+- ``scalar_sign``, ``snr_gate``, ``trust_focus``: the scalars that a step leaves for the next one.
 - ``codec``: what a codec is; ``codecs``: all of them by name. ``plain``; ``blockwise`` with
-  ``signed_levels``, ``midrise`` and ``aligned_bits`` over ``packed``; ``factored`` over ``matrix``.
+  ``signed_levels``, ``midrise``, ``aligned_bits`` and ``log_levels`` (over ``elementary``) over
+  ``packed``; ``factored`` over ``matrix``; ``ustate`` and ``costate``, which see the whole tensor.
 - ``history``: a tensor's moments and how a step decodes and encodes them.
 - ``random_bits``, ``storage``: random numbers from a counter, types of stored numbers.
 - ``sums``: sums in a fixed order. ``quantization``: plain 4 and 8 bit integers.

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
-#: Tensors of a slot by what follows the slot's name: "", "_scale", "_row", "_col".
+#: Tensors of a slot by what follows the slot's name: "", "_scale", "_row", "_col"; numbers of the
+#: whole tensor, "_steps", "_alpha", too.
 Planes = dict[str, Array]
 
 
@@ -35,3 +37,39 @@ class Codec(Protocol):
         self, old: Planes, decayed: Array, values: Array, keys: NDArray[np.uint64]
     ) -> Planes:
         """The new values; ``decayed`` is what ``decode`` gave, ``keys`` one a block."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What a first moment's codec may look at beside its own memory.
+
+    Attributes:
+        gradient: of the step; zeros outside of one.
+        correction_before, correction: bias corrections ``1 - beta1^t`` of the step before and of
+            this one.
+        first: the average starts with this step.
+    """
+
+    gradient: Array
+    correction_before: float = 1.0
+    correction: float = 1.0
+    first: bool = False
+
+
+@runtime_checkable
+class Framed(Codec, Protocol):
+    """Codec of a first moment that depends on the step, or on the whole tensor.
+
+    Attributes:
+        persisted_units: it encodes the bias-corrected average over the denominator that the second
+            moment makes as it is kept, after encoding.
+    """
+
+    @property
+    def persisted_units(self) -> bool: ...
+
+    def within(self, frame: Frame) -> Codec:
+        """The codec in a step, or after one."""
+
+    def encode_anew(self, old: Planes, values: Array, keys: NDArray[np.uint64]) -> Planes:
+        """Outside a step; ``old`` has the numbers of the whole tensor."""

@@ -17,19 +17,26 @@ class Options:
     state_dtype: str = "fp32"
     gate: str | None = None
     c_min: float = 0.1
+    robustness: float = 1.0
+    rel_floor: float = 0.1
     beta_slow: float | None = None
     alpha: float = 5.0
     slow_warmup: int | None = None
-    min_compress_size: int = 4096
+    min_compress_size: int | tuple[int, int] = 4096
     stochastic_rounding: bool = True
+    m_step_factor: float = 1.1
+    null_pct: float = 0.1
+    amp_pct: float = 0.9
 
     @property
     def rule(self) -> str:
-        """``sign``, ``scalar_sign``, ``rmsprop`` or ``adam``."""
+        """``sign``, ``scalar_sign``, ``rmsprop``, ``adam`` or ``belief``."""
         head, _, codecs = (self.rung or f"tier{self.tier}").partition(":")
         if head == "tier1":
             return "rmsprop" if codecs else "scalar_sign"
-        return "sign" if head == "tier0" else "adam"
+        if head == "tier0":
+            return "sign"
+        return "belief" if self.gate == "agar" else "adam"
 
     @property
     def codecs(self) -> tuple[str, str]:
@@ -38,8 +45,14 @@ class Options:
             assert self.rung is not None
             return "none", self.rung.removeprefix("tier1:")
         names = self.rung.removeprefix("tier2:") if self.rung else self.state_dtype
-        m, _, v = names.removesuffix("+slow").partition("+")
+        m, _, v = names.removesuffix("+slow").removesuffix("+centered").partition("+")
         return m, v or m
+
+    @property
+    def least_sizes(self) -> tuple[int, int]:
+        """Elements from which on the first and the second moment are compressed."""
+        size = self.min_compress_size
+        return size if isinstance(size, tuple) else (size, size)
 
     @property
     def direction(self) -> float:

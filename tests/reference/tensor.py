@@ -17,6 +17,7 @@ from .random_bits import PARAM_SLOT, element_bits, tensor_key
 from .snr_gate import Gate
 from .storage import narrow, narrow_stochastic, widen
 from .sums import ITEM, ordered_sum
+from .trust_focus import Trust
 
 Array = NDArray[Any]
 
@@ -51,10 +52,18 @@ class ReferenceTensor:
         self.steps = 0  # of this tensor
         self.history: History | None = None  # from the first gradient on, with a second moment
         self.gate = Gate()
+        self.trust = Trust()
         self.averages = [0.0, 0.0]
         self.last_rms = 0.0  # of the update without momentum
         self.mean_abs_gradient = 0.0
         self.update_rms = 0.0
+
+    @property
+    def gate_numbers(self) -> list[float]:
+        """As ``state["gate"]`` holds them; none without a gate."""
+        if self.options.rule == "belief":
+            return [self.trust.last_mean]
+        return self.gate.as_list() if self.options.gate == "snr" else []
 
     def step(self, gradient: Array | None, dtype: str | None = None) -> None:
         """One step; ``dtype`` is the gradient's where it is not the parameter's."""
@@ -67,13 +76,17 @@ class ReferenceTensor:
         """Go on with other options, as from the next step on; its gradient decides the codecs."""
         old, was, self.options = self.history, self.options.rule, options
         self.history = None
+        if options.rule != "belief":
+            self.trust = Trust()
         if options.rule == "sign" or old is None:
             self.steps = self.steps if was == options.rule else 0
             return
         self.last_rms = self.last_rms if was == options.rule else 0.0
         with np.errstate(all="ignore"):
             if options.rule == "scalar_sign":
-                roots = np.sqrt(old.decoded(self.steps)["exp_avg_sq"].astype(np.float64))
+                v = old.decoded(self.steps)["exp_avg_sq"]
+                v = old.recentred(self.steps) if old.centered else v
+                roots = np.sqrt(v.astype(np.float64))
                 self.averages = scalar_sign.start(roots, options, self.steps)
                 return
             self.history = History(options, widen(first_gradient, self.dtype), self.matrix)
@@ -82,11 +95,16 @@ class ReferenceTensor:
 
     def _step(self, g: Array) -> None:
         p, options = widen(self.stored, self.dtype), self.options
-        gate = self.gate.factor if options.gate else 1.0
+        gate = self.gate.factor if options.gate == "snr" else 1.0
         # a tensor without a counter of its own takes its random bits by the optimizer's
         counter = self.optimizer_steps if options.rule == "sign" else self.steps
         key = tensor_key(self.seed, counter, self.index)
-        if options.rule in ("adam", "rmsprop"):
+        shares = None
+        if options.rule == "belief":
+            self.history = self.history or History(options, g, self.matrix)
+            scale = self.trust.factor(options)
+            new_p, u, shares = self.history.step_about_mean(p, g, self.steps + 1, self.trust, key)
+        elif options.rule in ("adam", "rmsprop"):
             self.history = self.history or History(options, g, self.matrix)
             scale = rmsprop.update_scale(self.last_rms, gate)
             if options.rule == "adam":
@@ -102,9 +120,9 @@ class ReferenceTensor:
             self.stored = narrow_stochastic(new_p, element_bits(key, PARAM_SLOT, p.size))
         else:
             self.stored = narrow(new_p, self.dtype)
-        self._observe(g, u, scale)
+        self._observe(g, u, scale, shares)
 
-    def _observe(self, g: Array, u: Array, scale: float) -> None:
+    def _observe(self, g: Array, u: Array, scale: float, shares: Array | None) -> None:
         count = max(g.size, 1)
         matrix = self.history.matrix if self.history else None
         item = matrix.item if matrix else ITEM
@@ -115,7 +133,10 @@ class ReferenceTensor:
             self.last_rms = rmsprop.observe(self.last_rms, rms)
         if self.options.rule == "scalar_sign":
             self.averages = scalar_sign.observe(self.averages, self.options, self.mean_abs_gradient)
-        if self.options.gate:
+        if shares is not None:  # of a spoiled coordinate the share is NaN
+            seen = ordered_sum(np.where(shares > 0, shares, 0).astype(g.dtype), item)
+            self.trust = self.trust.observe(seen / count)
+        if self.options.gate == "snr":
             self.gate = self.gate.observe(self.mean_abs_gradient, self.options.c_min)
         # a scalar's count is of the gradients that its averages have seen
         counted = math.isfinite(self.mean_abs_gradient)
