@@ -85,6 +85,7 @@ PEERS: dict[str, Peer] = {
         prepare=prepare_deepspeed,
     ),
     "TurboAdam": Peer("turboadam", "turboadam:TurboAdam"),
+    "CASMO": Peer("casmo-optimizer", "casmo:CASMO"),
     "Lion": Peer("pytorch_optimizer", "pytorch_optimizer:Lion", lr_scale=0.1),
     "CAME": Peer("pytorch_optimizer", "pytorch_optimizer:CAME", lr_scale=0.1),
     "AdaFactor": Peer("pytorch_optimizer", "pytorch_optimizer:AdaFactor", _OWN_LR_OFF),

@@ -13,6 +13,7 @@ packages, where they are installed; they are timed on a smaller matrix, since so
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -21,13 +22,14 @@ import torch
 
 import peers
 from cosmic import Cosmic, _core
+from cosmic.presets import CASMO
 from harness import Paired, machine, paired, print_table, write_json
 
 YARDSTICK = "p.add_(g)"
 COLUMNS = 4096
 PEER_NUMEL, PEER_PAIRS = 4_000_000, 3
 
-#: Row name: (options of Cosmic, dtype of parameter and gradient).
+#: Row name: (options of Cosmic, or of the preset that they name; dtype of parameter and gradient).
 VARIANTS: dict[str, tuple[dict[str, Any], torch.dtype]] = {
     "tier0": ({"tier": 0}, torch.float32),
     "tier1": ({"tier": 1}, torch.float32),
@@ -39,6 +41,18 @@ VARIANTS: dict[str, tuple[dict[str, Any], torch.dtype]] = {
         )
     },
     "tier2:fp32+fp32 gate": ({"state_dtype": "fp32", "gate": "snr"}, torch.float32),
+    **{
+        f"tier2:{state} agar": ({"state_dtype": state, "gate": "agar"}, torch.float32)
+        for state in ("fp32+fp32", "q8+q8", "u4+v4", "u4+factored")
+    },
+    **{
+        f"TurboAdam {m}+v_log{bits}": ({"state_dtype": f"{m}+vlog{bits}"}, torch.float32)
+        for m, bits in (("ustate", 4), ("ustate", 2), ("ustate", 8), ("costate", 4))
+    },
+    "TurboAdam ustate+v4": ({"state_dtype": "ustate+v4"}, torch.float32),
+    "CASMO": ({"preset": CASMO}, torch.float32),
+    "CASMO no clamp": ({"preset": CASMO, "agar_clamp_factor": None}, torch.float32),
+    "CASMO lagged": ({"preset": CASMO, "exact": False}, torch.float32),
     "tier2:fp32+fp32+slow": ({"state_dtype": "fp32", "beta_slow": 0.9999}, torch.float32),
     "tier0 bf16": ({"tier": 0}, torch.bfloat16),
     **{
@@ -72,6 +86,24 @@ def made(numel: int, dtype: torch.dtype) -> torch.nn.Parameter:
     param = torch.nn.Parameter(torch.randn(rows, COLUMNS, dtype=dtype))
     param.grad = torch.randn(rows, COLUMNS, dtype=dtype) * 1e-2
     return param
+
+
+#: Gradients that take turns: a second moment of one gradient alone is like no training's.
+GRADIENTS = 4
+
+
+def taking_turns(step: Callable[[], Any], param: torch.nn.Parameter) -> Callable[[], Any]:
+    """The step, of another gradient each time."""
+    assert param.grad is not None
+    turns = itertools.cycle(
+        [param.grad, *(torch.randn_like(param.grad).mul_(1e-2) for _ in range(GRADIENTS - 1))]
+    )
+
+    def turn() -> Any:
+        param.grad = next(turns)
+        return step()
+
+    return turn
 
 
 def adamw(param: torch.nn.Parameter) -> torch.optim.AdamW:
@@ -108,12 +140,14 @@ def row(
 
 def measure(name: str, numel: int, pairs: int) -> Row:
     options, dtype = VARIANTS[name]
+    options = dict(options)
+    make = options.pop("preset", Cosmic)
     torch.manual_seed(0)
     ours, theirs = made(numel, dtype), made(numel, dtype)
-    optimizer = Cosmic([ours], lr=1e-3, weight_decay=1e-2, **options)
+    optimizer = make([ours], lr=1e-3, weight_decay=1e-2, **options)
     reference = adamw(theirs)
-    step = adder(ours) if name == YARDSTICK else optimizer.step
-    timed = paired(reference.step, step, pairs=pairs)
+    step = adder(ours) if name == YARDSTICK else taking_turns(optimizer.step, ours)
+    timed = paired(taking_turns(reference.step, theirs), step, pairs=pairs)
     return row(name, timed, ours, optimizer.state_bytes(), peers.state_bytes(reference))
 
 

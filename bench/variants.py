@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 import cosmic
+import cosmic.presets
 import peers
 from policy_variants import policy_options
 
@@ -35,6 +36,9 @@ STATES = (
     "u4+factored" + HIDDEN + "u1+factored",
 )
 
+#: Optimizers of other packages that Cosmic has made its own.
+PRESETS: dict[str, Callable[..., Any]] = {"TurboAdam preset": cosmic.presets.TurboAdam}
+
 #: "cosmic BUDGET" leaves the codecs to a budget, "cosmic BUDGET POLICY" to a policy too.
 BUDGETED = "cosmic "
 
@@ -59,12 +63,19 @@ class Variant:
 
 
 def variant(name: str) -> Variant:
-    """The variant of this name: "adamw", a peer, or a state or a budget of Cosmic's."""
+    """The variant of this name: "adamw", a peer, or a state, a budget or a preset of Cosmic's."""
     if name == YARDSTICK:
         return Variant(name, _adamw, f"torch {torch.__version__}")
     if name in peers.PEERS:
         peer = peers.PEERS[name]
         return Variant(name, lambda *args: _peer(peer, *args), peer.version, peer.lr_scale)
+    if name in PRESETS:
+        preset = PRESETS[name]
+        return Variant(
+            name,
+            lambda groups, decay: preset(groups, weight_decay=decay),
+            f"cosmic {cosmic.__version__}",
+        )
     make = _budgeted if name.startswith(BUDGETED) else _cosmic
     return Variant(name, lambda *args: make(name, *args), f"cosmic {cosmic.__version__}")
 
