@@ -4,6 +4,7 @@
 #include "isa/dispatch.h"
 #include "kernels/kernels.h"
 #include "plan/coefficients.h"
+#include "plan/self_test.h"
 
 namespace py = pybind11;
 
@@ -26,12 +27,26 @@ py::dict build_info() {
   return info;
 }
 
+py::dict tested() {
+  SelfTest test;
+  {
+    const py::gil_scoped_release released;
+    test = self_test();
+  }
+  py::dict found;
+  found["combinations"] = test.combinations;
+  found["isas"] = test.isas;
+  found["fingerprint"] = test.fingerprint;
+  return found;
+}
+
 } // namespace
 
 void register_info(py::module_ &m) {
   m.attr("__version__") = COSMIC_VERSION;
   m.attr("BLOCK") = kBlock;
   m.def("build_info", &build_info);
+  m.def("self_test", &tested);
   m.def("sign_scale", &sign_scale, py::arg("beta1"));
 }
 

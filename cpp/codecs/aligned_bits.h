@@ -129,7 +129,7 @@ private:
                                                            uint32_t key, Codes<kBits> &codes) {
     const I32 low = I32::splat((int32_t)steps.low);
     const RandomLanes random(key);
-    for_each_group([&](auto group) __attribute__((always_inline)) {
+    for_each_group([&](auto group) COSMIC_LAMBDA {
       constexpr int i = decltype(group)::index;
       I32 x = as_int(F32::load(values + i * kLanes));
       if (kClamp) x = max(x, low);

@@ -65,9 +65,8 @@ private:
 
   // Rare: the last, partial block, and blocks with values that have no code. Not a method of this
   // object, whose registers it would force into memory.
-  __attribute__((noinline)) static Summary mended(const Planes &planes, int64_t block,
-                                                  const BlockContext &context, float *values,
-                                                  int64_t count) {
+  COSMIC_CALL static Summary mended(const Planes &planes, int64_t block,
+                                    const BlockContext &context, float *values, int64_t count) {
     const Blockwise old(planes, block, context, 0, 1.0f, values);
     alignas(64) float before[kBlock];
     for_each_group(

@@ -48,13 +48,42 @@ template <class Visit> COSMIC_INLINE void for_each_group(Visit visit) {
   visit(Group<4>{}), visit(Group<5>{}), visit(Group<6>{}), visit(Group<7>{});
 }
 
+template <class Real> COSMIC_INLINE Lanes<Real> lane_numbers() {
+  alignas(64) static const Real numbers[kLanes] = {0, 1, 2,  3,  4,  5,  6,  7,
+                                                   8, 9, 10, 11, 12, 13, 14, 15};
+  return Lanes<Real>::load(numbers);
+}
+
+// A group by a number that is known when running.
+struct AnyGroup {
+  int index;
+};
+
+template <class Visit> COSMIC_INLINE void with_group(AnyGroup group, Visit visit) {
+  switch (group.index) {
+  case 0:
+    return visit(Group<0>{});
+  case 1:
+    return visit(Group<1>{});
+  case 2:
+    return visit(Group<2>{});
+  case 3:
+    return visit(Group<3>{});
+  case 4:
+    return visit(Group<4>{});
+  case 5:
+    return visit(Group<5>{});
+  case 6:
+    return visit(Group<6>{});
+  default:
+    return visit(Group<7>{});
+  }
+}
+
 // Lanes at and past `count` become zero, so that padding cannot enter a sum.
 template <class Real> COSMIC_INLINE Lanes<Real> zero_past(Lanes<Real> x, int64_t count, int group) {
-  alignas(64) Real lanes[kLanes];
-  x.store(lanes);
-  for (int k = 0; k < kLanes; ++k)
-    if (group * kLanes + k >= count) lanes[k] = 0;
-  return Lanes<Real>::load(lanes);
+  const auto end = Lanes<Real>::splat((Real)(count - group * kLanes));
+  return where_greater(end, lane_numbers<Real>(), x, Lanes<Real>::splat((Real)0));
 }
 
 // What a codec that stores each element as it comes leaves to be encoded: nothing.

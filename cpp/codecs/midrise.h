@@ -65,7 +65,7 @@ template <int kBitsOfCode> struct Midrise {
     const F32 middle = F32::splat((kLevels - 1) / 2.0f), zero = F32::splat(0.0f);
     const F32 last = F32::splat((float)(kLevels - 1));
     const RandomAbove<kBits> random(key);
-    for_each_group([&](auto group) __attribute__((always_inline)) {
+    for_each_group([&](auto group) COSMIC_LAMBDA {
       constexpr int i = decltype(group)::index;
       const F32 place = F32::load(values + i * kLanes) * inverse + middle;
       // between 2^bits and its double: the code is what follows the exponent

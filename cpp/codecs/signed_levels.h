@@ -62,7 +62,7 @@ template <int kBitsOfCode, bool kUnits> struct SignedLevels {
     // follows the exponent
     constexpr float base = (float)(3 * kZero);
     const RandomAbove<kBits> random(key);
-    for_each_group([&](auto group) __attribute__((always_inline)) {
+    for_each_group([&](auto group) COSMIC_LAMBDA {
       constexpr int i = decltype(group)::index;
       const F32 place = F32::load(values + i * kLanes) * inverse + random.of(i, base);
       codes.template put<23 - kBits>(group, as_int(place));

@@ -112,7 +112,7 @@ private:
   template <bool kTail, int kHalf> COSMIC_METHOD static void
   half(const float *values, const BlockContext &context, AntitheticAbove<2> &random, Encoded &out) {
     const F32 zero = F32::splat(0.0f), last = F32::splat(3.0f), middle = F32::splat(1.5f);
-    const auto inside = [&](F32 x, int group) __attribute__((always_inline)) {
+    const auto inside = [&](F32 x, int group) COSMIC_LAMBDA {
       return kTail ? zero_past<float>(x, context.count, group) : x;
     };
     F32 sum = zero;
@@ -126,7 +126,7 @@ private:
     const F32 mean_lanes = F32::splat(float_of(mean << 16));
     const float step = context.m_now;
     const F32 inverse = F32::splat(step > 0x1p-100f ? 1.0f / step : 0.0f);
-    for_each_group([&](auto group) __attribute__((always_inline)) {
+    for_each_group([&](auto group) COSMIC_LAMBDA {
       constexpr int i = decltype(group)::index;
       if constexpr (i / kMeanGroups == kHalf) {
         const F32 rest = inside(F32::load(values + i * kLanes) - mean_lanes, i);
@@ -139,8 +139,8 @@ private:
   }
 
   // Rare: a value that is no number, or beyond all that an update can be, keeps what it had.
-  __attribute__((noinline)) static void mend(const Planes &planes, int64_t block,
-                                             const BlockContext &context, float *values) {
+  COSMIC_CALL static void mend(const Planes &planes, int64_t block, const BlockContext &context,
+                               float *values) {
     BlockContext corrected = context; // as `values` are
     corrected.m_correction_before = 1.0f;
     UState old(planes, block, corrected, 0, 1.0f, values);

@@ -223,7 +223,7 @@ template <int kBitsOfCode> struct LogLevels {
     // between 2^bits and its double, so that the code is what follows the exponent
     constexpr float base = (float)(kTop + 1);
     const RandomAbove<kBits> random(key);
-    for_each_group([&](auto group) __attribute__((always_inline)) {
+    for_each_group([&](auto group) COSMIC_LAMBDA {
       constexpr int i = decltype(group)::index;
       const F32 place = places.of(F32::load(values + i * kLanes)) + random.of(i, base);
       codes.template put<23 - kBits>(group, as_int(place));

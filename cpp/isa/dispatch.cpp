@@ -3,57 +3,11 @@
 #include <cstdlib>
 
 #include "core/error.h"
+#include "kernels/library.h"
 
 namespace cosmic {
 
-#define COSMIC_DECLARE(target)                                                                     \
-  namespace target {                                                                               \
-  extern const Kernels kernels;                                                                    \
-  }
-COSMIC_DECLARE(scalar)
-#if defined(COSMIC_HAS_AVX2)
-COSMIC_DECLARE(avx2)
-#endif
-#if defined(COSMIC_HAS_AVX512)
-COSMIC_DECLARE(avx512)
-#endif
-#if defined(COSMIC_HAS_NEON)
-COSMIC_DECLARE(neon)
-#endif
-#undef COSMIC_DECLARE
-
 namespace {
-
-struct Implementation {
-  const char *name;
-  const Kernels *kernels;
-  bool (*supported)();
-};
-
-#if defined(COSMIC_HAS_AVX2)
-bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c"); }
-#endif
-#if defined(COSMIC_HAS_AVX512)
-bool has_avx512() {
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && has_avx2();
-}
-#endif
-bool always() { return true; }
-
-// In order of preference.
-const Implementation kImplementations[] = {
-#if defined(COSMIC_HAS_AVX512)
-    {"avx512", &avx512::kernels, has_avx512},
-#endif
-#if defined(COSMIC_HAS_AVX2)
-    {"avx2", &avx2::kernels, has_avx2},
-#endif
-#if defined(COSMIC_HAS_NEON)
-    {"neon", &neon::kernels, always}, // part of the AArch64 baseline
-#endif
-    {"scalar", &scalar::kernels, always},
-};
 
 std::string joined_isas() {
   std::string out;
@@ -79,13 +33,13 @@ struct Choice {
 
 std::vector<std::string> available_isas() {
   std::vector<std::string> names;
-  for (const Implementation &i : kImplementations)
+  for (const Implementation &i : implementations())
     if (i.supported()) names.emplace_back(i.name);
   return names;
 }
 
 const Kernels &kernels_for(const std::string &isa) {
-  for (const Implementation &i : kImplementations)
+  for (const Implementation &i : implementations())
     if (isa == i.name && i.supported()) return *i.kernels;
   throw Error(ErrorKind::value, "ISA '" + isa + "' is not available here; available: " +
                                     joined_isas() + " (in lower case)");

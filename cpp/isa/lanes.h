@@ -10,8 +10,20 @@
 #error "compile this file through a kernels target: COSMIC_TARGET names the ISA"
 #endif
 
-#define COSMIC_INLINE static inline __attribute__((always_inline))
+// Everything between a load and a store is inlined, so that values stay in registers: for
+// functions, for methods and for lambdas. On the baseline the compiler decides, and large parts are
+// called, which makes its code a tenth.
+#if defined(COSMIC_LANES_AVX512) || defined(COSMIC_LANES_AVX2) || defined(COSMIC_LANES_NEON)
+#define COSMIC_LAMBDA __attribute__((always_inline))
 #define COSMIC_METHOD inline __attribute__((always_inline))
+#define COSMIC_INLINING true
+#else
+#define COSMIC_LAMBDA
+#define COSMIC_METHOD inline
+#define COSMIC_INLINING false
+#endif
+#define COSMIC_CALL __attribute__((noinline))
+#define COSMIC_INLINE static COSMIC_METHOD
 
 #include "isa/lanes_generic.h"
 #if defined(COSMIC_LANES_AVX512)
@@ -25,6 +37,8 @@
 #endif
 
 namespace cosmic::COSMIC_TARGET {
+
+constexpr bool kInlining = COSMIC_INLINING;
 
 // Lanes of a real type: f32 on the ISA's own registers, f64 through the compiler's vectors.
 template <class Real> struct LanesOf;

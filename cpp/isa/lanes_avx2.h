@@ -108,7 +108,6 @@ COSMIC_INLINE F32 as_float(I32 a) { return {_mm256_castsi256_ps(a.lo), _mm256_ca
 COSMIC_INLINE I32 as_int(F32 a) { return {_mm256_castps_si256(a.lo), _mm256_castps_si256(a.hi)}; }
 COSMIC_INLINE F32 abs(F32 a) { return as_float(as_int(a) & I32::splat(0x7fffffff)); }
 
-COSMIC_INLINE I32 truncate(F32 a) { return {_mm256_cvttps_epi32(a.lo), _mm256_cvttps_epi32(a.hi)}; }
 COSMIC_INLINE F32 to_float(I32 a) { return {_mm256_cvtepi32_ps(a.lo), _mm256_cvtepi32_ps(a.hi)}; }
 COSMIC_INLINE __m256 lookup_half(F32 table, __m256i index) {
   const __m256i high = _mm256_slli_epi32(index, 28); // bit 3 to where a blend looks

@@ -59,7 +59,6 @@ COSMIC_INLINE F32 as_float(I32 a) { return {_mm512_castsi512_ps(a.v)}; }
 COSMIC_INLINE I32 as_int(F32 a) { return {_mm512_castps_si512(a.v)}; }
 COSMIC_INLINE F32 abs(F32 a) { return as_float(as_int(a) & I32::splat(0x7fffffff)); }
 
-COSMIC_INLINE I32 truncate(F32 a) { return {_mm512_cvttps_epi32(a.v)}; }
 COSMIC_INLINE F32 to_float(I32 a) { return {_mm512_cvtepi32_ps(a.v)}; }
 COSMIC_INLINE F32 lookup(F32 table, I32 index) { // by the low four bits
   return {_mm512_permutexvar_ps(index.v, table.v)};

@@ -10,6 +10,10 @@ namespace cosmic::COSMIC_TARGET {
 struct F32 {
   float32x4_t v[4];
 
+  template <class Value> COSMIC_METHOD static F32 of(Value value) {
+    return {{value(Number<0>{}), value(Number<1>{}), value(Number<2>{}), value(Number<3>{})}};
+  }
+
   COSMIC_METHOD static F32 load(const float *from) {
     return {{vld1q_f32(from), vld1q_f32(from + 4), vld1q_f32(from + 8), vld1q_f32(from + 12)}};
   }
@@ -25,6 +29,10 @@ struct F32 {
 struct I32 {
   int32x4_t v[4];
 
+  template <class Value> COSMIC_METHOD static I32 of(Value value) {
+    return {{value(Number<0>{}), value(Number<1>{}), value(Number<2>{}), value(Number<3>{})}};
+  }
+
   COSMIC_METHOD static I32 load(const int32_t *from) {
     return {{vld1q_s32(from), vld1q_s32(from + 4), vld1q_s32(from + 8), vld1q_s32(from + 12)}};
   }
@@ -37,61 +45,50 @@ struct I32 {
   }
 };
 
-// One expression a quarter: q counts the four registers.
-#define COSMIC_QUARTERS(type, expression)                                                          \
-  type out;                                                                                        \
-  for (int q = 0; q < 4; ++q) out.v[q] = expression;                                               \
-  return out
-
-COSMIC_INLINE F32 operator+(F32 a, F32 b) { COSMIC_QUARTERS(F32, vaddq_f32(a.v[q], b.v[q])); }
-COSMIC_INLINE F32 operator-(F32 a, F32 b) { COSMIC_QUARTERS(F32, vsubq_f32(a.v[q], b.v[q])); }
-COSMIC_INLINE F32 operator*(F32 a, F32 b) { COSMIC_QUARTERS(F32, vmulq_f32(a.v[q], b.v[q])); }
-COSMIC_INLINE F32 operator/(F32 a, F32 b) { COSMIC_QUARTERS(F32, vdivq_f32(a.v[q], b.v[q])); }
-COSMIC_INLINE F32 sqrt(F32 a) { COSMIC_QUARTERS(F32, vsqrtq_f32(a.v[q])); }
-COSMIC_INLINE F32 min(F32 a, F32 b) { COSMIC_QUARTERS(F32, vminq_f32(a.v[q], b.v[q])); } // finite
-COSMIC_INLINE F32 max(F32 a, F32 b) { COSMIC_QUARTERS(F32, vmaxq_f32(a.v[q], b.v[q])); }
-COSMIC_INLINE F32 abs(F32 a) { COSMIC_QUARTERS(F32, vabsq_f32(a.v[q])); }
+COSMIC_INLINE F32 operator+(F32 a, F32 b) { COSMIC_PARTS(F32, vaddq_f32(a.v[q], b.v[q])); }
+COSMIC_INLINE F32 operator-(F32 a, F32 b) { COSMIC_PARTS(F32, vsubq_f32(a.v[q], b.v[q])); }
+COSMIC_INLINE F32 operator*(F32 a, F32 b) { COSMIC_PARTS(F32, vmulq_f32(a.v[q], b.v[q])); }
+COSMIC_INLINE F32 operator/(F32 a, F32 b) { COSMIC_PARTS(F32, vdivq_f32(a.v[q], b.v[q])); }
+COSMIC_INLINE F32 sqrt(F32 a) { COSMIC_PARTS(F32, vsqrtq_f32(a.v[q])); }
+COSMIC_INLINE F32 min(F32 a, F32 b) { COSMIC_PARTS(F32, vminq_f32(a.v[q], b.v[q])); } // finite
+COSMIC_INLINE F32 max(F32 a, F32 b) { COSMIC_PARTS(F32, vmaxq_f32(a.v[q], b.v[q])); }
+COSMIC_INLINE F32 abs(F32 a) { COSMIC_PARTS(F32, vabsq_f32(a.v[q])); }
 COSMIC_INLINE F32 where_greater(F32 a, F32 b, F32 x, F32 y) {
-  COSMIC_QUARTERS(F32, vbslq_f32(vcgtq_f32(a.v[q], b.v[q]), x.v[q], y.v[q]));
+  COSMIC_PARTS(F32, vbslq_f32(vcgtq_f32(a.v[q], b.v[q]), x.v[q], y.v[q]));
 }
 
-COSMIC_INLINE I32 operator+(I32 a, I32 b) { COSMIC_QUARTERS(I32, vaddq_s32(a.v[q], b.v[q])); }
-COSMIC_INLINE I32 operator-(I32 a, I32 b) { COSMIC_QUARTERS(I32, vsubq_s32(a.v[q], b.v[q])); }
-COSMIC_INLINE I32 operator&(I32 a, I32 b) { COSMIC_QUARTERS(I32, vandq_s32(a.v[q], b.v[q])); }
-COSMIC_INLINE I32 operator|(I32 a, I32 b) { COSMIC_QUARTERS(I32, vorrq_s32(a.v[q], b.v[q])); }
-template <int N> COSMIC_INLINE I32 shift_left(I32 a) {
-  COSMIC_QUARTERS(I32, vshlq_n_s32(a.v[q], N));
-}
+COSMIC_INLINE I32 operator+(I32 a, I32 b) { COSMIC_PARTS(I32, vaddq_s32(a.v[q], b.v[q])); }
+COSMIC_INLINE I32 operator-(I32 a, I32 b) { COSMIC_PARTS(I32, vsubq_s32(a.v[q], b.v[q])); }
+COSMIC_INLINE I32 operator&(I32 a, I32 b) { COSMIC_PARTS(I32, vandq_s32(a.v[q], b.v[q])); }
+COSMIC_INLINE I32 operator|(I32 a, I32 b) { COSMIC_PARTS(I32, vorrq_s32(a.v[q], b.v[q])); }
+template <int N> COSMIC_INLINE I32 shift_left(I32 a) { COSMIC_PARTS(I32, vshlq_n_s32(a.v[q], N)); }
 template <int N> COSMIC_INLINE I32 shift_right(I32 a) { // logical
-  COSMIC_QUARTERS(I32, vreinterpretq_s32_u32(vshrq_n_u32(vreinterpretq_u32_s32(a.v[q]), N)));
+  COSMIC_PARTS(I32, vreinterpretq_s32_u32(vshrq_n_u32(vreinterpretq_u32_s32(a.v[q]), N)));
 }
-COSMIC_INLINE I32 shift_left(I32 a, int n) {
-  COSMIC_QUARTERS(I32, vshlq_s32(a.v[q], vdupq_n_s32(n)));
-}
+COSMIC_INLINE I32 shift_left(I32 a, int n) { COSMIC_PARTS(I32, vshlq_s32(a.v[q], vdupq_n_s32(n))); }
 COSMIC_INLINE I32 shift_right(I32 a, int n) {
-  COSMIC_QUARTERS(I32,
-                  vreinterpretq_s32_u32(vshlq_u32(vreinterpretq_u32_s32(a.v[q]), vdupq_n_s32(-n))));
+  COSMIC_PARTS(I32,
+               vreinterpretq_s32_u32(vshlq_u32(vreinterpretq_u32_s32(a.v[q]), vdupq_n_s32(-n))));
 }
-COSMIC_INLINE I32 max(I32 a, I32 b) { COSMIC_QUARTERS(I32, vmaxq_s32(a.v[q], b.v[q])); }
+COSMIC_INLINE I32 max(I32 a, I32 b) { COSMIC_PARTS(I32, vmaxq_s32(a.v[q], b.v[q])); }
 COSMIC_INLINE I32 unsigned_max(I32 a, I32 b) {
-  COSMIC_QUARTERS(I32, vreinterpretq_s32_u32(vmaxq_u32(vreinterpretq_u32_s32(a.v[q]),
-                                                       vreinterpretq_u32_s32(b.v[q]))));
+  COSMIC_PARTS(I32, vreinterpretq_s32_u32(
+                        vmaxq_u32(vreinterpretq_u32_s32(a.v[q]), vreinterpretq_u32_s32(b.v[q]))));
 }
 COSMIC_INLINE I32 unsigned_min(I32 a, I32 b) {
-  COSMIC_QUARTERS(I32, vreinterpretq_s32_u32(vminq_u32(vreinterpretq_u32_s32(a.v[q]),
-                                                       vreinterpretq_u32_s32(b.v[q]))));
+  COSMIC_PARTS(I32, vreinterpretq_s32_u32(
+                        vminq_u32(vreinterpretq_u32_s32(a.v[q]), vreinterpretq_u32_s32(b.v[q]))));
 }
 COSMIC_INLINE I32 where_greater(I32 a, I32 b, I32 x, I32 y) {
-  COSMIC_QUARTERS(I32, vbslq_s32(vcgtq_s32(a.v[q], b.v[q]), x.v[q], y.v[q]));
+  COSMIC_PARTS(I32, vbslq_s32(vcgtq_s32(a.v[q], b.v[q]), x.v[q], y.v[q]));
 }
 COSMIC_INLINE I32 where_nan(F32 a, I32 x, I32 y) { // x where a is a NaN, else y
-  COSMIC_QUARTERS(I32, vbslq_s32(vceqq_f32(a.v[q], a.v[q]), y.v[q], x.v[q]));
+  COSMIC_PARTS(I32, vbslq_s32(vceqq_f32(a.v[q], a.v[q]), y.v[q], x.v[q]));
 }
-COSMIC_INLINE F32 as_float(I32 a) { COSMIC_QUARTERS(F32, vreinterpretq_f32_s32(a.v[q])); }
-COSMIC_INLINE I32 as_int(F32 a) { COSMIC_QUARTERS(I32, vreinterpretq_s32_f32(a.v[q])); }
+COSMIC_INLINE F32 as_float(I32 a) { COSMIC_PARTS(F32, vreinterpretq_f32_s32(a.v[q])); }
+COSMIC_INLINE I32 as_int(F32 a) { COSMIC_PARTS(I32, vreinterpretq_s32_f32(a.v[q])); }
 
-COSMIC_INLINE I32 truncate(F32 a) { COSMIC_QUARTERS(I32, vcvtq_s32_f32(a.v[q])); }
-COSMIC_INLINE F32 to_float(I32 a) { COSMIC_QUARTERS(F32, vcvtq_f32_s32(a.v[q])); }
+COSMIC_INLINE F32 to_float(I32 a) { COSMIC_PARTS(F32, vcvtq_f32_s32(a.v[q])); }
 COSMIC_INLINE F32 lookup(F32 table, I32 index) { // by the low four bits
   uint8x16x4_t bytes;
   for (int q = 0; q < 4; ++q) bytes.val[q] = vreinterpretq_u8_f32(table.v[q]);
@@ -135,18 +132,16 @@ COSMIC_INLINE void store_u8(uint8_t *to, I32 a) { // lanes hold 0..255
            vcombine_u8(vmovn_u16(vcombine_u16(h[0], h[1])), vmovn_u16(vcombine_u16(h[2], h[3]))));
 }
 COSMIC_INLINE I32 load_u16(const uint16_t *from) {
-  COSMIC_QUARTERS(I32, vreinterpretq_s32_u32(vmovl_u16(vld1_u16(from + 4 * q))));
+  COSMIC_PARTS(I32, vreinterpretq_s32_u32(vmovl_u16(vld1_u16(from + 4 * q))));
 }
 COSMIC_INLINE void store_u16(uint16_t *to, I32 a) { // lanes hold 0..65535
   for (int q = 0; q < 4; ++q) vst1_u16(to + 4 * q, vmovn_u32(vreinterpretq_u32_s32(a.v[q])));
 }
 COSMIC_INLINE F32 load_f16(const uint16_t *from) {
-  COSMIC_QUARTERS(F32, vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(from + 4 * q))));
+  COSMIC_PARTS(F32, vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(from + 4 * q))));
 }
 COSMIC_INLINE void store_f16(uint16_t *to, F32 a) {
   for (int q = 0; q < 4; ++q) vst1_u16(to + 4 * q, vreinterpret_u16_f16(vcvt_f16_f32(a.v[q])));
 }
-
-#undef COSMIC_QUARTERS
 
 } // namespace cosmic::COSMIC_TARGET

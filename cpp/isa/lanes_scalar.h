@@ -8,84 +8,90 @@ namespace cosmic::COSMIC_TARGET {
 
 using F32 = GenericLanes<float>;
 using I32 = GenericLanes<int32_t>;
-typedef uint32_t UnsignedVector __attribute__((vector_size(64)));
-typedef uint16_t HalfVector __attribute__((vector_size(32)));
-typedef uint8_t ByteVector __attribute__((vector_size(16)));
+typedef uint32_t Unsigned __attribute__((vector_size(kRegisterBytes)));
 
-COSMIC_INLINE F32 as_float(I32 a) { return {(F32::Vector)a.v}; }
-COSMIC_INLINE I32 as_int(F32 a) { return {(I32::Vector)a.v}; }
-COSMIC_INLINE I32 operator&(I32 a, I32 b) { return {a.v & b.v}; }
-COSMIC_INLINE I32 operator|(I32 a, I32 b) { return {a.v | b.v}; }
-template <int N> COSMIC_INLINE I32 shift_left(I32 a) {
-  return {(I32::Vector)((UnsignedVector)a.v << N)};
+COSMIC_INLINE F32 as_float(I32 a) { COSMIC_PARTS(F32, (F32::Part)a.v[q]); }
+COSMIC_INLINE I32 as_int(F32 a) { COSMIC_PARTS(I32, (I32::Part)a.v[q]); }
+COSMIC_INLINE I32 operator&(I32 a, I32 b) { COSMIC_PARTS(I32, a.v[q] & b.v[q]); }
+COSMIC_INLINE I32 operator|(I32 a, I32 b) { COSMIC_PARTS(I32, a.v[q] | b.v[q]); }
+COSMIC_INLINE I32 shift_left(I32 a, int n) {
+  COSMIC_PARTS(I32, (I32::Part)((Unsigned)a.v[q] << n));
 }
-template <int N> COSMIC_INLINE I32 shift_right(I32 a) { // logical
-  return {(I32::Vector)((UnsignedVector)a.v >> N)};
+COSMIC_INLINE I32 shift_right(I32 a, int n) { // logical
+  COSMIC_PARTS(I32, (I32::Part)((Unsigned)a.v[q] >> n));
 }
-
-COSMIC_INLINE I32 shift_left(I32 a, int n) { return {(I32::Vector)((UnsignedVector)a.v << n)}; }
-COSMIC_INLINE I32 shift_right(I32 a, int n) { return {(I32::Vector)((UnsignedVector)a.v >> n)}; }
+template <int N> COSMIC_INLINE I32 shift_left(I32 a) { return shift_left(a, N); }
+template <int N> COSMIC_INLINE I32 shift_right(I32 a) { return shift_right(a, N); }
 COSMIC_INLINE I32 where_nan(F32 a, I32 x, I32 y) { // x where a is a NaN, else y
   const I32 magnitude = as_int(a) & I32::splat(0x7fffffff);
-  return {magnitude.v > I32::splat(0x7f800000).v ? x.v : y.v};
+  return where_greater(magnitude, I32::splat(0x7f800000), x, y);
 }
-COSMIC_INLINE F32 min(F32 a, F32 b) { return {a.v < b.v ? a.v : b.v}; } // of finite numbers
-COSMIC_INLINE F32 max(F32 a, F32 b) { return {a.v > b.v ? a.v : b.v}; }
-COSMIC_INLINE I32 max(I32 a, I32 b) { return {a.v > b.v ? a.v : b.v}; }
+COSMIC_INLINE F32 min(F32 a, F32 b) { return where_greater(b, a, a, b); } // of finite numbers
+COSMIC_INLINE F32 max(F32 a, F32 b) { return where_greater(a, b, a, b); }
+COSMIC_INLINE I32 max(I32 a, I32 b) { return where_greater(a, b, a, b); }
 COSMIC_INLINE I32 unsigned_max(I32 a, I32 b) {
-  return {(UnsignedVector)a.v > (UnsignedVector)b.v ? a.v : b.v};
+  COSMIC_PARTS(I32, (Unsigned)a.v[q] > (Unsigned)b.v[q] ? a.v[q] : b.v[q]);
 }
 COSMIC_INLINE I32 unsigned_min(I32 a, I32 b) {
-  return {(UnsignedVector)a.v < (UnsignedVector)b.v ? a.v : b.v};
+  COSMIC_PARTS(I32, (Unsigned)a.v[q] < (Unsigned)b.v[q] ? a.v[q] : b.v[q]);
 }
-COSMIC_INLINE I32 truncate(F32 a) { return {__builtin_convertvector(a.v, I32::Vector)}; }
-COSMIC_INLINE F32 to_float(I32 a) { return {__builtin_convertvector(a.v, F32::Vector)}; }
+COSMIC_INLINE F32 to_float(I32 a) { COSMIC_PARTS(F32, __builtin_convertvector(a.v[q], F32::Part)); }
+
+// Lane by lane, from memory.
 COSMIC_INLINE F32 lookup(F32 table, I32 index) { // by the low four bits
-  F32 out;
-  for (int k = 0; k < kLanes; ++k) out.v[k] = table.v[index.v[k] & 15];
-  return out;
+  float values[kLanes], found[kLanes];
+  int32_t at[kLanes];
+  table.store(values);
+  (index & I32::splat(15)).store(at);
+  for (int k = 0; k < kLanes; ++k) found[k] = values[at[k]];
+  return F32::load(found);
 }
 COSMIC_INLINE F32 lookup_periodic(F32 table, I32 index) { return lookup(table, index); }
 COSMIC_INLINE uint32_t reduce_unsigned_max(I32 a) {
-  uint32_t out = 0;
-  for (int k = 0; k < kLanes; ++k) out = (uint32_t)a.v[k] > out ? (uint32_t)a.v[k] : out;
+  uint32_t lanes[kLanes], out = 0;
+  a.store((int32_t *)lanes);
+  for (int k = 0; k < kLanes; ++k) out = lanes[k] > out ? lanes[k] : out;
   return out;
 }
 COSMIC_INLINE uint32_t reduce_unsigned_min(I32 a) {
-  uint32_t out = 0xffffffffu;
-  for (int k = 0; k < kLanes; ++k) out = (uint32_t)a.v[k] < out ? (uint32_t)a.v[k] : out;
+  uint32_t lanes[kLanes], out = 0xffffffffu;
+  a.store((int32_t *)lanes);
+  for (int k = 0; k < kLanes; ++k) out = lanes[k] < out ? lanes[k] : out;
   return out;
 }
 COSMIC_INLINE float reduce_add(F32 a) { // lanes 8, 4, 2, 1 apart
+  float lanes[kLanes];
+  a.store(lanes);
   for (int apart = kLanes / 2; apart; apart /= 2)
-    for (int k = 0; k < apart; ++k) a.v[k] += a.v[k + apart];
-  return a.v[0];
+    for (int k = 0; k < apart; ++k) lanes[k] += lanes[k + apart];
+  return lanes[0];
 }
 
 COSMIC_INLINE F32 abs(F32 a) { return as_float(as_int(a) & I32::splat(0x7fffffff)); }
 COSMIC_INLINE F32 sqrt(F32 a) {
-  F32 out;
-  for (int k = 0; k < kLanes; ++k) out.v[k] = __builtin_sqrtf(a.v[k]);
-  return out;
+  COSMIC_PARTS(F32, (F32::Part{__builtin_sqrtf(a.v[q][0]), __builtin_sqrtf(a.v[q][1]),
+                               __builtin_sqrtf(a.v[q][2]), __builtin_sqrtf(a.v[q][3])}));
 }
 
 COSMIC_INLINE I32 load_u8(const uint8_t *from) {
-  ByteVector b;
-  __builtin_memcpy(&b, from, sizeof(b));
-  return {__builtin_convertvector(b, I32::Vector)};
+  int32_t lanes[kLanes];
+  for (int k = 0; k < kLanes; ++k) lanes[k] = from[k];
+  return I32::load(lanes);
 }
 COSMIC_INLINE void store_u8(uint8_t *to, I32 a) {
-  const ByteVector b = __builtin_convertvector(a.v, ByteVector);
-  __builtin_memcpy(to, &b, sizeof(b));
+  int32_t lanes[kLanes];
+  a.store(lanes);
+  for (int k = 0; k < kLanes; ++k) to[k] = (uint8_t)lanes[k];
 }
 COSMIC_INLINE I32 load_u16(const uint16_t *from) {
-  HalfVector h;
-  __builtin_memcpy(&h, from, sizeof(h));
-  return {__builtin_convertvector(h, I32::Vector)};
+  int32_t lanes[kLanes];
+  for (int k = 0; k < kLanes; ++k) lanes[k] = from[k];
+  return I32::load(lanes);
 }
 COSMIC_INLINE void store_u16(uint16_t *to, I32 a) {
-  const HalfVector h = __builtin_convertvector(a.v, HalfVector);
-  __builtin_memcpy(to, &h, sizeof(h));
+  int32_t lanes[kLanes];
+  a.store(lanes);
+  for (int k = 0; k < kLanes; ++k) to[k] = (uint16_t)lanes[k];
 }
 
 COSMIC_INLINE float half_to_float(uint16_t h) {
@@ -125,12 +131,14 @@ COSMIC_INLINE uint16_t float_to_half(float x) { // to nearest, ties to even
 }
 
 COSMIC_INLINE F32 load_f16(const uint16_t *from) {
-  F32 out;
-  for (int k = 0; k < kLanes; ++k) out.v[k] = half_to_float(from[k]);
-  return out;
+  float lanes[kLanes];
+  for (int k = 0; k < kLanes; ++k) lanes[k] = half_to_float(from[k]);
+  return F32::load(lanes);
 }
 COSMIC_INLINE void store_f16(uint16_t *to, F32 a) {
-  for (int k = 0; k < kLanes; ++k) to[k] = float_to_half(a.v[k]);
+  float lanes[kLanes];
+  a.store(lanes);
+  for (int k = 0; k < kLanes; ++k) to[k] = float_to_half(lanes[k]);
 }
 
 } // namespace cosmic::COSMIC_TARGET

@@ -52,21 +52,72 @@ template <int kSlot> struct Waiting<kSlot, false> {
 // How far a pass goes: a step changes parameters and state, a measuring pass only adds up.
 enum class Pass { step, measure };
 
-template <class Codec, class Group, class V>
-COSMIC_INLINE void load_slot(Codec &codec, Group group, const V &gradient, V &out) {
-  if constexpr (Codec::kSeesGradient)
-    codec.load(group, gradient, out);
-  else
-    codec.load(group, out);
-}
+// How a pass reaches codecs and rules: inlined group by group, so that values stay in registers.
+struct Inlined {
+  template <class Visit> COSMIC_METHOD static void for_each(Visit visit) { for_each_group(visit); }
+  template <class Codec, class Group, class V>
+  COSMIC_METHOD static void load(Codec &codec, Group group, const V &gradient, V &out) {
+    if constexpr (Codec::kSeesGradient)
+      codec.load(group, gradient, out);
+    else
+      codec.load(group, out);
+  }
+  template <class Codec, class Group, class V>
+  COSMIC_METHOD static V unit(const Codec &codec, Group group, const V &scale, const V &eps) {
+    return codec.unit(group, scale, eps);
+  }
+  template <class Codec, class Group, class V>
+  COSMIC_METHOD static void store(Codec &codec, Group group, const V &gradient, const V &value) {
+    if constexpr (Codec::kSeesGradient)
+      codec.store(group, gradient, value);
+    else
+      codec.store(group, value);
+  }
+  template <class Codec> COSMIC_METHOD static auto encode(const Planes &planes, int64_t block,
+                                                          const BlockContext &context, int slot,
+                                                          float *values,
+                                                          const typename Codec::Summary &summary) {
+    return Codec::encode(planes, block, context, slot, values, summary);
+  }
+};
 
-template <class Codec, class Group, class V>
-COSMIC_INLINE void store_slot(Codec &codec, Group group, const V &gradient, const V &value) {
-  if constexpr (Codec::kSeesGradient)
-    codec.store(group, gradient, value);
-  else
-    codec.store(group, value);
-}
+// Called in a loop, through functions that all combinations share: for a tensor's last, partial
+// block, which would double every combination's code, and on the baseline.
+struct Called {
+  template <class Visit> COSMIC_METHOD static void for_each(Visit visit) {
+    for (int i = 0; i < (int)(kBlock / kLanes); ++i) visit(AnyGroup{i});
+  }
+  template <class Codec, class V>
+  COSMIC_CALL static void load(Codec &codec, AnyGroup group, const V &gradient, V &out) {
+    with_group(group,
+               [&](auto known) COSMIC_LAMBDA { Inlined::load(codec, known, gradient, out); });
+  }
+  template <class Codec, class V>
+  COSMIC_CALL static V unit(const Codec &codec, AnyGroup group, const V &scale, const V &eps) {
+    V out;
+    with_group(group,
+               [&](auto known) COSMIC_LAMBDA { out = Inlined::unit(codec, known, scale, eps); });
+    return out;
+  }
+  template <class Codec, class V>
+  COSMIC_CALL static void store(Codec &codec, AnyGroup group, const V &gradient, const V &value) {
+    with_group(group,
+               [&](auto known) COSMIC_LAMBDA { Inlined::store(codec, known, gradient, value); });
+  }
+  template <class Codec>
+  COSMIC_CALL static auto encode(const Planes &planes, int64_t block, const BlockContext &context,
+                                 int slot, float *values, const typename Codec::Summary &summary) {
+    return Inlined::encode<Codec>(planes, block, context, slot, values, summary);
+  }
+};
+
+template <bool kTail> struct ReachOf {
+  using type = Inlined;
+};
+template <> struct ReachOf<true> {
+  using type = Called;
+};
+template <bool kTail> using Reach = typename ReachOf<kTail || !kInlining>::type;
 
 template <Pass kPass, bool kTail, class Real, class Rule, class M, class Slow, class Var,
           class Probe, class Look, class Sums>
@@ -74,24 +125,25 @@ COSMIC_INLINE void step_block(const Rule &rule, const Probe &probe, const BlockC
                               Real *p, const Real *g, M &m, Slow &m_slow, Var &v, Look &look,
                               Sums &sums) {
   using V = Lanes<Real>;
+  using Through = Reach<kTail>;
   constexpr bool kUnitsNow = M::kUpdateUnits && !M::kPersistedUnits;
   const V scale_before = V::splat((Real)context.v_scale_before), eps = V::splat((Real)context.eps);
-  for_each_group([&](auto group) __attribute__((always_inline)) {
-    constexpr int i = decltype(group)::index;
+  Through::for_each([&](auto group) COSMIC_LAMBDA {
+    const int i = group.index;
     __builtin_prefetch((const char *)(g + i * kLanes) + kPrefetchBytes);
     if constexpr (kPass == Pass::step && (!M::kPresent || M::kCompressed || Var::kCompressed))
       __builtin_prefetch((const char *)(p + i * kLanes) + kPrefetchBytes, 1);
-    if constexpr (kPass == Pass::measure && !kTail) { // which waits for memory alone
+    if constexpr (kPass == Pass::measure && !kTail && kInlining) { // which waits for memory alone
       m.prefetch(group, kPrefetchBytes);
       v.prefetch(group, kPrefetchBytes);
     }
     const V gradient = V::load(g + i * kLanes);
     Slots<V> slots;
-    v.load(group, slots.v);
-    load_slot(m, group, gradient, slots.m);
-    m_slow.load(group, slots.m_slow);
+    Through::load(v, group, gradient, slots.v);
+    Through::load(m, group, gradient, slots.m);
+    Through::load(m_slow, group, gradient, slots.m_slow);
     if constexpr (M::kUpdateUnits) {
-      const V unit = v.unit(group, scale_before, eps);
+      const V unit = Through::unit(v, group, scale_before, eps);
       slots.m = slots.m * unit;
       if constexpr (Slow::kPresent) slots.m_slow = slots.m_slow * unit;
     }
@@ -100,7 +152,7 @@ COSMIC_INLINE void step_block(const Rule &rule, const Probe &probe, const BlockC
       rule.update(V::load(p + i * kLanes), gradient, slots, u).store(p + i * kLanes);
     else
       rule.update(V::splat(Real(0)), gradient, slots, u);
-    const auto inside = [&](V x) __attribute__((always_inline)) {
+    const auto inside = [&](V x) COSMIC_LAMBDA {
       return kTail && context.count < (i + 1) * kLanes ? zero_past<Real>(x, context.count, i) : x;
     };
     look.see(slots, inside);
@@ -114,9 +166,9 @@ COSMIC_INLINE void step_block(const Rule &rule, const Probe &probe, const BlockC
         slots.m = slots.m / slots.denominator;
         if constexpr (Slow::kPresent) slots.m_slow = slots.m_slow / slots.denominator;
       }
-      store_slot(m, group, gradient, slots.m);
-      m_slow.store(group, slots.m_slow);
-      v.store(group, slots.v);
+      Through::store(m, group, gradient, slots.m);
+      Through::store(m_slow, group, gradient, slots.m_slow);
+      Through::store(v, group, gradient, slots.v);
       u = inside(u);
       sums.square_update = sums.square_update + u * u;
     }
@@ -193,28 +245,31 @@ struct Pipeline : Waiting<0, M::kStaged>, Waiting<1, Slow::kStaged>, Waiting<2, 
     }
   }
 
-  COSMIC_METHOD void encode(int k, const BlockAt<Real> &here, Sums &sums) {
+  template <bool kTail> COSMIC_METHOD void encode(int k, const BlockAt<Real> &here, Sums &sums) {
+    using Through = Reach<kTail>;
     const BlockContext context = context_of(here);
-    Var::encode(here.v, here.at, context, 2, VWaiting::of(k), v_summary[k]);
-    Slow::encode(here.m_slow, here.at, context, 1, SlowWaiting::of(k), slow_summary[k]);
-    if constexpr (M::kPersistedUnits) to_persisted_units(k, here, context);
+    Through::template encode<Var>(here.v, here.at, context, 2, VWaiting::of(k), v_summary[k]);
+    Through::template encode<Slow>(here.m_slow, here.at, context, 1, SlowWaiting::of(k),
+                                   slow_summary[k]);
+    if constexpr (M::kPersistedUnits) to_persisted_units<Through>(k, here, context);
     if constexpr (M::kAddsUp)
-      sums.encoded =
-          sums.encoded + M::encode(here.m, here.at, context, 0, MWaiting::of(k), m_summary[k]);
+      sums.encoded = sums.encoded + Through::template encode<M>(here.m, here.at, context, 0,
+                                                                MWaiting::of(k), m_summary[k]);
     else
-      M::encode(here.m, here.at, context, 0, MWaiting::of(k), m_summary[k]);
+      Through::template encode<M>(here.m, here.at, context, 0, MWaiting::of(k), m_summary[k]);
   }
 
   // The second moment is encoded by now: the waiting values become units of what will be decoded.
+  template <class Through>
   COSMIC_METHOD void to_persisted_units(int k, const BlockAt<Real> &here, BlockContext context) {
     context.v_scale_before = context.v_scale;
     const F32 scale = F32::splat(context.v_scale), eps = F32::splat(context.eps);
     const F32 corrected = F32::splat(1.0f / context.m_correction);
     const Var v(here.v, here.at, context, 2, 1.0f, nullptr);
     float *values = MWaiting::of(k);
-    for_each_group([&](auto group) __attribute__((always_inline)) {
-      float *at = values + decltype(group)::index * kLanes;
-      (F32::load(at) * corrected / v.unit(group, scale, eps)).store(at);
+    Through::for_each([&](auto group) COSMIC_LAMBDA {
+      float *at = values + group.index * kLanes;
+      (F32::load(at) * corrected / Through::unit(v, group, scale, eps)).store(at);
     });
   }
 
@@ -237,7 +292,7 @@ struct Pipeline : Waiting<0, M::kStaged>, Waiting<1, Slow::kStaged>, Waiting<2, 
       const int together = blocks - b < kStageBlocks ? (int)(blocks - b) : kStageBlocks;
       for (int k = 0; k < together; ++k) step<kPass, false>(k, whole(b + k), rule, probe, sums);
       if constexpr (kPass == Pass::step)
-        for (int k = 0; k < together; ++k) encode(k, whole(b + k), sums);
+        for (int k = 0; k < together; ++k) encode<false>(k, whole(b + k), sums);
     }
   }
 
@@ -251,7 +306,7 @@ struct Pipeline : Waiting<0, M::kStaged>, Waiting<1, Slow::kStaged>, Waiting<2, 
                               v.planes,   home.p, home.g,   count};
     step<kPass, true>(0, image, rule, probe, sums);
     if constexpr (kPass == Pass::step) {
-      encode(0, image, sums);
+      encode<true>(0, image, sums);
       m.write_back();
       slow.write_back();
       v.write_back();

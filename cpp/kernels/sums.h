@@ -28,19 +28,23 @@ template <class Real, int kProbed = 0, bool kEncoded = false> struct RunningSums
   }
 
 private:
-  COSMIC_METHOD static void keep(const Lanes<Real> &sum, double *to) {
+  // Once a run: calls, which keep a combination's code small.
+  COSMIC_CALL static void keep(Lanes<Real> sum, double *to) {
     alignas(64) Real lanes[kLanes];
     sum.store(lanes);
     for (int k = 0; k < kLanes; ++k) to[k] = lanes[k];
   }
   COSMIC_METHOD static Lanes<Real> load(const double *from) {
     alignas(64) Real lanes[kLanes];
-    for (int k = 0; k < kLanes; ++k) lanes[k] = (Real)from[k];
+    narrow(from, lanes);
     return Lanes<Real>::load(lanes);
+  }
+  COSMIC_CALL static void narrow(const double *from, Real *lanes) {
+    for (int k = 0; k < kLanes; ++k) lanes[k] = (Real)from[k];
   }
 };
 
-template <class Real> COSMIC_INLINE int64_t count_nonfinite(const Real *g, int64_t count) {
+template <class Real> COSMIC_CALL int64_t count_nonfinite(const Real *g, int64_t count) {
   int64_t found = 0;
   for (int64_t k = 0; k < count; ++k) found += !__builtin_isfinite(g[k]);
   return found;
@@ -48,7 +52,7 @@ template <class Real> COSMIC_INLINE int64_t count_nonfinite(const Real *g, int64
 
 // A sum of |g| that is not finite is the sign to count; it costs nothing while all is well.
 template <class Real>
-COSMIC_INLINE void note_nonfinite(const Real *g, int64_t count, LaneSums *sums) {
+COSMIC_CALL void note_nonfinite(const Real *g, int64_t count, LaneSums *sums) {
   bool finite = true;
   for (int k = 0; k < kLanes; ++k) finite &= (bool)__builtin_isfinite(sums->abs_gradient[k]);
   if (!finite) sums->nonfinite += count_nonfinite(g, count);

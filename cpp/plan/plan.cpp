@@ -251,7 +251,7 @@ void Plan::inspect_row(size_t row, int threads) { inspect_range(row, row + 1, th
 
 bool Plan::step_range(size_t first, size_t last, int threads, int64_t steps) {
   const DefaultFloatEnvironment environment;
-  const Kernels &kernels = chosen_kernels();
+  const Kernels &kernels = kernels_in_use();
   partition(first, last);
   prepare(steps);
   measure(kernels, threads);
@@ -277,7 +277,7 @@ bool Plan::step_range(size_t first, size_t last, int threads, int64_t steps) {
 }
 
 void Plan::inspect_range(size_t first, size_t last, int threads) {
-  const Kernels &kernels = chosen_kernels();
+  const Kernels &kernels = kernels_in_use();
   partition(first, last);
   for_each_item(threads, [&](size_t a, int64_t item) {
     const Row &row = rows[static_cast<size_t>(active_[a])];

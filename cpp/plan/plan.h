@@ -17,6 +17,7 @@ public:
   std::vector<Group> groups;
   std::vector<AgarGate> agar_gates; // by group
   uint64_t seed = 0;
+  const Kernels *forced_kernels = nullptr; // null: those of the process
 
   // Steps every active row on at most `threads` threads. The result does not depend on `threads`.
   // `steps`: the optimizer's steps before this one.
@@ -46,6 +47,9 @@ private:
     void add(const ItemSums &other);
   };
 
+  const Kernels &kernels_in_use() const {
+    return forced_kernels ? *forced_kernels : chosen_kernels();
+  }
   // Rows from `first` up to `last`.
   bool step_range(size_t first, size_t last, int threads, int64_t steps);
   void inspect_range(size_t first, size_t last, int threads);

@@ -7,7 +7,7 @@
 #include "core/error.h"
 #include "isa/dispatch.h"
 #include "isa/float_environment.h"
-#include "kernels/convert.h"
+#include "kernels/library.h"
 #include "plan/coefficients.h"
 #include "plan/stage.h"
 #include "plan/tensor_numbers.h"
@@ -64,7 +64,7 @@ struct MeanRoot {
 
 void decode_moments(const Row &row, const Group &group, const Moments &to) {
   const DefaultFloatEnvironment environment;
-  const auto decode = checked(portable::converters.decode[row.combination], row);
+  const auto decode = checked(converters().decode[row.combination], row);
   const Kernels &kernels = chosen_kernels();
   const Coefficients c = coefficients_for(row, group, 0, 0);
   MomentStage m(to.m, kernels), slow(to.slow, kernels), v(to.v, kernels);
@@ -83,7 +83,7 @@ void decode_moments(const Row &row, const Group &group, const Moments &to) {
 
 void encode_moments(Row &row, const Group &group, uint64_t seed, const Moments &from) {
   const DefaultFloatEnvironment environment;
-  const auto encode = checked(portable::converters.encode[row.combination], row);
+  const auto encode = checked(converters().encode[row.combination], row);
   const Kernels &kernels = chosen_kernels();
   Coefficients c = coefficients_for(row, group, seed, 0);
   MomentStage m(from.m, kernels), slow(from.slow, kernels), v(from.v, kernels);
@@ -116,7 +116,7 @@ double mean_root(const Row &row, const Group &group) {
     mean.add(static_cast<const double *>(row.v.data[0]), row.numel);
     return mean.value();
   }
-  const auto decode = checked(portable::converters.decode[row.combination], row);
+  const auto decode = checked(converters().decode[row.combination], row);
   const Coefficients c = coefficients_for(row, group, 0, 0);
   std::vector<float> m(kRun), slow(kRun), v(kRun);
   if (row.matrix) row.matrix->prepare();

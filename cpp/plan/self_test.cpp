@@ -1,0 +1,198 @@
+#include "plan/self_test.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <sstream>
+
+#include "core/error.h"
+#include "gates/trust_focus.h"
+#include "plan/layout.h"
+#include "plan/plan.h"
+
+namespace cosmic {
+
+namespace {
+
+// Two work items, the second of which ends in a partial block; rows that no block is aligned to.
+constexpr int64_t kRows = 130, kColumns = 131, kNumel = kRows * kColumns;
+constexpr int kSteps = 3;
+
+uint32_t mixed(uint32_t x) { // splitmix32's finalizer
+  x = (x ^ (x >> 16)) * 0x85ebca6bu;
+  x = (x ^ (x >> 13)) * 0xc2b2ae35u;
+  return x ^ (x >> 16);
+}
+
+// Numbers in [-1, 1), of sizes that differ by element: exact in float.
+template <class Real> void fill(std::vector<Real> &values, uint32_t seed) {
+  for (size_t k = 0; k < values.size(); ++k) {
+    const uint32_t bits = mixed(seed * 0x9e3779b9u + static_cast<uint32_t>(k));
+    values[k] = static_cast<Real>(static_cast<int32_t>(bits) >> 8) /
+                static_cast<Real>(1 << (23 + bits % 7));
+  }
+}
+
+// FNV-1a.
+void add_bytes(uint64_t &hash, const void *data, size_t count) {
+  const auto *bytes = static_cast<const unsigned char *>(data);
+  for (size_t k = 0; k < count; ++k) hash = (hash ^ bytes[k]) * 0x100000001b3u;
+}
+
+// The six words of a combination's name.
+struct Combination {
+  std::string arithmetic, rule, m, slow, v, probe = "none";
+
+  explicit Combination(const std::string &name) {
+    std::istringstream words(name);
+    words >> arithmetic >> rule >> m >> slow >> v >> probe;
+  }
+};
+
+Rule rule_named(const std::string &name) {
+  return name == "sign"      ? Rule::sign
+         : name == "rmsprop" ? Rule::rmsprop
+         : name == "belief"  ? Rule::belief
+                             : Rule::adam;
+}
+
+// One tensor with its state, which starts from zero.
+template <class Real> class Subject {
+public:
+  Subject(const Combination &parts, int combination) : param_(padded()), gradient_(padded()) {
+    fill(param_, 1);
+    Row &row = plan_.rows.emplace_back();
+    row.name = "self-test";
+    row.rule = rule_named(parts.rule);
+    row.combination = combination;
+    row.active = true;
+    row.numel = kNumel;
+    const DType dtype = sizeof(Real) == 8 ? DType::f64 : DType::f32;
+    row.param = {param_.data(), dtype, {}};
+    row.grad = {gradient_.data(), dtype, {}};
+    bind_slot(row.m, parts.m, false);
+    bind_slot(row.m_slow, parts.slow, false);
+    bind_slot(row.v, parts.v, true);
+    bind_matrix(row, parts.v);
+    bind_numbers(row, parts);
+    plan_.groups.push_back(group_for(parts));
+    plan_.seed = 7;
+  }
+
+  uint64_t stepped(const Kernels &kernels, int threads) {
+    plan_.forced_kernels = &kernels;
+    for (int step = 0; step < kSteps; ++step) {
+      fill(gradient_, static_cast<uint32_t>(2 + step));
+      plan_.step(threads, step);
+    }
+    uint64_t hash = 0xcbf29ce484222325u;
+    add_bytes(hash, param_.data(), kNumel * sizeof(Real));
+    for (const Bytes &plane : planes_) add_bytes(hash, plane.data(), plane.size());
+    add_bytes(hash, numbers_, sizeof(numbers_));
+    add_bytes(hash, scalars_, sizeof(scalars_));
+    return hash;
+  }
+
+private:
+  using Bytes = std::vector<unsigned char>;
+
+  static size_t padded() { return static_cast<size_t>((kNumel + kBlock - 1) / kBlock * kBlock); }
+
+  static Group group_for(const Combination &parts) {
+    Group group;
+    group.lr = 0.01;
+    group.beta1 = 0.875;
+    group.beta2 = 0.9375;
+    group.weight_decay = 0.125;
+    if (parts.slow != "none") group.beta_slow = 0.96875, group.alpha = 2;
+    return group;
+  }
+
+  void bind_slot(Planes &planes, const std::string &codec, bool second_moment) {
+    const std::vector<Plane> layout =
+        slot_layout(codec, second_moment, kNumel, MatrixShape{kRows, kColumns});
+    for (size_t k = 0; k < layout.size(); ++k) {
+      const auto bits = static_cast<size_t>(layout[k].bits);
+      planes_.emplace_back(static_cast<size_t>(layout[k].count) * bits / 8);
+      planes.data[k] = planes_.back().data();
+    }
+  }
+
+  static void bind_matrix(Row &row, const std::string &codec) {
+    if (codec != "factored" && codec != "rowmean" && codec != "colmean") return;
+    auto *first = static_cast<float *>(row.v.data[0]),
+         *second = static_cast<float *>(row.v.data[1]);
+    row.v = Planes{};
+    const bool columns = codec == "colmean";
+    row.matrix = std::make_shared<MatrixMoment>(
+        MatrixShape{kRows, kColumns}, columns ? nullptr : first, columns ? first : second);
+  }
+
+  void bind_numbers(Row &row, const Combination &parts) {
+    row.step = &step_;
+    row.update_rms = row.rule == Rule::rmsprop ? &scalars_[0] : nullptr;
+    if (row.rule == Rule::belief) {
+      row.gate_kind = Gate::trust_focus;
+      row.gate = scalars_;
+    }
+    if (parts.m != "ustate" && parts.m != "costate") return;
+    row.m_numbers = numbers_;
+    row.m_codec = parts.m == "ustate" ? TensorCodec::ustate : TensorCodec::costate;
+    row.measured = parts.m == "costate";
+    if (!row.measured) return;
+    row.ratios = std::make_shared<std::vector<float>>(padded() / kBlock);
+    row.m.data[2] = row.ratios->data();
+  }
+
+  Plan plan_;
+  std::vector<Real> param_, gradient_;
+  std::vector<Bytes> planes_;
+  int64_t step_ = 0;
+  double scalars_[2] = {};
+  float numbers_[2] = {};
+  static_assert(int{trust_focus::kStateSize} <= 2, "scalars_ has room for it");
+};
+
+uint64_t fingerprint_of(const std::string &name, int combination, const Kernels &kernels,
+                        int threads) {
+  const Combination parts(name);
+  if (parts.arithmetic == "double")
+    return Subject<double>(parts, combination).stepped(kernels, threads);
+  return Subject<float>(parts, combination).stepped(kernels, threads);
+}
+
+std::string hexadecimal(uint64_t value) {
+  std::ostringstream out;
+  out << std::hex << value;
+  std::string text = out.str();
+  return std::string(16 - text.size(), '0') + text;
+}
+
+} // namespace
+
+std::vector<uint64_t> step_fingerprints(const Kernels &kernels, int threads) {
+  const std::vector<std::string> names = combination_names();
+  std::vector<uint64_t> found;
+  for (size_t k = 0; k < names.size(); ++k)
+    found.push_back(fingerprint_of(names[k], static_cast<int>(k), kernels, threads));
+  return found;
+}
+
+SelfTest self_test() {
+  const std::vector<std::string> names = combination_names();
+  const std::vector<uint64_t> expected = step_fingerprints(kernels_for("scalar"), 1);
+  for (const std::string &isa : available_isas())
+    for (const int threads : {1, 2}) {
+      const std::vector<uint64_t> found = step_fingerprints(kernels_for(isa), threads);
+      const auto differs = std::mismatch(found.begin(), found.end(), expected.begin()).first;
+      if (differs != found.end())
+        throw Error(ErrorKind::runtime,
+                    "self-test: '" + names[static_cast<size_t>(differs - found.begin())] +
+                        "' gives other bits with ISA " + isa + " and " + std::to_string(threads) +
+                        " threads than with ISA scalar and one thread");
+    }
+  uint64_t hash = 0xcbf29ce484222325u;
+  add_bytes(hash, expected.data(), expected.size() * sizeof(uint64_t));
+  return {available_isas(), static_cast<int>(names.size()), hexadecimal(hash)};
+}
+
+} // namespace cosmic

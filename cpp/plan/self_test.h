@@ -1,0 +1,26 @@
+// The core's test of itself: the same bits from every ISA of this machine, for any thread count.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "isa/dispatch.h"
+
+namespace cosmic {
+
+// Fingerprint of the parameters and state that some steps of every combination leave, by position
+// in the table of combinations.
+std::vector<uint64_t> step_fingerprints(const Kernels &kernels, int threads);
+
+struct SelfTest {
+  std::vector<std::string> isas; // that were compared
+  int combinations;
+  std::string fingerprint; // of all of them; the same on every machine
+};
+
+// Steps every combination on every available ISA with 1 and with 2 threads. Throws Error, which
+// names the first combination whose bits differ, and where.
+SelfTest self_test();
+
+} // namespace cosmic
