@@ -21,13 +21,13 @@ ROWS = 6 * BATCH  # six batches an epoch
 Batch = dict[str, Tensor]
 
 
-def tiny_gpt2(seed: int = 0, dropout: float = 0.0) -> GPT2LMHeadModel:
+def tiny_gpt2(seed: int = 0, dropout: float = 0.0, **more: Any) -> GPT2LMHeadModel:
     """Embedding and hidden matrices have 4,096 elements or more, so that codecs act on them."""
     torch.manual_seed(seed)
     shape: dict[str, Any] = {"n_layer": 2, "n_embd": 64, "n_head": 2, "n_positions": LENGTH}
     for key in ("resid_pdrop", "embd_pdrop", "attn_pdrop"):
         shape[key] = dropout
-    shape |= {"vocab_size": VOCABULARY, "bos_token_id": 0, "eos_token_id": 0}
+    shape |= {"vocab_size": VOCABULARY, "bos_token_id": 0, "eos_token_id": 0, **more}
     model = GPT2LMHeadModel(GPT2Config(**shape))
     model.loss_type = "ForCausalLM"  # known by its class's name only for later models
     return model
