@@ -313,8 +313,8 @@ class Cosmic(Optimizer):
         """
         if "param_groups" not in vars(self):  # what is set here is not the optimizer's
             raise RuntimeError(
-                f"step_in_backward() was called of a wrapper, {type(self).__name__}; call it of what "
-                "it wraps: optimizer.optimizer.step_in_backward(...)"
+                f"step_in_backward() was called of a wrapper, {type(self).__name__}; call it of "
+                "what is wrapped: optimizer.optimizer.step_in_backward(...)"
             )
         if self._backward is not None:
             raise RuntimeError("step_in_backward() is on already; remove() its handle first")

@@ -120,6 +120,23 @@ def test_bf16_is_torch_autocast(tmp_path: Path) -> None:
     assert not same_bits(plain.lm_head.weight, model.lm_head.weight), "it does compute in bf16"
 
 
+def test_gradients_can_be_freed_in_backward(tmp_path: Path) -> None:
+    """Clipped by the optimizer, as nothing is left for Trainer to clip."""
+    model, twin = tiny_gpt2(), tiny_gpt2()
+    optimizer, expected = (KINDS["default"](m.parameters()) for m in (model, twin))
+    none: dict[str, Any] = {"max_grad_norm": 0.0}
+    with optimizer.step_in_backward(model, max_norm=1.0):
+        trainer_of(model, tmp_path, 15, args=none, optimizers=(optimizer, None)).train()
+    schedule = get_linear_schedule_with_warmup(expected, WARMUP, 15)
+    with expected.step_in_backward(twin, max_norm=1.0):
+        for batch in batches(Tokens(), 15):
+            twin(**batch).loss.backward()
+            assert all(p.grad is None for p in twin.parameters())
+            expected.step()
+            schedule.step()
+    assert digest(optimizer) == digest(expected)
+
+
 def test_a_table_of_the_datasets_package(tmp_path: Path) -> None:
     ids = Tokens().ids.tolist()
     table = datasets.Dataset.from_dict({"input_ids": ids, "labels": ids})
