@@ -10,7 +10,7 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
@@ -26,7 +26,6 @@ from clients.setting import (
     plain_loop,
     tiny_gpt2,
 )
-from cosmic import Cosmic
 from helpers import digest
 
 pytestmark = [
@@ -58,11 +57,10 @@ class Automatic(LightningModule):
         self.losses: list[float] = []
         self.seen: list[int] = []
 
-    def training_step(self, batch: Batch, index: int) -> Tensor | None:
+    def training_step(self, batch: Batch, index: int) -> Any:
         loss = self.model(**batch).loss
         self.losses.append(float(loss.detach()))
         self.seen.append(int(batch["input_ids"].sum()))
-        assert isinstance(loss, Tensor)
         return loss
 
     def configure_optimizers(self) -> Any:
@@ -82,7 +80,8 @@ class Manual(Automatic):
         self.automatic_optimization = False
 
     def training_step(self, batch: Batch, index: int) -> None:
-        optimizer, schedule = self.optimizers(), self.lr_schedulers()
+        optimizer: Any = self.optimizers()
+        schedule: Any = self.lr_schedulers()
         optimizer.zero_grad()
         self.manual_backward(super().training_step(batch, index))
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -154,7 +153,7 @@ def test_automatic_optimization_is_a_loop_by_hand(kind: str, tmp_path: Path) -> 
 def test_manual_optimization_is_a_loop_by_hand(tmp_path: Path) -> None:
     kind = KINDS["default"]
     module, twin = Manual(kind), tiny_gpt2()
-    only = {"gradient_clip_val": None, "accumulate_grad_batches": 1}
+    only: dict[str, Any] = {"gradient_clip_val": None, "accumulate_grad_batches": 1}
     fit(module, DataLoader(Tokens(), BATCH), tmp_path, **only)
     expected = kind(twin.named_parameters())
     plain_loop(twin, expected, batches(Tokens(), kind.steps), LambdaLR(expected, factor))
@@ -164,7 +163,7 @@ def test_manual_optimization_is_a_loop_by_hand(tmp_path: Path) -> None:
 def test_bf16_is_torch_autocast(tmp_path: Path) -> None:
     kind = KINDS["default"]
     module, twin = Automatic(kind), tiny_gpt2()
-    only = {"precision": "bf16-mixed", "accumulate_grad_batches": 1}
+    only: dict[str, Any] = {"precision": "bf16-mixed", "accumulate_grad_batches": 1}
     fit(module, DataLoader(Tokens(), BATCH), tmp_path, **only)
     expected = kind(twin.named_parameters())
     inputs = batches(Tokens(), kind.steps)
@@ -209,7 +208,6 @@ class Asking(Automatic):
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         wrapper: Any = self.optimizers()
-        assert isinstance(wrapper, Cosmic)
         assert wrapper.optimizer is self.inner
         self.told = [wrapper.state_bytes(), wrapper.budget_bytes(), wrapper.tiers()]
         self.told += [wrapper.stats(), wrapper.state_dict()["cosmic"]]
@@ -233,6 +231,6 @@ class BackwardOfTheWrapper(Manual):
 
 def test_the_wrapper_refuses_to_step_in_backward(tmp_path: Path) -> None:
     """What it would set is its own, and the optimizer would know nothing of it."""
-    only = {"gradient_clip_val": None, "accumulate_grad_batches": 1}
+    only: dict[str, Any] = {"gradient_clip_val": None, "accumulate_grad_batches": 1}
     with pytest.raises(RuntimeError, match=r"of a wrapper.*\.optimizer\.step_in_backward"):
         fit(BackwardOfTheWrapper(KINDS["default"]), Resumable(), tmp_path, **only)

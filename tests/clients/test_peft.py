@@ -16,6 +16,7 @@ from clients.setting import BATCH, KINDS, ROWS, Tokens, batches, parameter_bits,
 from clients.setting import tiny_gpt2 as gpt2
 from clients.test_trainer import trainer_of
 from cosmic import Cosmic
+from cosmic.roles import Role
 from helpers import digest, same_bits
 
 # Peft asks the model by a name that transformers is about to drop.
@@ -164,7 +165,7 @@ def test_what_a_budget_buys_for_low_rank_factors() -> None:
     model = lora(8)
     optimizer = Cosmic(model.named_parameters(), lr=5e-3, budget="20%", reallocate_every=4)
 
-    def held() -> list[tuple[str | None, str]]:
+    def held() -> list[tuple[Role | None, str]]:
         """Role and rung of the first layer's: attention's A and B, the way down's A and B."""
         return [(info.role, info.rung) for info in optimizer.tiers()][:4]
 
