@@ -72,15 +72,14 @@ class Kind(NamedTuple):
         return self.make(params, **{"lr": 5e-3, "weight_decay": 0.1, **self.options, **more})
 
 
-#: What is resumed. Under a budget step 0 and every fourth look at the gradients,
-#: and the next one spends the budget anew: before the checkpoint and after it.
+#: What is resumed. Under a budget step 0 and every third look at the gradients, and the next one
+#: spends the budget anew: the checkpoint is between the two, and others come before and after it.
+_BUDGET = {"budget": "5%", "reallocate_every": 3}
 KINDS: dict[str, Kind] = {
     "default": Kind(Cosmic, {}),
     "fp32": Kind(Cosmic, {"state_dtype": "fp32"}),
-    "budget": Kind(Cosmic, {"budget": "5%", "reallocate_every": 4}),
-    "budget by signal": Kind(
-        Cosmic, {"budget": "5%", "reallocate_every": 4, "policy": "signal", "seed": 7}
-    ),
+    "budget": Kind(Cosmic, _BUDGET, middle=7),
+    "budget by signal": Kind(Cosmic, {**_BUDGET, "policy": "signal", "seed": 7}, middle=7),
     "gate snr": Kind(Cosmic, {"gate": "snr"}),
     "gate agar": Kind(Cosmic, {"gate": "agar", "state_dtype": "u4+v4"}),
     "TurboAdam": Kind(TurboAdam, {}),

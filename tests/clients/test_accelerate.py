@@ -121,13 +121,14 @@ def test_a_run_that_goes_on_from_mid_epoch_has_the_same_bits(
 @pytest.mark.parametrize("kind", KINDS)
 def test_preparing_an_optimizer_that_has_stepped_changes_nothing(kind: str) -> None:
     """Accelerate loads its own state dict into it; with a budget between look and allocation."""
-    plain, prepared = (KINDS[kind](tiny_gpt2().named_parameters()) for _ in range(2))
-    take_steps(plain, 0, 7)
-    take_steps(prepared, 0, 5)
+    inputs, ours, twin = list(batches(Tokens(), 8)), tiny_gpt2(), tiny_gpt2()
+    prepared, plain = (KINDS[kind](model.named_parameters()) for model in (ours, twin))
+    plain_loop(twin, plain, iter(inputs))
+    plain_loop(ours, prepared, iter(inputs[:4]))
     before = digest(prepared)
     accelerator_of().prepare(prepared)
     assert digest(prepared) == before
-    take_steps(prepared, 5, 7)
+    plain_loop(ours, prepared, iter(inputs[4:]))
     assert digest(prepared) == digest(plain)
 
 
