@@ -308,8 +308,14 @@ class Cosmic(Optimizer):
 
         Raises:
             ValueError: for an option out of range, ``nonfinite="raise"``, or a model whose
-                parameters are not the optimizer's. RuntimeError: if the mode is on already.
+                parameters are not the optimizer's. RuntimeError: if the mode is on already, or for
+                a wrapper that passes for the optimizer, such as Lightning's.
         """
+        if "param_groups" not in vars(self):  # what is set here is not the optimizer's
+            raise RuntimeError(
+                f"step_in_backward() was called of a wrapper, {type(self).__name__}; call it of "
+                "what is wrapped: optimizer.optimizer.step_in_backward(...)"
+            )
         if self._backward is not None:
             raise RuntimeError("step_in_backward() is on already; remove() its handle first")
         self._backward = StepInBackward(self, model, max_norm, clip)

@@ -1,0 +1,1 @@
+"""COSMIC inside the packages that people train with, each as it is installed."""
