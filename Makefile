@@ -34,7 +34,7 @@ docs: $(VENV)/.installed-docs
 
 $(VENV)/.installed-docs: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install $(shell sed -n 's/^docs = \[\(.*\)\]$$/\1/p' pyproject.toml | tr , ' ')
+	$(BIN)/pip install $(shell sed -n 's/", "/" "/g; s/^docs = \[\(.*\)\]$$/\1/p' pyproject.toml)
 	touch $@
 
 # The torch pin stands on both lines: an extra must not move it.
