@@ -10,6 +10,7 @@ Tensors are dense and on the CPU, of any layout. Arithmetic is float32 for float
 float16, and float64 for float64; complex tensors are stepped as their real view. Results are
 bit-identical for every ISA and thread count, and equal to those of ``cosmic.Cosmic`` with
 ``stochastic_rounding=False``: parameters are stored to nearest.
+
 As PyTorch's own operators they raise RuntimeError whatever is wrong: an option out of range, lists
 of different lengths, a dtype, layout, device or shape that does not fit, written tensors that share
 memory. Nothing has changed then.
@@ -67,9 +68,10 @@ def adam_step_(
 
     The operator's schema is
 
-        cosmic::adam_step_(Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] exp_avgs,
-            Tensor(c!)[] exp_avg_sqs, Tensor(d!)[] steps, *, float lr, float beta1, float beta2,
-            float eps, float weight_decay, bool maximize=False, int seed=0) -> ()
+        cosmic::adam_step_(Tensor(a!)[] params, Tensor[] grads,
+            Tensor(b!)[] exp_avgs, Tensor(c!)[] exp_avg_sqs, Tensor(d!)[] steps,
+            *, float lr, float beta1, float beta2, float eps, float weight_decay,
+            bool maximize=False, int seed=0) -> ()
 
     Args:
         params: float32, bfloat16, float16, float64 or complex; written.
@@ -115,8 +117,8 @@ def sign_step_(
 
     The operator's schema is
 
-        cosmic::sign_step_(Tensor(a!)[] params, Tensor[] grads, *, float lr, float beta1,
-            float weight_decay, bool maximize=False) -> ()
+        cosmic::sign_step_(Tensor(a!)[] params, Tensor[] grads, *, float lr,
+            float beta1, float weight_decay, bool maximize=False) -> ()
 
     Args:
         params: as in ``adam_step_``; written.
@@ -143,8 +145,8 @@ def quantize(
 
     The operator's schema is
 
-        cosmic::quantize(Tensor x, int? bits=None, int block_size=128, *, str codec="absmax",
-            int seed=0) -> (Tensor codes, Tensor scales)
+        cosmic::quantize(Tensor x, int? bits=None, int block_size=128, *,
+            str codec="absmax", int seed=0) -> (Tensor codes, Tensor scales)
 
     Args:
         x: float32, bfloat16 or float16, of any shape. Every element must be finite.
@@ -175,8 +177,8 @@ def dequantize(
 
     The operator's schema is
 
-        cosmic::dequantize(Tensor codes, Tensor scales, SymInt[] size, int bits, int block_size,
-            ScalarType dtype, *, str codec="absmax") -> Tensor
+        cosmic::dequantize(Tensor codes, Tensor scales, SymInt[] size, int bits,
+            int block_size, ScalarType dtype, *, str codec="absmax") -> Tensor
 
     Args:
         codes: as ``quantize`` returns them, contiguous.
