@@ -51,7 +51,7 @@ class QuantizedTensor:
     dtype: torch.dtype
     bits: int
     block_size: int
-    codec: str = ABSMAX
+    codec: str = "absmax"
 
     @property
     def nbytes(self) -> int:
@@ -74,7 +74,7 @@ def quantize(
     bits: int | None = None,
     block_size: int = 128,
     *,
-    codec: str = ABSMAX,
+    codec: str = "absmax",
     seed: int = 0,
 ) -> QuantizedTensor:
     """Quantize a tensor block-wise.
