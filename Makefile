@@ -8,7 +8,7 @@ TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 SOURCES := CMakeLists.txt pyproject.toml $(shell find cpp python -name '*.cpp' -o -name '*.h')
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench docs clean
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/cosmic finetune
@@ -26,6 +26,16 @@ lint: $(VENV)/.installed-test
 bench: $(VENV)/.installed-test
 	$(BIN)/python bench/step.py
 	$(BIN)/python bench/small_tensors.py
+
+# The site in build/site. It is made of sources: no compiler, no torch, and only the packages that
+# the extra `docs` lists. The variable keeps Material from advertising.
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --config-file docs/mkdocs/mkdocs.yml
+
+$(VENV)/.installed-docs: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install $(shell sed -n 's/", "/" "/g; s/^docs = \[\(.*\)\]$$/\1/p' pyproject.toml)
+	touch $@
 
 # The torch pin stands on both lines: an extra must not move it.
 $(VENV)/.installed-%: $(VENV)/.torch $(SOURCES)

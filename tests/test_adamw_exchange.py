@@ -469,6 +469,24 @@ def test_options_that_only_adamw_has_do_not_leak() -> None:
     assert set(cosmic.to_adamw_state_dict()["param_groups"][0]) == set(adamw.param_groups[0])
 
 
+def test_an_option_that_another_adamw_lacks_stays_as_it_is() -> None:
+    """Such as ``maximize``, which torchao's AdamWs do not have."""
+    adamw = adamw_of(parameters(*SHAPES), maximize=True)
+    saved = saved_by(adamw)
+    lacking = {
+        **saved,
+        "param_groups": [
+            {key: value for key, value in group.items() if key != "maximize"}
+            for group in saved["param_groups"]
+        ],
+    }
+    whole, other = (cosmic_of(same_params(params_of(adamw)), maximize=True) for _ in range(2))
+    for cosmic, state_dict in ((whole, saved), (other, lacking)):
+        cosmic.load_state_dict(state_dict)
+        steps(cosmic, 2, 3)
+    assert all(map(torch.equal, params_of(whole), params_of(other)))
+
+
 def test_loading_copies_and_leaves_the_dict_alone() -> None:
     adamw = adamw_of(parameters(*SHAPES))
     saved = saved_by(adamw)

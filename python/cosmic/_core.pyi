@@ -88,8 +88,32 @@ class CalibratedAgar:
     @property
     def current_confidence(self) -> float | None: ...
 
-def build_info() -> dict[str, Any]: ...
-def self_test() -> dict[str, Any]: ...
+def build_info() -> dict[str, Any]:
+    """What the compiled core is and what it chose on this machine; ``cosmic info`` prints it.
+
+    Returns:
+        ``version``; ``compiler`` and ``flags`` that it was built with; ``openmp``, the date of the
+        OpenMP standard as a number, 0 without; ``isa``, the instruction set in use; and
+        ``isa_available``, those that this machine has, any of which ``COSMIC_ISA`` may force.
+
+    Raises:
+        RuntimeError: if ``COSMIC_ISA`` names what this machine does not have.
+    """
+    ...
+
+def self_test() -> dict[str, Any]:
+    """Step every combination of rule and codecs on every instruction set that this machine has,
+    with one and with two threads, and compare the bits. Needs no torch; takes some seconds.
+
+    Returns:
+        ``combinations``, how many; ``isas``, on which; ``fingerprint``, 16 hexadecimal digits of
+        parameters and state, the same on every machine.
+
+    Raises:
+        RuntimeError: if bits differ; it names the combination, the instruction set and the threads.
+    """
+    ...
+
 def check_group(group: dict[str, Any], index: int) -> None: ...
 def combinations() -> list[str]: ...
 def slot_layout(

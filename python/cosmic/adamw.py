@@ -27,8 +27,8 @@ def is_adamw(saved: dict[str, Any]) -> bool:
 
 
 def imported(saved: dict[str, Any], groups: Sequence[Group]) -> dict[str, Any]:
-    """AdamW's state dict as one of Cosmic's with fp32 moments; options that AdamW does not have
-    stay as they are in ``groups``.
+    """AdamW's state dict as one of Cosmic's with fp32 moments; options that its groups do not have
+    stay as they are in ``groups``: Cosmic's own, and those that other packages' AdamWs lack.
 
     Raises:
         ValueError: for another number of groups, for ``amsgrad``, and for weight decay that is not
@@ -52,7 +52,7 @@ def imported(saved: dict[str, Any], groups: Sequence[Group]) -> dict[str, Any]:
         "state": {k: _with_rung(s) for k, s in saved["state"].items() if s},
         "param_groups": [
             {
-                **{k: v for k, v in own.items() if k not in ("params", *_SHARED)},
+                **{k: v for k, v in own.items() if k != "params"},
                 **{k: v for k, v in group.items() if k not in foreign},
             }
             for own, group in zip(groups, saved["param_groups"], strict=True)

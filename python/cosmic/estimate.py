@@ -74,7 +74,7 @@ def estimate_memory(
     release_gradients: bool = False,
     **options: Any,
 ) -> MemoryEstimate:
-    """Bytes that training ``model`` with :class:`Cosmic` takes; nothing is allocated for it.
+    """Bytes that training ``model`` with ``Cosmic`` takes; nothing is allocated for it.
 
     State is exact for the first steps: later the gradients may show that a tensor has another role
     than its shape suggests, and the budget is spent anew. It is never exceeded.
@@ -82,10 +82,10 @@ def estimate_memory(
     Args:
         model: an ``nn.Module`` on any device, the meta device too; or a configuration of
             ``transformers`` that ``AutoModelForCausalLM`` knows.
-        budget: as of :class:`Cosmic`.
+        budget: as of ``Cosmic``.
         dtype: of the weights, where they are to be cast; None: as they are.
         release_gradients: as with ``Cosmic.step_in_backward``.
-        options: any other option of :class:`Cosmic`.
+        options: any other option of ``Cosmic``.
 
     Raises:
         TypeError: for any other kind of model, or a dtype that is not a floating one.

@@ -1,4 +1,4 @@
-r"""COSMIC's operators: ``torch.ops.cosmic.*``, for code that keeps its own lists of tensors.
+"""COSMIC's operators: ``torch.ops.cosmic.*``, for code that keeps its own lists of tensors.
 
 Importing this module loads them. The functions here are the operators with documentation; both
 names give the same bits. They work under ``torch.compile`` and ``torch.export``, on meta and fake
@@ -8,8 +8,9 @@ reaches it.
 
 Tensors are dense and on the CPU, of any layout. Arithmetic is float32 for float32, bfloat16 and
 float16, and float64 for float64; complex tensors are stepped as their real view. Results are
-bit-identical for every ISA and thread count, and equal to those of :class:`cosmic.Cosmic` with
+bit-identical for every ISA and thread count, and equal to those of ``cosmic.Cosmic`` with
 ``stochastic_rounding=False``: parameters are stored to nearest.
+
 As PyTorch's own operators they raise RuntimeError whatever is wrong: an option out of range, lists
 of different lengths, a dtype, layout, device or shape that does not fit, written tensors that share
 memory. Nothing has changed then.
@@ -56,35 +57,36 @@ def adam_step_(
     maximize: bool = False,
     seed: int = 0,
 ) -> None:
-    r"""Step every parameter of a list as AdamW (arXiv 1711.05101), in one parallel region.
+    """Step every parameter of a list as AdamW (arXiv 1711.05101), in one parallel region.
 
-    With :math:`g` the gradient (negated by ``maximize``) and :math:`t` the counter after this step,
+    With ``g`` the gradient (negated by ``maximize``), ``wd`` the weight decay and ``t`` the counter
+    after this step,
 
-    .. math::
-        m \leftarrow \beta_1 m + (1-\beta_1) g, \quad
-        v \leftarrow \beta_2 v + (1-\beta_2) g^2, \quad
-        \theta \leftarrow (1 - \gamma\lambda)\,\theta
-            - \gamma\,\frac{m/(1-\beta_1^t)}{\sqrt{v/(1-\beta_2^t)} + \epsilon}
+        m <- beta1 m + (1 - beta1) g
+        v <- beta2 v + (1 - beta2) g^2
+        p <- (1 - lr wd) p - lr m / (1 - beta1^t) / (sqrt(v) / sqrt(1 - beta2^t) + eps)
 
-    Schema::
+    The operator's schema is
 
-        cosmic::adam_step_(Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] exp_avgs,
-            Tensor(c!)[] exp_avg_sqs, Tensor(d!)[] steps, *, float lr, float beta1, float beta2,
-            float eps, float weight_decay, bool maximize=False, int seed=0) -> ()
+        cosmic::adam_step_(Tensor(a!)[] params, Tensor[] grads,
+            Tensor(b!)[] exp_avgs, Tensor(c!)[] exp_avg_sqs, Tensor(d!)[] steps,
+            *, float lr, float beta1, float beta2, float eps, float weight_decay,
+            bool maximize=False, int seed=0) -> ()
 
     Args:
         params: float32, bfloat16, float16, float64 or complex; written.
         grads: one a parameter, of its shape. float64 goes with float64 only.
-        exp_avgs: first moments :math:`m`, of the parameters' shapes (complex: with a last dimension
+        exp_avgs: first moments ``m``, of the parameters' shapes (complex: with a last dimension
             of 2) and layout in memory, as ``torch.zeros_like`` makes them; contiguous where a
             parameter has gaps. Their dtype is their codec: float32, or bfloat16 rounded
             stochastically; float64 for float64. Written.
-        exp_avg_sqs: second moments :math:`v`, likewise. Written.
+        exp_avg_sqs: second moments ``v``, likewise. Written.
         steps: int64 counters of one element; advanced by one.
-        lr: learning rate :math:`\gamma`.
-        beta1, beta2: decay of the moments, in [0, 1).
-        eps: :math:`\epsilon`, added to the denominator.
-        weight_decay: :math:`\lambda`, decoupled.
+        lr: learning rate.
+        beta1: decay of the first moment, in [0, 1).
+        beta2: decay of the second moment, in [0, 1).
+        eps: added to the denominator.
+        weight_decay: decoupled weight decay.
         maximize: maximize the objective.
         seed: of the random bits of stochastic rounding, which depend on it, the counter and the
             position in the list, and on nothing else. Negative: ``seed + 2**64``.
@@ -104,24 +106,27 @@ def sign_step_(
     weight_decay: float,
     maximize: bool = False,
 ) -> None:
-    r"""Step every parameter of a list by the sign of its gradient: tier 0, without state.
+    """Step every parameter of a list by the sign of its gradient: tier 0, without state.
 
-    With :math:`g` the gradient (negated by ``maximize``),
+    With ``g`` the gradient (negated by ``maximize``) and ``wd`` the weight decay,
 
-    .. math::
-        \theta \leftarrow (1 - \gamma\lambda)\,\theta - \gamma\,s\,\mathrm{sign}(g), \qquad
-        s = \sqrt{(1-\beta_1)/(1+\beta_1)}
+        p <- (1 - lr wd) p - lr s sign(g)        s = sqrt((1 - beta1) / (1 + beta1))
 
-    where :math:`s` is the root mean square of Adam's update with this :math:`\beta_1` on gradients
+    where ``s`` is the root mean square of Adam's update with this ``beta1`` on gradients
     that are uncorrelated in time, so that one learning rate fits both.
 
-    Schema::
+    The operator's schema is
 
-        cosmic::sign_step_(Tensor(a!)[] params, Tensor[] grads, *, float lr, float beta1,
-            float weight_decay, bool maximize=False) -> ()
+        cosmic::sign_step_(Tensor(a!)[] params, Tensor[] grads, *, float lr,
+            float beta1, float weight_decay, bool maximize=False) -> ()
 
     Args:
-        params, grads, lr, beta1, weight_decay, maximize: as in :func:`adam_step_`.
+        params: as in ``adam_step_``; written.
+        grads: as in ``adam_step_``.
+        lr: learning rate.
+        beta1: of the Adam whose updates have this size.
+        weight_decay: decoupled weight decay.
+        maximize: maximize the objective.
     """
     torch.ops.cosmic.sign_step_(
         params, grads, lr=lr, beta1=beta1, weight_decay=weight_decay, maximize=maximize
@@ -136,16 +141,19 @@ def quantize(
     codec: str = "absmax",
     seed: int = 0,
 ) -> tuple[Tensor, Tensor]:
-    r"""Quantize a tensor block-wise; :class:`cosmic.QuantizedTensor` has the mathematics.
+    """Quantize a tensor block-wise; ``cosmic.QuantizedTensor`` has the mathematics.
 
-    Schema::
+    The operator's schema is
 
-        cosmic::quantize(Tensor x, int? bits=None, int block_size=128, *, str codec="absmax",
-            int seed=0) -> (Tensor codes, Tensor scales)
+        cosmic::quantize(Tensor x, int? bits=None, int block_size=128, *,
+            str codec="absmax", int seed=0) -> (Tensor codes, Tensor scales)
 
     Args:
         x: float32, bfloat16 or float16, of any shape. Every element must be finite.
-        bits, block_size, codec, seed: as in :func:`cosmic.quantize`.
+        bits: as in ``cosmic.quantize``.
+        block_size: as in ``cosmic.quantize``.
+        codec: as in ``cosmic.quantize``.
+        seed: as in ``cosmic.quantize``.
 
     Returns:
         With ``n`` blocks: uint8 codes of shape ``(n * block_size * bits / 8,)`` and scales of shape
@@ -165,19 +173,21 @@ def dequantize(
     *,
     codec: str = "absmax",
 ) -> Tensor:
-    """The inverse of :func:`quantize`.
+    """The inverse of ``quantize``.
 
-    Schema::
+    The operator's schema is
 
-        cosmic::dequantize(Tensor codes, Tensor scales, SymInt[] size, int bits, int block_size,
-            ScalarType dtype, *, str codec="absmax") -> Tensor
+        cosmic::dequantize(Tensor codes, Tensor scales, SymInt[] size, int bits,
+            int block_size, ScalarType dtype, *, str codec="absmax") -> Tensor
 
     Args:
-        codes, scales: as :func:`quantize` returns them, contiguous.
+        codes: as ``quantize`` returns them, contiguous.
+        scales: as ``quantize`` returns them, contiguous.
         size: shape of the result, of as many blocks as were quantized.
-        bits, block_size, codec: as they were given to :func:`quantize`; of a codec other than
-            ``"absmax"``, the codec's own bits and 128.
+        bits: as given to ``quantize``; of a codec other than ``"absmax"``, the codec's own.
+        block_size: as given to ``quantize``; of a codec other than ``"absmax"``, 128.
         dtype: of the result: float32, bfloat16 or float16.
+        codec: as given to ``quantize``.
 
     Returns:
         A contiguous tensor.

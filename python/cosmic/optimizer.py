@@ -54,37 +54,32 @@ class NonfiniteGradientError(RuntimeError):
 
 
 class Cosmic(Optimizer):
-    r"""AdamW with compressed state, sized to a byte budget: lighter tiers for what does not fit.
+    """AdamW with compressed state, sized to a byte budget: lighter tiers for what does not fit.
 
-    With :math:`g` the gradient (negated by ``maximize``), :math:`\lambda` the weight decay,
-    :math:`\gamma` the learning rate and :math:`c` the gate's factor, a step at count :math:`t` is
+    With ``g`` the gradient (negated by ``maximize``), ``wd`` the weight decay and ``c`` the gate's
+    factor, a step at count ``t`` is
 
-    .. math::
-        \theta \leftarrow (1 - \gamma\lambda)\,\theta - \gamma\, c\, u
+        p <- (1 - lr wd) p - lr c u
 
-    Tier 2 (full history), AdamW (arXiv 1711.05101); with ``beta_slow`` AdEMAMix (2409.03137):
+    Tier 2 (full history), AdamW (arXiv 1711.05101); with ``beta_slow`` the numerator of ``u`` gains
+    ``alpha n`` with a slower average ``n``, AdEMAMix (2409.03137):
 
-    .. math::
-        m \leftarrow \beta_1 m + (1-\beta_1) g, \quad
-        v \leftarrow \beta_2 v + (1-\beta_2) g^2, \quad
-        n \leftarrow \beta_s n + (1-\beta_s) g, \quad
-        u = \frac{m/(1-\beta_1^t) + \alpha n}{\sqrt{v/(1-\beta_2^t)} + \epsilon}
+        m <- beta1 m + (1 - beta1) g
+        v <- beta2 v + (1 - beta2) g^2
+        u  = m / (1 - beta1^t) / (sqrt(v) / sqrt(1 - beta2^t) + eps)
 
     Tier 1 with a second moment (``rung="tier1:factored"`` and the like), which has no momentum;
-    :math:`x` is the root mean square of the tensor's :math:`u'` at its last step:
+    ``x`` is the root mean square of the tensor's ``u0`` at its last step:
 
-    .. math::
-        v \leftarrow \beta_2 v + (1-\beta_2) g^2, \quad
-        u' = \frac{g}{\sqrt{v/(1-\beta_2^t)} + \epsilon}, \quad
-        u = \frac{0.3\, u'}{\max(1, x)}
+        v <- beta2 v + (1 - beta2) g^2
+        u0 = g / (sqrt(v) / sqrt(1 - beta2^t) + eps)        u = 0.3 u0 / max(1, x)
 
     Tier 1 (two scalars a tensor) and tier 0 (no state):
 
-    .. math::
-        u_1 = s\,r\,\mathrm{sign}(g), \qquad u_0 = s\,\mathrm{sign}(g), \qquad
-        s = \sqrt{(1-\beta_1)/(1+\beta_1)}
+        tier 1: u = s r sign(g)        tier 0: u = s sign(g)
+        s = sqrt((1 - beta1) / (1 + beta1))
 
-    where :math:`r \le 1` is Adam's ratio for the tensor's mean :math:`|g|`, and :math:`s` (0.229
+    where ``r``, at most 1, is Adam's ratio for the tensor's mean ``|g|``, and ``s`` (0.229
     for 0.9) is the root mean square of Adam's update on gradients that are uncorrelated in time:
     one learning rate, AdamW's, is right for all tiers. Between steps moments are kept by the codecs
     of ``state_dtype`` or ``rung``; the update uses them in full.
@@ -106,7 +101,8 @@ class Cosmic(Optimizer):
             moment to hidden matrices), ``"uniform"`` (all alike), ``"signal"`` (large gradients
             first) or a ``Policy`` of your own; ``docs/budget.md`` has how they compare. Not a
             group option.
-        min_tier, max_tier: bounds of what the budget may choose for a group's parameters.
+        min_tier: least tier that the budget may choose for a group's parameters.
+        max_tier: highest tier that it may choose for them.
         tier: fixes the tier of all parameters of a group; None lets the budget decide.
         rung: fixes tier and codecs of all parameters of a group by name, in the place of ``tier``
             and ``state_dtype``: ``"tier0"``, ``"tier1"``, ``"tier1:factored"`` (or ``"rowmean"``,
@@ -250,8 +246,8 @@ class Cosmic(Optimizer):
 
         Raises:
             ValueError, TypeError: for a gradient or parameter that cannot be stepped, or an option
-                out of range. NonfiniteGradientError: with ``nonfinite="raise"``. Nothing has
-                changed then.
+                out of range. Nothing has changed then.
+            NonfiniteGradientError: with ``nonfinite="raise"``. Nothing has changed then.
         """
         if self._backward is not None and (ended := self._backward.end_step(closure)):
             if ended.counts:
@@ -308,8 +304,9 @@ class Cosmic(Optimizer):
 
         Raises:
             ValueError: for an option out of range, ``nonfinite="raise"``, or a model whose
-                parameters are not the optimizer's. RuntimeError: if the mode is on already, or for
-                a wrapper that passes for the optimizer, such as Lightning's.
+                parameters are not the optimizer's.
+            RuntimeError: if the mode is on already, or for a wrapper that passes for the optimizer,
+                such as Lightning's.
         """
         if "param_groups" not in vars(self):  # what is set here is not the optimizer's
             raise RuntimeError(

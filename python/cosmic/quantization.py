@@ -16,16 +16,16 @@ ABSMAX = "absmax"
 
 @dataclass(frozen=True, eq=False)  # == of tensors is no truth value
 class QuantizedTensor:
-    r"""A tensor as signed integers with one scale a block.
+    """A tensor as signed integers with one scale a block.
 
     Elements are taken in the order of their indices (C order), ``block_size`` at a time. With
-    :math:`L = 2^{bits-1} - 1` (7 or 127) and :math:`s = \max_{block}|x| / L` (rounded so that
-    :math:`sL` does not exceed the maximum), the code of
-    :math:`x` is :math:`\mathrm{round}(x/s)`, ties to even, and decodes to :math:`s` times the code.
+    ``L = 2^(bits - 1) - 1`` (7 or 127) and ``s`` the block's largest magnitude over ``L`` (rounded
+    so that ``s L`` does not exceed the maximum), the code of ``x`` is ``round(x / s)``, ties to
+    even, and decodes to ``s`` times the code.
 
-    Error bound: :math:`|x - \hat x| \le \tfrac{s}{2}(1 + 2^{-15})`, that is at most 1/14 (4 bits)
-    or 1/254 (8 bits) of the block's largest magnitude, plus the rounding of the output dtype. In a
-    block whose largest magnitude is below 2^-120 the bound is 2^-123 instead.
+    Error bound: ``s / 2 (1 + 2^-15)``, that is at most 1/14 (4 bits) or 1/254 (8 bits) of the
+    block's largest magnitude, plus the rounding of the output dtype. In a block whose largest
+    magnitude is below ``2^-120`` the bound is ``2^-123`` instead.
 
     That is codec ``"absmax"``. The codecs of compressed state serve plain tensors, too, in blocks
     of 128; they round stochastically, unbiased, with the random bits of ``seed``, and
@@ -51,7 +51,7 @@ class QuantizedTensor:
     dtype: torch.dtype
     bits: int
     block_size: int
-    codec: str = ABSMAX
+    codec: str = "absmax"
 
     @property
     def nbytes(self) -> int:
@@ -74,7 +74,7 @@ def quantize(
     bits: int | None = None,
     block_size: int = 128,
     *,
-    codec: str = ABSMAX,
+    codec: str = "absmax",
     seed: int = 0,
 ) -> QuantizedTensor:
     """Quantize a tensor block-wise.

@@ -28,25 +28,22 @@ _log = logging.getLogger("cosmic.casmo")
 
 
 class CASMO(Cosmic):
-    r"""Confident Adaptive Selective Momentum Optimizer, as casmo-optimizer 0.3 has it.
+    """Confident Adaptive Selective Momentum Optimizer, as casmo-optimizer 0.3 has it.
 
-    AdamW with a factor :math:`c` on the update (not on the weight decay), from the adaptive
-    gradient alignment ratio of the new moments. With a group's :math:`m, v`, clamped to
-    ``agar_clamp_factor`` times their mean magnitudes plus :math:`\epsilon`,
+    AdamW with a factor ``c`` on the update (not on the weight decay), from the adaptive gradient
+    alignment ratio of the new moments. With a group's ``m`` and ``v``, clamped to
+    ``agar_clamp_factor`` times their mean magnitudes plus ``eps``,
 
-    .. math::
-        a = \mathrm{mean}\,\frac{m^2}{m^2 + n + \epsilon}, \qquad
-        n = \max(v - m^2,\, \epsilon)
+        n = max(v - m^2, eps)        a = mean(m^2 / (m^2 + n + eps))
 
     is near 1 where gradients repeat, near 0 where they are noise. The first ``tau_init_steps``
-    samples of :math:`a` calibrate their group: :math:`\tau` is their median, held within
-    ``tau_clip_range``, :math:`\sigma` their standard deviation, at least 0.01, and :math:`c_0` 0.1,
-    0.3 or 0.5 where that is more than 0.5, more than 0.3 or less of their mean. From then on
+    samples of ``a`` calibrate their group: ``tau`` is their median, held within ``tau_clip_range``,
+    ``sigma`` their standard deviation, at least 0.01, and ``c0`` 0.1, 0.3 or 0.5 where that is more
+    than 0.5, more than 0.3 or less of their mean. From then on
 
-    .. math::
-        c = c_0 + (1 - c_0) / (1 + e^{-(a - \tau) / \sigma})
+        c = c0 + (1 - c0) / (1 + exp(-(a - tau) / sigma))
 
-    and before it :math:`c = \max(a, c_{\min})`.
+    and before it ``c = max(a, c_min)``.
 
     Args:
         params: parameters, named parameters or parameter groups. Dense CPU tensors of any layout.
@@ -56,7 +53,7 @@ class CASMO(Cosmic):
         weight_decay: decoupled weight decay.
         tau_init_steps: samples that calibrate a group, at least 50. None:
             ``max(500, int(50 / (1 - beta1)))``, at most a fifth of ``total_steps``.
-        tau_clip_range: bounds of :math:`\tau`.
+        tau_clip_range: bounds of ``tau``.
         c_min: least factor before calibration.
         granularity: ``"group"``: one sample a step of all of a group's parameters that have a
             gradient; ``"parameter"``: each of them is sampled and scaled on its own, in order,
@@ -74,7 +71,11 @@ class CASMO(Cosmic):
             it. Not a group option.
         state_dtype: codecs of the moments, see ``Cosmic``: ``"fp32"``, ``"bf16"``, ``"q8"``,
             ``"q8+v4"`` or ``"u4+v4"``. The moments that are looked at are the step's, in full.
-        maximize, min_compress_size, stochastic_rounding, nonfinite, seed: as in ``Cosmic``.
+        maximize: as in ``Cosmic``.
+        min_compress_size: as in ``Cosmic``.
+        stochastic_rounding: as in ``Cosmic``.
+        nonfinite: as in ``Cosmic``.
+        seed: as in ``Cosmic``.
 
     All but ``log_level``, ``nonfinite`` and ``seed`` are group options and may change between
     steps. A checkpoint of casmo-optimizer itself, with moments in float32, loads. An element whose

@@ -24,7 +24,7 @@ _OPTIONS = (
 
 
 class TurboAdam(Cosmic):
-    r"""AdamW with both moments compressed to 6.5 bits a parameter, as TurboAdam does.
+    """AdamW with both moments compressed to 6.5 bits a parameter, as TurboAdam does.
 
     The update is AdamW's, with both new moments in full; between steps they are kept by codecs
     whose mathematics is in ``docs/codecs.md``:
@@ -50,18 +50,20 @@ class TurboAdam(Cosmic):
         weight_decay: decoupled weight decay.
         block_size: 128; the kernels are compiled for it.
         v_bits: 2, 3, 4, 6 or 8 bits for an element of the second moment.
-        compress_m, compress_v: whether the moments are compressed; where neither is, this is AdamW.
+        compress_m: whether the first moment is compressed.
+        compress_v: whether the second moment is; where neither is, this is AdamW.
         capturable: False; there are no graphs to capture on the CPU.
-        min_m_compress_elements, min_v_compress_elements: tensors of fewer elements keep the moment
-            in float32.
+        min_m_compress_elements: tensors of fewer elements keep the first moment in float32.
+        min_v_compress_elements: the same of the second moment.
         m_block_size: 64; the kernels are compiled for it.
         m_step_factor: of ``ustate``: step between codes, in root mean squares.
         rounding_seed: of the random bits; of the whole optimizer.
         m_codec: ``"ustate"`` or ``"costate"``.
         v_codec: ``"v_log"``, or beside ``ustate`` ``"v4"``, COSMIC's own 4 bits: 6.375 bits in all
             and a faster step.
-        null_pct, amp_pct: of ``costate``: blocks whose rest is below the first percentile of the
-            tensor's are kept without it, those above the second with a float16 scale.
+        null_pct: of ``costate``: blocks whose rest is below this percentile of the tensor's are
+            kept without it.
+        amp_pct: of ``costate``: those from this percentile on have a float16 scale.
         error_feedback: of ``costate``: False. 0.1.0 would keep 32 bits an element for it, more than
             the compression saves; ``compress_m=False`` loses nothing for the same memory.
         maximize: maximize the objective.
@@ -81,14 +83,14 @@ class TurboAdam(Cosmic):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
-        block_size: int = _BLOCK,
+        block_size: int = 128,
         v_bits: int = 4,
         compress_m: bool = True,
         compress_v: bool = True,
         capturable: bool = False,
         min_m_compress_elements: int = 4096,
         min_v_compress_elements: int = 4096,
-        m_block_size: int = _MEAN_BLOCK,
+        m_block_size: int = 64,
         m_step_factor: float = 1.1,
         rounding_seed: int = 0x12345678,
         *,
