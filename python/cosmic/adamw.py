@@ -52,7 +52,7 @@ def imported(saved: dict[str, Any], groups: Sequence[Group]) -> dict[str, Any]:
         "state": {k: _with_rung(s) for k, s in saved["state"].items() if s},
         "param_groups": [
             {
-                **{k: v for k, v in own.items() if k not in ("params", *_SHARED)},
+                **{k: v for k, v in own.items() if k != "params"},
                 **{k: v for k, v in group.items() if k not in foreign},
             }
             for own, group in zip(groups, saved["param_groups"], strict=True)
