@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -163,7 +164,7 @@ class TurboAdam(Cosmic):
 
     def _reset(self) -> None:
         super()._reset()
-        self._followed: list[tuple[Any, ...]] = []  # what the codecs were last made of
+        self._followed: list[Any] = []  # what the codecs were last made of
 
     def _ready(self, *, expecting: bool = False) -> Compiled:
         self._follow_options()
@@ -171,8 +172,9 @@ class TurboAdam(Cosmic):
 
     def _follow_options(self) -> None:
         """Make Cosmic's options of those that have changed since the last step."""
-        now = [tuple(map(group.get, _FOLLOWED)) for group in self.param_groups]
-        if now == self._followed:
+        now = [group.get(name) for group in self.param_groups for name in _FOLLOWED]
+        # By identity: what was spoiled may be a tensor, whose == is no bool.
+        if len(now) == len(self._followed) and all(map(operator.is_, now, self._followed)):
             return
         for index, group in enumerate(self.param_groups):
             _check(group, f"param_groups[{index}]")
