@@ -335,8 +335,9 @@ class Cosmic(Optimizer):
         which knows the gradients that decide who keeps what.
 
         Raises:
-            ValueError: if the groups differ, a state does not fit its parameter, the format is
-                newer than this release, or AdamW's state is of amsgrad. Nothing has changed then.
+            ValueError: if the groups differ, an option is out of range or of another optimizer, a
+                state does not fit its parameter, the format is newer than this release, or AdamW's
+                state is of amsgrad. Nothing has changed then.
         """
         extra: dict[str, Any] = {}
 
@@ -345,6 +346,8 @@ class Cosmic(Optimizer):
                 saved = imported(saved, self.param_groups)
             saved = with_missing_options(saved, self.param_groups)
             extra.update(parse_saved(saved, self.param_groups, self.seed))
+            for index, group in enumerate(saved["param_groups"]):
+                self._check_group(dict(group), index)
             return {**saved, "state": {}}  # torch would cast moments to the parameter's dtype
 
         def place_state(_: Optimizer) -> None:

@@ -106,11 +106,15 @@ _BY_ROLE: Mapping[Role, Mapping[str, float]] = {
 _SECOND: Mapping[str, float] = {"v4": 0.003, "q8": 0.004, "bf16": 0.006, "fp32": 0.008}
 
 
+#: Codecs of the first moment that were not measured on their own, as the nearest that was.
+_NEAREST: Mapping[str, str] = {"ustate": "u2", "costate": "u1"}
+
+
 def worth(rung: Rung, role: Role | None = None) -> float:
     """What a rung brings an element of a tensor: in a role, or whatever the role; 0 for sign."""
     first = rung.name if rung.v == "none" else rung.m
     firsts = _FIDELITY if role is None else _BY_ROLE[role]
-    return firsts[first] * (1.0 + _SECOND.get(rung.v, 0.0))
+    return firsts[_NEAREST.get(first, first)] * (1.0 + _SECOND.get(rung.v, 0.0))
 
 
 @dataclass(frozen=True)

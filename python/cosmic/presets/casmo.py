@@ -52,7 +52,8 @@ class CASMO(Cosmic):
         eps: added to the denominators.
         weight_decay: decoupled weight decay.
         tau_init_steps: samples that calibrate a group, at least 50. None:
-            ``max(500, int(50 / (1 - beta1)))``, at most a fifth of ``total_steps``.
+            ``max(500, int(50 / (1 - beta1)))``, at most a fifth of ``total_steps``. A group with
+            ``betas`` or ``total_steps`` of its own has the optimizer's number, unless it says None.
         tau_clip_range: bounds of ``tau``.
         c_min: least factor before calibration.
         granularity: ``"group"``: one sample a step of all of a group's parameters that have a
@@ -185,8 +186,9 @@ class CASMO(Cosmic):
         calibration that is not there begins anew.
 
         Raises:
-            ValueError: as ``Cosmic.load_state_dict``, and for calibrations that do not fit the
-                groups or options. Nothing has changed then.
+            ValueError: as ``Cosmic.load_state_dict``, for codecs whose moments CASMO cannot look at
+                (load ``to_adamw_state_dict()`` of that optimizer instead), and for calibrations
+                that do not fit the groups or options. Nothing has changed then.
         """
         saved = _with_own_options(state_dict, self.param_groups)
         calibrations = _loaded(saved, self.param_groups)
@@ -219,6 +221,11 @@ class CASMO(Cosmic):
         # A group of the user's may say tau_init_steps=None; one that lacks options is refused.
         if {"tau_init_steps", "total_steps", "betas"} <= set(group):
             complete(group, where)
+        if self.budget is not None:
+            raise ValueError(
+                f"budget is {self.budget!r}; expected None: CASMO needs full history of all "
+                "parameters; state_dtype takes fewer bytes for it"
+            )
         check_group(group, index, gates=(GATE,))
         check_options(group, where)
         check_state_options(group, where)
@@ -230,6 +237,7 @@ class CASMO(Cosmic):
                 f"{len(self._calibrations)}; groups come by add_param_group(), and to take some "
                 "away make a new optimizer"
             )
+        level_of(self.log_level)  # which the step that calibrates would stumble over
         for index, group in enumerate(self.param_groups):
             check_options(group, f"param_groups[{index}]")
             calibration = self._calibrations[index]

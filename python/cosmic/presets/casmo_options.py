@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import math
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +18,7 @@ OPTIONS = (
 )  # fmt: skip
 
 _LEAST_STEPS = 50  # samples that a calibration needs
+_MOST_STEPS = 2**31 - 1
 
 
 def level_of(level: object) -> int:
@@ -60,7 +61,7 @@ def _beta1(betas: Any) -> float:
     """0 for what is none, which is refused elsewhere."""
     try:
         beta1 = float(betas[0])
-    except (TypeError, ValueError, LookupError):
+    except (TypeError, ValueError, LookupError, OverflowError):
         return 0.0
     return beta1 if 0.0 <= beta1 < 1.0 else 0.0
 
@@ -75,17 +76,20 @@ def check_options(group: Mapping[str, Any], where: str) -> None:
         if option not in group:
             raise ValueError(f"{where} has no {option!r}; was it removed?")
     steps = group["tau_init_steps"]
-    if type(steps) is not int or steps < _LEAST_STEPS:
+    if type(steps) is not int or not _LEAST_STEPS <= steps <= _MOST_STEPS:
         raise ValueError(
-            f"{where}['tau_init_steps'] is {steps!r}; expected an int >= {_LEAST_STEPS}"
+            f"{where}['tau_init_steps'] is {steps!r}; expected an int >= {_LEAST_STEPS}, at most "
+            f"{_MOST_STEPS}"
         )
+    _check_total_steps(group, where)
     _check_range(group["tau_clip_range"], where)
+    _check_c_min(group["c_min"], where)
     if group["granularity"] not in ("parameter", "group"):
         raise ValueError(
             f"{where}['granularity'] is {group['granularity']!r}; expected 'parameter' or 'group'"
         )
     factor = group["agar_clamp_factor"]
-    if factor is not None and not (_is_number(factor) and 0 < factor < math.inf):
+    if factor is not None and not (_is_number(factor) and factor > 0):
         raise ValueError(
             f"{where}['agar_clamp_factor'] is {factor!r}; expected None or a finite number > 0"
         )
@@ -99,7 +103,6 @@ def check_state_options(group: Mapping[str, Any], where: str) -> None:
     Raises:
         ValueError: naming the option, what it is and what was expected.
     """
-    _check_total_steps(group, where)
     for option, allowed in (("tier", (None, 2)), ("max_tier", (None, 2)), ("beta_slow", (None,))):
         if group[option] not in allowed:
             expected = " or ".join(map(str, allowed))
@@ -129,12 +132,23 @@ def _check_total_steps(group: Mapping[str, Any], where: str) -> None:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Whether it is a finite number that a float can hold."""
+    numeric = isinstance(value, int | float) and not isinstance(value, bool)
+    return numeric and abs(value) <= sys.float_info.max
+
+
+def _check_c_min(c_min: Any, where: str) -> None:
+    try:
+        in_range = not isinstance(c_min, bool) and 0.0 <= float(c_min) <= 1.0
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        in_range = False
+    if not in_range:
+        raise ValueError(f"{where}['c_min'] is {c_min!r}; expected a number in [0, 1]")
 
 
 def _check_range(bounds: Any, where: str) -> None:
     numbers = isinstance(bounds, tuple | list) and len(bounds) == 2 and all(map(_is_number, bounds))
-    if not numbers or not -math.inf < bounds[0] <= bounds[1] < math.inf:
+    if not numbers or bounds[0] > bounds[1]:
         raise ValueError(
             f"{where}['tau_clip_range'] is {bounds!r}; expected two finite numbers, the lower first"
         )

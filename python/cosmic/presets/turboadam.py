@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from ..optimizer import Cosmic, Params
+from ..planner import Compiled
 
 __all__ = ["TurboAdam"]
 
@@ -21,6 +24,8 @@ _OPTIONS = (
     "min_v_compress_elements", "m_block_size", "m_step_factor", "rounding_seed", "m_codec",
     "v_codec", "null_pct", "amp_pct", "error_feedback",
 )  # fmt: skip
+#: Options that Cosmic's are made of, or that those must fit.
+_FOLLOWED = (*_OPTIONS, "betas")
 
 
 class TurboAdam(Cosmic):
@@ -35,7 +40,9 @@ class TurboAdam(Cosmic):
       scale for the tensor (0.2.0); or as ``costate``: a multiple of the next gradient and the signs
       of the rest (0.1.0).
 
-    Constructor and groups take the arguments of both releases, in 0.2.0's order. Everything else
+    Constructor and groups take the arguments of both releases, in 0.2.0's order; a group's may
+    change between steps, all but ``rounding_seed``, and ``state_dtype`` and ``min_compress_size``
+    follow from them. Everything else
     is ``Cosmic``'s: checkpoints, ``tiers()``, ``state_bytes()``, bit-identical results for every
     ISA and thread count. What differs from the packages: random bits are COSMIC's (trajectories
     agree in distribution, not bit for bit), 0.1.0's ``costate`` goes with 0.2.0's second moment,
@@ -132,25 +139,68 @@ class TurboAdam(Cosmic):
                 f"{where}: rounding_seed is {whole['rounding_seed']!r}; expected {self.seed}, as "
                 "it is one of the whole optimizer: TurboAdam(params, rounding_seed=...)"
             )
-        super().add_param_group({**param_group, **_codec_options(whole)})
+        derived = _codec_options(whole)
+        for name, value in derived.items():
+            if param_group.get(name, value) != value:
+                raise ValueError(
+                    f"{where}: {name} is {param_group[name]!r}; expected none: TurboAdam's options "
+                    f"(m_codec, v_bits, compress_m, ...) make it {value!r}"
+                )
+        super().add_param_group({**param_group, **derived})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load what ``state_dict`` returned, with its ``rounding_seed``, or what
-        ``torch.optim.AdamW``'s did.
+        """Load what ``state_dict`` returned, with its ``rounding_seed``, or what Cosmic's or
+        ``torch.optim.AdamW``'s did, whose codecs become those of the groups here. A checkpoint of
+        the package is not one: its moments are packed otherwise.
 
         Raises:
-            ValueError: as ``Cosmic.load_state_dict``. Nothing has changed then.
+            ValueError, TypeError, NotImplementedError: as ``Cosmic.load_state_dict``, and for an
+                option that is out of range. Nothing has changed then.
         """
-        super().load_state_dict(state_dict)
-        for group in self.param_groups:
-            for key in _OPTIONS:
-                group.setdefault(key, self.defaults[key])
-            group.update(_codec_options(group))
+        groups = _with_own_options(state_dict["param_groups"], self.param_groups)
+        super().load_state_dict({**state_dict, "param_groups": groups})
         if self.param_groups:
             self.seed = self.param_groups[0]["rounding_seed"]
 
+    # ---- the plan --------------------------------------------------------------------------
 
-def _codec_options(group: dict[str, Any]) -> dict[str, Any]:
+    def _reset(self) -> None:
+        super()._reset()
+        self._followed: list[Any] = []  # what the codecs were last made of
+
+    def _ready(self, *, expecting: bool = False) -> Compiled:
+        self._follow_options()
+        return super()._ready(expecting=expecting)
+
+    def _follow_options(self) -> None:
+        """Make Cosmic's options of those that have changed since the last step."""
+        now = [group.get(name) for group in self.param_groups for name in _FOLLOWED]
+        # By identity: what was spoiled may be a tensor, whose == is no bool.
+        if len(now) == len(self._followed) and all(map(operator.is_, now, self._followed)):
+            return
+        for index, group in enumerate(self.param_groups):
+            _check(group, f"param_groups[{index}]")
+            _check_same_seed(group, self.param_groups[0], f"param_groups[{index}]")
+        for group in self.param_groups:
+            group.update(_codec_options(group))
+        self._followed = now
+
+
+def _with_own_options(
+    saved: Sequence[dict[str, Any]], groups: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Groups of a state dict, checked, with the options that they lack as ``groups`` have them."""
+    out = []
+    for index, (own, group) in enumerate(zip(groups, saved, strict=False)):
+        filled = {**{key: own[key] for key in _OPTIONS}, **group}
+        where = f"the state_dict's param_groups[{index}]"
+        _check({**own, **filled}, where)
+        _check_same_seed(filled, out[0] if out else filled, where)
+        out.append({**filled, **_codec_options(filled)})
+    return [*out, *saved[len(out) :]]
+
+
+def _codec_options(group: Mapping[str, Any]) -> dict[str, Any]:
     """Cosmic's options for a group's."""
     m = group["m_codec"] if group["compress_m"] else "fp32"
     v = "v4" if group["v_codec"] == "v4" else f"vlog{group['v_bits']}"
@@ -159,15 +209,27 @@ def _codec_options(group: dict[str, Any]) -> dict[str, Any]:
     return {"state_dtype": f"{m}+{v}", "min_compress_size": sizes}
 
 
-def _check(group: dict[str, Any], where: str) -> None:
+def _check_same_seed(group: Mapping[str, Any], first: Mapping[str, Any], where: str) -> None:
+    seed = group["rounding_seed"]
+    if type(seed) is not int or not 0 <= seed < 2**32 or seed != first["rounding_seed"]:
+        raise ValueError(
+            f"{where}: rounding_seed is {seed!r}; expected an int from 0 to 2**32 - 1, the same in "
+            "all groups, as it is one of the whole optimizer"
+        )
+
+
+def _check(group: Mapping[str, Any], where: str) -> None:
+    for name in _OPTIONS:
+        if name not in group:
+            raise ValueError(f"{where} has no {name!r}; was it removed?")
     for name, size in (("block_size", _BLOCK), ("m_block_size", _MEAN_BLOCK)):
-        if group[name] != size:
+        if type(group[name]) is not int or group[name] != size:
             raise ValueError(
                 f"{where}: {name} is {group[name]!r}; expected {size}, which the codecs are "
                 "compiled for"
             )
     for name, allowed in (("v_bits", _V_BITS), ("m_codec", _M_CODECS), ("v_codec", _V_CODECS)):
-        if group[name] not in allowed:
+        if type(group[name]) is not type(allowed[0]) or group[name] not in allowed:
             raise ValueError(f"{where}: {name} is {group[name]!r}; expected one of {allowed}")
     if group["v_codec"] == "v4" and (group["v_bits"] != 4 or group["m_codec"] != "ustate"):
         raise ValueError(
@@ -177,6 +239,9 @@ def _check(group: dict[str, Any], where: str) -> None:
     for name in ("min_m_compress_elements", "min_v_compress_elements"):
         if type(group[name]) is not int or group[name] < 0:
             raise ValueError(f"{where}: {name} is {group[name]!r}; expected an int >= 0")
+    for name in ("compress_m", "compress_v", "capturable", "error_feedback"):
+        if type(group[name]) is not bool:
+            raise ValueError(f"{where}: {name} is {group[name]!r}; expected True or False")
     if group["capturable"]:
         raise NotImplementedError(
             f"{where}: capturable is {group['capturable']!r}; expected False: there are no graphs "
@@ -190,10 +255,10 @@ def _check(group: dict[str, Any], where: str) -> None:
     _check_betas(group, where)
 
 
-def _check_betas(group: dict[str, Any], where: str) -> None:
+def _check_betas(group: Mapping[str, Any], where: str) -> None:
     try:
         beta1, beta2 = map(float, group["betas"])
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, LookupError, OverflowError):
         return  # the core says what is wrong
     if not (0 <= beta1 < 1 and 0 <= beta2 < 1):
         return
