@@ -39,6 +39,7 @@ from .policies import Policy, policy_named
 from .reports import StatisticsRow, TierInfo, group_statistics, tier_table
 from .roles import Role
 from .state import is_gated, real_numel, state_bytes
+from .threads import thread_count
 
 __all__ = ["Cosmic", "Listener", "NonfiniteGradientError"]
 
@@ -450,7 +451,7 @@ class Cosmic(Optimizer):
 
     def _run(self, compiled: Compiled) -> list[Tensor] | None:
         """Step by the plan; None, with nothing changed, if it must be made anew."""
-        threads = torch.get_num_threads()
+        threads = thread_count()
         return compiled.plan.step(self.param_groups, self.state, threads, self._steps)
 
     def _looks(self) -> bool:
@@ -509,13 +510,11 @@ class Cosmic(Optimizer):
         """Look at the gradients; True if this step is to be left out."""
         check_nonfinite(self.nonfinite)
         compiled = self._ready()
-        found = compiled.plan.inspect(self.param_groups, self.state, torch.get_num_threads())
+        found = compiled.plan.inspect(self.param_groups, self.state, thread_count())
         if found is None:
             self._compiled = None
             compiled = self._compile()
-            found = (
-                compiled.plan.inspect(self.param_groups, self.state, torch.get_num_threads()) or []
-            )
+            found = compiled.plan.inspect(self.param_groups, self.state, thread_count()) or []
         bad = [(index, count) for index, _, count in found if count]
         if not bad:
             return False
