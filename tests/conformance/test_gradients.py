@@ -140,7 +140,7 @@ def loss_of(params: dict[str, Tensor], model: nn.Module, x: Tensor) -> Tensor:
 
 @each
 def test_gradients_of_torch_func(row: Row) -> None:
-    """As users of functional_call and torch.func.grad assign them; every one is that of backward."""
+    """As users of functional_call and torch.func.grad assign them: the same as of backward."""
     models = [nn.Sequential(nn.Linear(64, 65), nn.Tanh(), nn.Linear(65, 3)) for _ in range(2)]
     models[1].load_state_dict(models[0].state_dict())
     functional, ordinary = (row.make(m.named_parameters()) for m in models)
