@@ -122,6 +122,8 @@ class TurboAdam(Cosmic):
             ValueError, TypeError, NotImplementedError: for an option that is out of range. The
                 group is not added then.
         """
+        if not isinstance(param_group, dict):
+            super().add_param_group(param_group)  # which says so
         whole = {**self.defaults, **param_group}
         where = f"param_groups[{len(self.param_groups)}]"
         _check(whole, where)
@@ -130,7 +132,8 @@ class TurboAdam(Cosmic):
                 f"{where}: rounding_seed is {whole['rounding_seed']!r}; expected {self.seed}, as "
                 "it is one of the whole optimizer: TurboAdam(params, rounding_seed=...)"
             )
-        super().add_param_group({**param_group, **_codec_options(whole)})
+        param_group.update(_codec_options(whole))  # the user's dict is the group, as torch has it
+        super().add_param_group(param_group)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load what ``state_dict`` returned, with its ``rounding_seed``, or what
