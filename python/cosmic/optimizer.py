@@ -333,8 +333,9 @@ class Cosmic(Optimizer):
         which knows the gradients that decide who keeps what.
 
         Raises:
-            ValueError: if the groups differ, a state does not fit its parameter, the format is
-                newer than this release, or AdamW's state is of amsgrad. Nothing has changed then.
+            ValueError: if the groups differ, lack an option or have one out of range, a state does
+                not fit its parameter, the format is newer than this release, or AdamW's state is of
+                amsgrad. Nothing has changed then.
         """
         extra: dict[str, Any] = {}
 
@@ -343,6 +344,8 @@ class Cosmic(Optimizer):
                 saved = imported(saved, self.param_groups)
             saved = with_missing_options(saved, self.param_groups)
             extra.update(parse_saved(saved, self.param_groups, self.seed))
+            for index, group in enumerate(saved["param_groups"]):
+                self._check_group(dict(group), index)
             return {**saved, "state": {}}  # torch would cast moments to the parameter's dtype
 
         def place_state(_: Optimizer) -> None:
