@@ -12,9 +12,7 @@ from torch.optim.swa_utils import SWALR, AveragedModel, get_ema_multi_avg_fn, up
 
 from cosmic import Cosmic
 from helpers import digest, normal, same_bits
-from optimizers import ROWS, Row, each, params_of
-
-Step = Callable[[Tensor], None]
+from optimizers import Row, each, params_of
 
 
 def model_of(width: int = 65) -> nn.Sequential:
@@ -39,6 +37,7 @@ def trained(optimizer: Cosmic, model: Callable[[Tensor], Tensor], steps: int = 3
 
 def plain(row: Row) -> Cosmic:
     model = model_of()
+    assert model[0].weight.numel() >= 4096  # which codecs compress
     return trained(row.make(model.parameters()), model)
 
 
@@ -164,8 +163,3 @@ def test_a_small_model_learns_with_one_learning_rate(row: Row, small: bool) -> N
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     assert loss.item() < 0.3  # from 0.69
-
-
-def test_the_models_above_have_something_to_compress() -> None:
-    compressed = [row for row in ROWS if row.name == "u4+v4"]
-    assert [info.rung for info in plain(compressed[0]).tiers()][0] == "tier2:u4+v4"
