@@ -37,6 +37,15 @@ def default_device(device: str) -> Iterator[None]:
         torch.set_default_device(None)
 
 
+@contextmanager
+def deterministic() -> Iterator[None]:
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
 #: What may be set around an optimizer and must not reach its state.
 SURROUNDINGS: dict[str, Context] = {
     "float64": lambda: default_dtype(torch.float64),
@@ -46,17 +55,8 @@ SURROUNDINGS: dict[str, Context] = {
     "no-grad": torch.no_grad,
     "inference": torch.inference_mode,
     "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
-    "deterministic": lambda: deterministic(),
+    "deterministic": deterministic,
 }
-
-
-@contextmanager
-def deterministic() -> Iterator[None]:
-    torch.use_deterministic_algorithms(True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(False)
 
 
 @pytest.mark.parametrize("name", SURROUNDINGS)

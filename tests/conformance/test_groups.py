@@ -78,20 +78,28 @@ def test_groups_are_stepped_as_adamws(row: Row) -> None:
 # ---- frozen, thawed and tied parameters --------------------------------------------------------
 
 
+class Embedding(nn.Module):
+    """A norm and an embedding within."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens = nn.Embedding(70, 61)
+        self.norm = nn.LayerNorm(61)
+        with torch.no_grad():
+            self.tokens.weight.copy_(normal(0, 70, 61))
+
+
 class Tied(nn.Module):
     """An embedding whose weight is also the head's, within modules within modules."""
 
-    def __init__(self, tied: bool = True) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.body = nn.ModuleDict({"embed": nn.Embedding(70, 61), "norm": nn.LayerNorm(61)})
-        self.head = nn.Sequential(nn.Sequential(nn.Linear(61, 70, bias=False)))
-        with torch.no_grad():
-            self.body["embed"].weight.copy_(normal(0, 70, 61))
-        if tied:
-            self.head[0][0].weight = self.body["embed"].weight
+        self.body = Embedding()
+        self.head = nn.Linear(61, 70, bias=False)
+        self.head.weight = self.body.tokens.weight
 
     def forward(self, tokens: Tensor) -> Tensor:
-        out: Tensor = self.head(self.body["norm"](self.body["embed"](tokens)))
+        out: Tensor = self.head(self.body.norm(self.body.tokens(tokens)))
         return out
 
 
@@ -116,7 +124,7 @@ def test_a_tied_weight_is_stepped_once(row: Row) -> None:
         ours.step()
         twin.step()
     assert digest(ours) == digest(twin)
-    assert model.head[0][0].weight is model.body["embed"].weight
+    assert model.head.weight is model.body.tokens.weight
 
 
 @each
