@@ -62,24 +62,6 @@ def test_a_compiled_model_trains_with_the_same_bits(row: Row) -> None:
     assert digest(trained(row.make(model.parameters()), compiled)) == digest(plain(row))
 
 
-@pytest.mark.usefixtures("fresh_compiler")
-@each
-def test_a_step_within_a_compiled_function(row: Row) -> None:
-    """torch leaves out what it cannot compile, and runs it as it is."""
-    model = model_of()
-    optimizer = row.make(model.parameters())
-
-    @torch.compile(backend="eager")
-    def train(x: Tensor) -> None:
-        optimizer.zero_grad()
-        model(x).square().mean().backward()
-        optimizer.step()
-
-    for step in range(3):
-        train(normal(step, 8, 64))
-    assert digest(optimizer) == digest(plain(row))
-
-
 # ---- averages of models ------------------------------------------------------------------------
 
 
