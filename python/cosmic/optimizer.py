@@ -39,6 +39,7 @@ from .policies import Policy, policy_named
 from .reports import StatisticsRow, TierInfo, group_statistics, tier_table
 from .roles import Role
 from .state import is_gated, real_numel, state_bytes
+from .threads import thread_count
 
 __all__ = ["Cosmic", "Listener", "NonfiniteGradientError"]
 
@@ -335,9 +336,9 @@ class Cosmic(Optimizer):
         which knows the gradients that decide who keeps what.
 
         Raises:
-            ValueError: if the groups differ, an option is out of range or of another optimizer, a
-                state does not fit its parameter, the format is newer than this release, or AdamW's
-                state is of amsgrad. Nothing has changed then.
+            ValueError: if the groups differ, lack an option or have one that is out of range or of
+                another optimizer, a state does not fit its parameter, the format is newer than this
+                release, or AdamW's state is of amsgrad. Nothing has changed then.
         """
         extra: dict[str, Any] = {}
 
@@ -456,7 +457,7 @@ class Cosmic(Optimizer):
 
     def _run(self, compiled: Compiled) -> list[Tensor] | None:
         """Step by the plan; None, with nothing changed, if it must be made anew."""
-        threads = torch.get_num_threads()
+        threads = thread_count()
         return compiled.plan.step(self.param_groups, self.state, threads, self._steps)
 
     def _looks(self) -> bool:
@@ -515,13 +516,11 @@ class Cosmic(Optimizer):
         """Look at the gradients; True if this step is to be left out."""
         check_nonfinite(self.nonfinite)
         compiled = self._ready()
-        found = compiled.plan.inspect(self.param_groups, self.state, torch.get_num_threads())
+        found = compiled.plan.inspect(self.param_groups, self.state, thread_count())
         if found is None:
             self._compiled = None
             compiled = self._compile()
-            found = (
-                compiled.plan.inspect(self.param_groups, self.state, torch.get_num_threads()) or []
-            )
+            found = compiled.plan.inspect(self.param_groups, self.state, thread_count()) or []
         bad = [(index, count) for index, _, count in found if count]
         if not bad:
             return False
