@@ -54,6 +54,13 @@ class NonfiniteGradientError(RuntimeError):
     """A gradient held an infinity or a NaN, and ``nonfinite="raise"``."""
 
 
+# As torch.compiler.disable, but the compiler is imported only where it is used.
+@torch._disable_dynamo  # type: ignore[attr-defined]
+def _step_as_it_is(optimizer: Cosmic, closure: Callable[[], float] | None) -> float | None:
+    """A step within a function that is being compiled, which it interrupts."""
+    return optimizer.step() if closure is None else optimizer.step(closure)
+
+
 class Cosmic(Optimizer):
     """AdamW with compressed state, sized to a byte budget: lighter tiers for what does not fit.
 
@@ -250,6 +257,8 @@ class Cosmic(Optimizer):
                 out of range. Nothing has changed then.
             NonfiniteGradientError: with ``nonfinite="raise"``. Nothing has changed then.
         """
+        if torch.compiler.is_compiling():
+            return _step_as_it_is(self, closure)
         if self._backward is not None and (ended := self._backward.end_step(closure)):
             if ended.counts:
                 self._after_step(ended.compiled, ended.transitions)

@@ -62,6 +62,24 @@ def test_a_compiled_model_trains_with_the_same_bits(row: Row) -> None:
     assert digest(trained(row.make(model.parameters()), compiled)) == digest(plain(row))
 
 
+@pytest.mark.usefixtures("fresh_compiler")
+@each
+def test_a_step_within_a_compiled_function_is_taken_as_it_is(row: Row) -> None:
+    """And without a warning of the compiler's that it cannot trace the core."""
+    model = model_of()
+    optimizer = row.make(model.parameters())
+
+    @torch.compile(backend="eager")
+    def train(x: Tensor) -> None:
+        optimizer.zero_grad()
+        model(x).square().mean().backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+    for step in range(3):
+        train(normal(step, 8, 64))
+    assert digest(optimizer) == digest(plain(row))
+
+
 # ---- averages of models ------------------------------------------------------------------------
 
 

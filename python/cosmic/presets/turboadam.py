@@ -193,7 +193,7 @@ def _with_own_options(
     saved: Sequence[dict[str, Any]], groups: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """Groups of a state dict, checked, with the options that they lack as ``groups`` have them."""
-    out = []
+    out: list[dict[str, Any]] = []
     for index, (own, group) in enumerate(zip(groups, saved, strict=False)):
         filled = {**{key: own[key] for key in _OPTIONS}, **group}
         where = f"the state_dict's param_groups[{index}]"
