@@ -17,7 +17,7 @@ set(COSMIC_SANITIZE "" CACHE STRING "Sanitizers to build with, such as address,u
 
 # The same bits everywhere: no contraction to fused multiply-add, no fast-math. Errno and traps of
 # the C library do not change a value and are switched off so that square roots stay inline.
-set(COSMIC_OPTIONS -O3 -ffp-contract=off -fno-math-errno -fno-trapping-math -fno-strict-aliasing)
+set(COSMIC_OPTIONS -O2 -ffp-contract=off -fno-math-errno -fno-trapping-math -fno-strict-aliasing)
 set(COSMIC_WARNINGS -Wall -Wextra -Wno-psabi)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   list(APPEND COSMIC_WARNINGS -Wno-ignored-attributes)

@@ -10,20 +10,12 @@
 #error "compile this file through a kernels target: COSMIC_TARGET names the ISA"
 #endif
 
-// Everything between a load and a store is inlined, so that values stay in registers: for
-// functions, for methods and for lambdas. On the baseline the compiler decides, and large parts are
-// called, which makes its code a tenth.
-#if defined(COSMIC_LANES_AVX512) || defined(COSMIC_LANES_AVX2) || defined(COSMIC_LANES_NEON)
-#define COSMIC_LAMBDA __attribute__((always_inline))
+// Everything between a load and a store is inlined, so that values stay in registers: functions,
+// methods and lambdas. What is called instead is so on purpose.
 #define COSMIC_METHOD inline __attribute__((always_inline))
-#define COSMIC_INLINING true
-#else
-#define COSMIC_LAMBDA
-#define COSMIC_METHOD inline
-#define COSMIC_INLINING false
-#endif
-#define COSMIC_CALL __attribute__((noinline))
 #define COSMIC_INLINE static COSMIC_METHOD
+#define COSMIC_LAMBDA __attribute__((always_inline))
+#define COSMIC_CALL __attribute__((noinline))
 
 #include "isa/lanes_generic.h"
 #if defined(COSMIC_LANES_AVX512)
@@ -38,7 +30,13 @@
 
 namespace cosmic::COSMIC_TARGET {
 
-constexpr bool kInlining = COSMIC_INLINING;
+// Whether a combination is compiled as a whole. On the baseline its parts are called, which makes
+// less than a tenth of the code.
+#if defined(COSMIC_LANES_AVX512) || defined(COSMIC_LANES_AVX2) || defined(COSMIC_LANES_NEON)
+constexpr bool kInlining = true;
+#else
+constexpr bool kInlining = false;
+#endif
 
 // Lanes of a real type: f32 on the ISA's own registers, f64 through the compiler's vectors.
 template <class Real> struct LanesOf;

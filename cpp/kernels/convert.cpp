@@ -11,6 +11,7 @@
 #include "codecs/ustate.h"
 #include "codecs/v4.h"
 #include "codecs/v_log.h"
+#include "kernels/reach.h"
 #include "kernels/second_moment.h"
 #include "kernels/tail_image.h"
 
@@ -30,36 +31,32 @@ public:
       : image_(planes, block, count), context_(context), slot_(slot), count_(count),
         codec_(image_.planes, Codec::kMatrix ? block : 0, context, slot, 1.0f, waiting_) {}
 
-  Codec &codec() { return codec_; }
-  template <class Group> void load(Group group, F32 &out) {
-    if constexpr (Codec::kSeesGradient)
-      codec_.load(group, F32::splat(0.0f), out); // there is none outside a step
-    else
-      codec_.load(group, out);
+  // There is no gradient outside a step.
+  void load(AnyGroup group, F32 &out) { Called::load(codec_, group, F32::splat(0.0f), out); }
+  void store(AnyGroup group, const F32 &value) {
+    Called::store(codec_, group, F32::splat(0.0f), value);
   }
-  template <class Group> void store(Group group, const F32 &value) {
-    if constexpr (Codec::kSeesGradient)
-      codec_.store(group, F32::splat(0.0f), value);
-    else
-      codec_.store(group, value);
+  F32 unit(AnyGroup group, const F32 &scale, const F32 &eps) const {
+    return Called::unit(codec_, group, scale, eps);
   }
   // The waiting values become update units of a second moment that has been encoded.
   template <class Var> void to_persisted_units(const OneBlock<Var> &v) {
     const Var decoded(v.image_.planes, 0, context_, 2, 1.0f, nullptr);
     const F32 scale = F32::splat(context_.v_scale_before), eps = F32::splat(context_.eps);
     const F32 corrected = F32::splat(1.0f / context_.m_correction_before);
-    for_each_group([&](auto group) {
-      float *at = waiting_ + decltype(group)::index * kLanes;
-      (F32::load(at) * corrected / decoded.unit(group, scale, eps)).store(at);
+    Called::for_each([&](AnyGroup group) {
+      float *at = waiting_ + group.index * kLanes;
+      (F32::load(at) * corrected / Called::unit(decoded, group, scale, eps)).store(at);
     });
   }
   // After every group has been stored.
   void encode(double *encoded = nullptr) {
     const auto summary = codec_.template measure<true>(image_.planes, 0, context_, count_);
+    const auto encode = Called::encode<Codec>;
     if constexpr (Codec::kAddsUp)
-      *encoded += reduce_add(Codec::encode(image_.planes, 0, context_, slot_, waiting_, summary));
+      *encoded += reduce_add(encode(image_.planes, 0, context_, slot_, waiting_, summary));
     else
-      Codec::encode(image_.planes, 0, context_, slot_, waiting_, summary);
+      encode(image_.planes, 0, context_, slot_, waiting_, summary);
     image_.write_back();
   }
 
@@ -86,22 +83,23 @@ template <class M, class Slow, class Var> void decode_run(const MomentRun &run) 
     OneBlock<M> m(run.m, block, count, context, 0);
     OneBlock<Slow> slow(run.m_slow, block, count, context, 1);
     OneBlock<Var> v(run.v, block, count, context, 2);
-    for_each_group([&](auto group) {
-      const int64_t at = b * kBlock + decltype(group)::index * kLanes;
+    Called::for_each([&](AnyGroup group) {
+      const int64_t at = b * kBlock + group.index * kLanes;
       F32 values, average;
-      v.codec().load(group, values);
+      v.load(group, values);
       values.store(run.v_values + at);
-      const F32 unit = M::kUpdateUnits ? v.codec().unit(group, scale, eps) : F32::splat(1.0f);
+      F32 unit = F32::splat(1.0f);
+      if constexpr (M::kUpdateUnits) unit = v.unit(group, scale, eps);
       if constexpr (M::kPresent) {
         m.load(group, average);
         (M::kUpdateUnits ? average * unit : average).store(run.m_values + at);
       }
       if constexpr (Slow::kPresent) {
-        slow.codec().load(group, average);
+        slow.load(group, average);
         (M::kUpdateUnits ? average * unit : average).store(run.slow_values + at);
       }
       // a codec of rows and columns moves on to the next group; nothing is written back
-      v.codec().store(group, values);
+      v.store(group, values);
     });
   }
 }
@@ -114,19 +112,19 @@ template <class M, class Slow, class Var> void encode_run(const MomentRun &run) 
     OneBlock<M> m(run.m, block, count, context, 0);
     OneBlock<Slow> slow(run.m_slow, block, count, context, 1);
     OneBlock<Var> v(run.v, block, count, context, 2);
-    for_each_group([&](auto group) {
-      const int64_t at = b * kBlock + decltype(group)::index * kLanes;
+    Called::for_each([&](AnyGroup group) {
+      const int64_t at = b * kBlock + group.index * kLanes;
       const F32 values = F32::load(run.v_values + at), unit = sqrt(values) * scale + eps;
       F32 before;
-      v.codec().load(group, before); // a codec of rows and columns looks where it is
-      v.codec().store(group, values);
+      v.load(group, before); // a codec of rows and columns looks where it is
+      v.store(group, values);
       if constexpr (M::kPresent) {
         const F32 average = F32::load(run.m_values + at);
         m.store(group, M::kUpdateUnits && !M::kPersistedUnits ? average / unit : average);
       }
       if constexpr (Slow::kPresent) {
         const F32 slower = F32::load(run.slow_values + at);
-        slow.codec().store(group, M::kUpdateUnits ? slower / unit : slower);
+        slow.store(group, M::kUpdateUnits ? slower / unit : slower);
       }
     });
     v.encode();
@@ -148,10 +146,10 @@ template <class Codec> void unpack_run(const PlainRun &run) {
     const int64_t block = run.first_block + b, count = elements_of_block(run.count, b);
     const BlockContext context = plain_context(run, block, count);
     OneBlock<Codec> one(run.planes, block, count, context, 0);
-    for_each_group([&](auto group) {
+    Called::for_each([&](AnyGroup group) {
       F32 values;
-      one.codec().load(group, values);
-      values.store(run.values + b * kBlock + decltype(group)::index * kLanes);
+      one.load(group, values);
+      values.store(run.values + b * kBlock + group.index * kLanes);
     });
   }
 }
@@ -161,9 +159,8 @@ template <class Codec> void pack_run(const PlainRun &run) {
     const int64_t block = run.first_block + b, count = elements_of_block(run.count, b);
     const BlockContext context = plain_context(run, block, count);
     OneBlock<Codec> one(run.planes, block, count, context, 0);
-    for_each_group([&](auto group) {
-      constexpr int i = decltype(group)::index;
-      one.codec().store(group, F32::load(run.values + b * kBlock + i * kLanes));
+    Called::for_each([&](AnyGroup group) {
+      one.store(group, F32::load(run.values + b * kBlock + group.index * kLanes));
     });
     one.encode();
   }
