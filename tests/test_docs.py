@@ -154,7 +154,13 @@ def examples(path: Path) -> list[tuple[str, str | None]]:
     return out
 
 
-@pytest.mark.parametrize("name", [name for name, path in FILES.items() if examples(path)])
+#: Run, with what they need around them, by tests/clients/test_snippets.py.
+ELSEWHERE = {"docs/clients.md"}
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, path in FILES.items() if examples(path) and name not in ELSEWHERE]
+)
 def test_every_example_runs(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, set_threads: Any
 ) -> None:

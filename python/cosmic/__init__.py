@@ -1,17 +1,9 @@
 """COSMIC: a PyTorch optimizer for CPU that treats optimizer state as capital."""
 
-import torch  # noqa: F401  (first: the core then shares torch's OpenMP runtime)
+from . import loading  # noqa: F401  (first: it says what is missing)
 
-try:
-    from . import _core
-except ImportError as error:  # pragma: no cover - needs a broken installation
-    raise ImportError(
-        "cosmic's compiled core is missing or does not load: "
-        f"{error}. Install a wheel (pip install cosmic-optim), or build from source with "
-        "pip install --no-build-isolation . (see CONTRIBUTING.md)"
-    ) from error
-
-from . import logging, ops
+# isort: split
+from . import _core, logging, ops
 from .estimate import MemoryEstimate, TensorEstimate, estimate_memory
 from .optimizer import Cosmic, NonfiniteGradientError
 from .policies import Candidate, Policy, RolePolicy, SignalPolicy, UniformPolicy

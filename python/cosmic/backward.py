@@ -18,6 +18,7 @@ from . import _core
 from .options import check_nonfinite
 from .planner import Compiled, Transition, members, observed_role_of, plain
 from .roles import Role
+from .threads import thread_count
 
 if TYPE_CHECKING:
     from .optimizer import Cosmic
@@ -231,7 +232,7 @@ class StepInBackward:
         optimizer = self._optimizer
         return (
             plan.step_one(
-                optimizer.param_groups, optimizer.state, torch.get_num_threads(),
+                optimizer.param_groups, optimizer.state, thread_count(),
                 optimizer._steps, self._position(param), param,
             )
             or None
@@ -240,7 +241,7 @@ class StepInBackward:
     def _inspected(self, param: Tensor, plan: _core.Plan) -> int | None:
         optimizer = self._optimizer
         return plan.inspect_one(
-            optimizer.param_groups, optimizer.state, torch.get_num_threads(),
+            optimizer.param_groups, optimizer.state, thread_count(),
             self._position(param), param,
         )  # fmt: skip
 

@@ -17,6 +17,7 @@ import torch
 from . import _core
 from .optimizer import Cosmic, Listener
 from .policies import policy_named
+from .threads import thread_count
 
 __all__ = ["EventLog"]
 
@@ -132,7 +133,7 @@ def _run_header(optimizer: Cosmic) -> dict[str, Any]:
         "python": sys.version.split()[0],
         "platform": platform.platform(),
         "isa": info["isa"],
-        "threads": torch.get_num_threads(),
+        "threads": thread_count(),
         "seed": optimizer.seed,
         "budget": optimizer.budget,
         "policy": policy_named(optimizer.policy).name,

@@ -39,6 +39,7 @@ from .policies import Policy, policy_named
 from .reports import StatisticsRow, TierInfo, group_statistics, tier_table
 from .roles import Role
 from .state import is_gated, real_numel, state_bytes
+from .threads import thread_count
 
 __all__ = ["Cosmic", "Listener", "NonfiniteGradientError"]
 
@@ -51,6 +52,13 @@ _KEPT = (*WHOLE_OPTIONS, "_steps", "_skipped", "_nonfinite_seen", "_gradient_nor
 
 class NonfiniteGradientError(RuntimeError):
     """A gradient held an infinity or a NaN, and ``nonfinite="raise"``."""
+
+
+# As torch.compiler.disable, but the compiler is imported only where it is used.
+@torch._disable_dynamo  # type: ignore[attr-defined]
+def _step_as_it_is(optimizer: Cosmic, closure: Callable[[], float] | None) -> float | None:
+    """A step within a function that is being compiled, which it interrupts."""
+    return optimizer.step() if closure is None else optimizer.step(closure)
 
 
 class Cosmic(Optimizer):
@@ -249,6 +257,8 @@ class Cosmic(Optimizer):
                 out of range. Nothing has changed then.
             NonfiniteGradientError: with ``nonfinite="raise"``. Nothing has changed then.
         """
+        if torch.compiler.is_compiling():
+            return _step_as_it_is(self, closure)
         if self._backward is not None and (ended := self._backward.end_step(closure)):
             if ended.counts:
                 self._after_step(ended.compiled, ended.transitions)
@@ -335,9 +345,9 @@ class Cosmic(Optimizer):
         which knows the gradients that decide who keeps what.
 
         Raises:
-            ValueError: if the groups differ, an option is out of range or of another optimizer, a
-                state does not fit its parameter, the format is newer than this release, or AdamW's
-                state is of amsgrad. Nothing has changed then.
+            ValueError: if the groups differ, lack an option or have one that is out of range or of
+                another optimizer, a state does not fit its parameter, the format is newer than this
+                release, or AdamW's state is of amsgrad. Nothing has changed then.
         """
         extra: dict[str, Any] = {}
 
@@ -456,7 +466,7 @@ class Cosmic(Optimizer):
 
     def _run(self, compiled: Compiled) -> list[Tensor] | None:
         """Step by the plan; None, with nothing changed, if it must be made anew."""
-        threads = torch.get_num_threads()
+        threads = thread_count()
         return compiled.plan.step(self.param_groups, self.state, threads, self._steps)
 
     def _looks(self) -> bool:
@@ -515,13 +525,11 @@ class Cosmic(Optimizer):
         """Look at the gradients; True if this step is to be left out."""
         check_nonfinite(self.nonfinite)
         compiled = self._ready()
-        found = compiled.plan.inspect(self.param_groups, self.state, torch.get_num_threads())
+        found = compiled.plan.inspect(self.param_groups, self.state, thread_count())
         if found is None:
             self._compiled = None
             compiled = self._compile()
-            found = (
-                compiled.plan.inspect(self.param_groups, self.state, torch.get_num_threads()) or []
-            )
+            found = compiled.plan.inspect(self.param_groups, self.state, thread_count()) or []
         bad = [(index, count) for index, _, count in found if count]
         if not bad:
             return False

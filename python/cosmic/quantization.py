@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from . import _core
+from .threads import thread_count
 
 __all__ = ["QuantizedTensor", "quantize"]
 
@@ -61,7 +62,7 @@ class QuantizedTensor:
     def dequantize(self) -> Tensor:
         """The tensor back, contiguous, in its original shape and dtype."""
         out = torch.empty(self.shape, dtype=self.dtype, device="cpu")
-        threads = torch.get_num_threads()
+        threads = thread_count()
         if self.codec == ABSMAX:
             _core.dequantize(self.codes, self.scales, self.bits, self.block_size, out, threads)
         else:
@@ -125,7 +126,7 @@ def _quantize_absmax(tensor: Tensor, bits: int, block_size: int) -> QuantizedTen
         device="cpu",
     )
     scales = torch.empty(blocks, dtype=torch.float32, device="cpu")
-    bad = _core.quantize(tensor.detach(), bits, block_size, codes, scales, torch.get_num_threads())
+    bad = _core.quantize(tensor.detach(), bits, block_size, codes, scales, thread_count())
     if bad >= 0:
         raise ValueError(f"{_place(tensor, bad)} is not finite; only finite values have a code")
     return QuantizedTensor(codes, scales, tensor.shape, tensor.dtype, bits, block_size)
@@ -142,7 +143,7 @@ def _quantize_packed(
     blocks = -(-tensor.numel() // block_size)
     codes = torch.empty(blocks * block_size * own_bits // 8, dtype=torch.uint8, device="cpu")
     scales = torch.empty(blocks, dtype=getattr(torch, scale_dtype), device="cpu")
-    bad = _core.pack(tensor.detach(), codec, seed, codes, scales, torch.get_num_threads())
+    bad = _core.pack(tensor.detach(), codec, seed, codes, scales, thread_count())
     if bad >= 0:
         wanted = "finite numbers >= 0" if nonnegative else "finite numbers"
         raise ValueError(f"{_place(tensor, bad)} has no code: codec {codec!r} stores {wanted}")

@@ -133,8 +133,9 @@ def _check_total_steps(group: Mapping[str, Any], where: str) -> None:
 
 def _is_number(value: object) -> bool:
     """Whether it is a finite number that a float can hold."""
-    numeric = isinstance(value, int | float) and not isinstance(value, bool)
-    return numeric and abs(value) <= sys.float_info.max
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return abs(value) <= sys.float_info.max
 
 
 def _check_c_min(c_min: Any, where: str) -> None:

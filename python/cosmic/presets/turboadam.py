@@ -131,6 +131,8 @@ class TurboAdam(Cosmic):
             ValueError, TypeError, NotImplementedError: for an option that is out of range. The
                 group is not added then.
         """
+        if not isinstance(param_group, dict):
+            super().add_param_group(param_group)  # which says so
         whole = {**self.defaults, **param_group}
         where = f"param_groups[{len(self.param_groups)}]"
         _check(whole, where)
@@ -146,7 +148,8 @@ class TurboAdam(Cosmic):
                     f"{where}: {name} is {param_group[name]!r}; expected none: TurboAdam's options "
                     f"(m_codec, v_bits, compress_m, ...) make it {value!r}"
                 )
-        super().add_param_group({**param_group, **derived})
+        param_group.update(derived)  # the user's dict is the group, as torch has it
+        super().add_param_group(param_group)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load what ``state_dict`` returned, with its ``rounding_seed``, or what Cosmic's or
@@ -190,7 +193,7 @@ def _with_own_options(
     saved: Sequence[dict[str, Any]], groups: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """Groups of a state dict, checked, with the options that they lack as ``groups`` have them."""
-    out = []
+    out: list[dict[str, Any]] = []
     for index, (own, group) in enumerate(zip(groups, saved, strict=False)):
         filled = {**{key: own[key] for key in _OPTIONS}, **group}
         where = f"the state_dict's param_groups[{index}]"

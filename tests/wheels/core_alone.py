@@ -1,0 +1,28 @@
+"""Load the compiled core without torch, let it test itself, print what it found as JSON.
+
+python core_alone.py
+"""
+
+import json
+import sys
+from importlib.machinery import EXTENSION_SUFFIXES
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+
+def core_file() -> Path:
+    """Of the installed package, which is not imported: it would ask for torch."""
+    for folder in sys.path:
+        for suffix in EXTENSION_SUFFIXES:
+            file = Path(folder) / "cosmic" / f"_core{suffix}"
+            if file.exists():
+                return file
+    sys.exit("cosmic/_core is not on sys.path: install the wheel")
+
+
+spec = spec_from_file_location("cosmic._core", core_file())
+assert spec is not None and spec.loader is not None
+core = module_from_spec(spec)
+spec.loader.exec_module(core)
+assert "torch" not in sys.modules
+print(json.dumps({"build": core.build_info(), "self_test": core.self_test()}))
