@@ -44,7 +44,8 @@ sanitize: $(SANITIZED)/.installed
 
 $(SANITIZED)/.installed: $(VENV)/.installed-test $(SOURCES)
 	$(BIN)/pip install --no-build-isolation --no-deps --upgrade --target $(SANITIZED)/package \
-	  -C build-dir=$(SANITIZED)/build -C cmake.define.COSMIC_SANITIZE=address,undefined .
+	  -C build-dir=$(SANITIZED)/build -C install.strip=false \
+	  -C cmake.define.COSMIC_SANITIZE=address,undefined .
 	touch $@
 
 bench: $(VENV)/.installed-test
