@@ -16,6 +16,7 @@ from cosmic import _core
 
 CORE = Path(_core.__file__)
 OPS = CORE.with_name("_ops.so")
+KERNELS = CORE.with_name("libcosmic_kernels.so")
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads ELF and /proc")
 
@@ -67,7 +68,21 @@ def test_the_operators_find_torch_in_the_process() -> None:
     assert [s for s in undefined_symbols(OPS) if s.startswith(("torch_", "aoti_torch_"))]
     section = dynamic_section(OPS)
     assert re.search(r"NEEDED.*libtorch_cpu\.so", section)
-    assert not re.search(r"RPATH|RUNPATH", section)
+
+
+@needs_binutils
+@pytest.mark.parametrize("library", [CORE, OPS], ids=["_core", "_ops"])
+def test_both_doors_hold_the_kernels_once(library: Path) -> None:
+    """In a library beside them, the only one that they look for at a place of their own."""
+    section = dynamic_section(library)
+    assert re.search(r"NEEDED.*libcosmic_kernels\.so", section)
+    assert re.findall(r"(?:RPATH|RUNPATH)\).*\[(.*)\]", section) == ["$ORIGIN"]
+
+
+@needs_binutils
+def test_the_kernels_need_neither_torch_nor_openmp() -> None:
+    assert not re.search(r"NEEDED.*lib(torch|c10|gomp|omp)", dynamic_section(KERNELS))
+    assert not any(re.match(r"(aoti_)?torch_|GOMP", s) for s in undefined_symbols(KERNELS))
 
 
 #: Steps in a process of its own with 1 and with 3 threads; prints the OpenMP runtimes and how many

