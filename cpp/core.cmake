@@ -5,6 +5,10 @@ if(COSMIC_KERNELS_LIBRARY)
   add_library(cosmic_kernels SHARED IMPORTED)
   set_target_properties(cosmic_kernels PROPERTIES IMPORTED_LOCATION "${COSMIC_KERNELS_LIBRARY}"
                                                   IMPORTED_NO_SONAME OFF)
+  if(WIN32) # what is linked with lies beside what is loaded
+    string(REGEX REPLACE "dll$" "lib" COSMIC_KERNELS_IMPORTS "${COSMIC_KERNELS_LIBRARY}")
+    set_target_properties(cosmic_kernels PROPERTIES IMPORTED_IMPLIB "${COSMIC_KERNELS_IMPORTS}")
+  endif()
 else()
   add_subdirectory(${CMAKE_CURRENT_LIST_DIR}/kernels kernels)
 endif()

@@ -26,6 +26,9 @@ if(COSMIC_WERROR)
   list(APPEND COSMIC_WARNINGS -Werror)
 endif()
 if(COSMIC_SANITIZE)
-  add_compile_options(-fsanitize=${COSMIC_SANITIZE} -fno-omit-frame-pointer -g)
+  # -O1: little of what is undefined is optimized away before it is looked for, and it compiles soon
+  list(TRANSFORM COSMIC_OPTIONS REPLACE "^-O3$" "-O1")
+  add_compile_options(-fsanitize=${COSMIC_SANITIZE} -fno-sanitize-recover=all
+                      -fno-omit-frame-pointer -g1)
   add_link_options(-fsanitize=${COSMIC_SANITIZE})
 endif()

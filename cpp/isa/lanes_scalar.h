@@ -12,6 +12,13 @@ typedef uint32_t Unsigned __attribute__((vector_size(kRegisterBytes)));
 
 COSMIC_INLINE F32 as_float(I32 a) { COSMIC_PARTS(F32, (F32::Part)a.v[q]); }
 COSMIC_INLINE I32 as_int(F32 a) { COSMIC_PARTS(I32, (I32::Part)a.v[q]); }
+// Integers wrap, as in the instructions of the other ISAs: signed ones would be undefined.
+COSMIC_INLINE I32 operator+(I32 a, I32 b) {
+  COSMIC_PARTS(I32, (I32::Part)((Unsigned)a.v[q] + (Unsigned)b.v[q]));
+}
+COSMIC_INLINE I32 operator-(I32 a, I32 b) {
+  COSMIC_PARTS(I32, (I32::Part)((Unsigned)a.v[q] - (Unsigned)b.v[q]));
+}
 COSMIC_INLINE I32 operator&(I32 a, I32 b) { COSMIC_PARTS(I32, a.v[q] & b.v[q]); }
 COSMIC_INLINE I32 operator|(I32 a, I32 b) { COSMIC_PARTS(I32, a.v[q] | b.v[q]); }
 COSMIC_INLINE I32 shift_left(I32 a, int n) {
