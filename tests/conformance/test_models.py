@@ -72,7 +72,7 @@ def test_a_step_within_a_compiled_function_is_taken_as_it_is(row: Row) -> None:
     @torch.compile(backend="eager")
     def train(x: Tensor) -> None:
         optimizer.zero_grad()
-        model(x).square().mean().backward()  # type: ignore[no-untyped-call]
+        model(x).square().mean().backward()
         optimizer.step()
 
     for step in range(3):
