@@ -30,8 +30,13 @@ def test_every_isa_steps_every_combination_with_the_same_bits() -> None:
             "t.__version__ = '2.9.1+cpu'",
             "this is 2.9.1+cpu: pip install --upgrade torch",
         ),
+        (
+            "import sys, types; sys.modules['torch'] = t = types.ModuleType('torch')\n"
+            "t.__file__ = '/home/me/torch.py'",
+            "this is another module: /home/me/torch.py",
+        ),
     ],
-    ids=["absent", "old"],
+    ids=["absent", "old", "another"],
 )
 def test_the_import_says_which_torch_it_needs(torch: str, said: str) -> None:
     done = subprocess.run(

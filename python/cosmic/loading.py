@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import sys
+from importlib import import_module
+
 try:
     import torch  # first: the core then shares torch's OpenMP runtime
 except ModuleNotFoundError as error:
@@ -14,16 +18,27 @@ except ModuleNotFoundError as error:
 #: The first release with DLPack's C exchange API and the stable ABI, which the core is built on.
 OLDEST_TORCH = (2, 10)
 
-if tuple(int(word) for word in torch.__version__.split(".")[:2]) < OLDEST_TORCH:
-    raise ImportError(
-        f"cosmic needs torch >= 2.10, and this is {torch.__version__}: pip install --upgrade torch"
-    )
+
+def _check_torch() -> None:
+    found = getattr(torch, "__version__", None)
+    if found is None:  # a folder or a file of the user's that has the name
+        where = getattr(torch, "__file__", None) or list(torch.__path__)
+        raise ImportError(f"cosmic needs torch >= 2.10, and this is another module: {where}")
+    words = re.match(r"(\d+)\.(\d+)", found)
+    if words and (int(words[1]), int(words[2])) < OLDEST_TORCH:
+        raise ImportError(
+            f"cosmic needs torch >= 2.10, and this is {found}: pip install --upgrade torch"
+        )
+
+
+_check_torch()
 
 try:
-    from . import _core  # noqa: F401
-except ImportError as error:  # pragma: no cover - needs a broken installation
+    import_module("cosmic._core")
+except ImportError as error:
     raise ImportError(
-        "cosmic's compiled core is missing or does not load: "
-        f"{error}. Install a wheel (pip install cosmic-optim), or build from source with "
-        "pip install --no-build-isolation . (see CONTRIBUTING.md)"
+        "cosmic's compiled core is missing or does not load in CPython "
+        f"{sys.version_info.major}.{sys.version_info.minor}: {error}. Install a wheel for it (pip "
+        "install cosmic-optim), or build from source with pip install --no-build-isolation . (see "
+        "CONTRIBUTING.md)"
     ) from error

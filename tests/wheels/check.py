@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import subprocess
 import sys
@@ -85,7 +86,7 @@ class Environment:
     """A fresh virtual environment with the wheel and nothing else."""
 
     def __init__(self, folder: Path, python: Path, wheel: Path) -> None:
-        subprocess.run([python, "-m", "venv", folder], check=True)
+        self.output(python, "-m", "venv", folder)
         scripts = folder / ("Scripts" if sys.platform == "win32" else "bin")
         self.python = scripts / "python"
         self.output(self.python, "-m", "pip", "install", "-q", "--no-deps", wheel)
@@ -151,7 +152,15 @@ def passes(wheel: Path, python: Path) -> bool:
     good = report("contents", lambda: check_contents(wheel))
     good &= report("symbols", lambda: check_symbols(wheel))
     with tempfile.TemporaryDirectory() as folder:
-        environment = Environment(Path(folder), python, wheel)
+        made: list[Environment] = []
+
+        def install() -> str:
+            made.append(Environment(Path(folder), python, wheel))
+            return str(python)
+
+        if not report("installs", install):
+            return False
+        (environment,) = made
         good &= report("import without torch", environment.check_without_torch)
         good &= report("import with an old torch", environment.check_old_torch)
         good &= report("core", environment.check_core)
@@ -164,6 +173,8 @@ def main() -> int:
     parser.add_argument("wheel", type=Path)
     parser.add_argument("--python", type=Path, default=Path(sys.executable))
     arguments = parser.parse_args()
+    if not zipfile.is_zipfile(arguments.wheel) or not os.access(arguments.python, os.X_OK):
+        parser.error(f"expected a wheel and a Python: {arguments.wheel}, {arguments.python}")
     print(arguments.wheel.name)
     return 0 if passes(arguments.wheel.resolve(), arguments.python) else 1
 

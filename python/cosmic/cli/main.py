@@ -207,10 +207,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             print_info(arguments.json)
             return OK
         if arguments.command == "plan":
-            from cosmic.cli.plan import run
             from cosmic.finetune.errors import require_demo_packages
 
             require_demo_packages("plan", ("matplotlib", "rich", "transformers"))
+            from cosmic.cli.plan import run
+
             run(arguments)
             return OK
         return run_finetune(arguments)
