@@ -6,8 +6,9 @@ rest (norms, biases).
 
 The first guess is the shape's: a table is many times longer than it is wide. From then on the
 gradients decide: a tensor is a table where few rows (or columns) carry most of the gradient, so
-that their effective share (see ``cpp/plan/participation.h``) is small. On small language models, untrained and
-trained, that share was 0.05 to 0.07 for embeddings and heads, 0.23 to 0.97 for hidden matrices.
+that their effective share (see ``cpp/plan/participation.h``) is small. On small language models,
+untrained and trained, that share was 0.05 to 0.07 for embeddings and heads, 0.23 to 0.97 for hidden
+matrices.
 """
 
 from __future__ import annotations
