@@ -171,9 +171,9 @@ std::string hexadecimal(uint64_t value) {
 
 std::vector<uint64_t> step_fingerprints(const Kernels &kernels, int threads) {
   const std::vector<std::string> names = combination_names();
-  std::vector<uint64_t> found;
+  std::vector<uint64_t> found(names.size());
   for (size_t k = 0; k < names.size(); ++k)
-    found.push_back(fingerprint_of(names[k], static_cast<int>(k), kernels, threads));
+    found[k] = fingerprint_of(names[k], static_cast<int>(k), kernels, threads);
   return found;
 }
 

@@ -39,7 +39,7 @@ from .policies import Policy, policy_named
 from .reports import StatisticsRow, TierInfo, group_statistics, tier_table
 from .roles import Role
 from .state import is_gated, real_numel, state_bytes
-from .threads import thread_count
+from .threads import forked, one_thread, thread_count
 
 __all__ = ["Cosmic", "Listener", "NonfiniteGradientError"]
 
@@ -267,8 +267,16 @@ class Cosmic(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        if forked():
+            with one_thread():
+                self._take_step()
+        else:
+            self._take_step()
+        return loss
+
+    def _take_step(self) -> None:
         if self.nonfinite != "propagate" and self._refuse_nonfinite():
-            return loss
+            return
         compiled = self._ready()
         stepped = self._run(compiled)
         if stepped is None:  # a tensor, a group or a state was exchanged
@@ -284,7 +292,6 @@ class Cosmic(Optimizer):
         if self._looks():
             self._take_roles(observed_roles(self.param_groups, self.state))
         self._after_step(compiled, compiled.transitions if fresh else ())
-        return loss
 
     def step_in_backward(
         self,

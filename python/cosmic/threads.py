@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
-__all__ = ["thread_count"]
+__all__ = ["forked", "one_thread", "thread_count"]
 
 _forked = False
+
+
+def forked() -> bool:
+    """Whether this is a forked child of the process that imported the package."""
+    return _forked
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """torch's own operators on one thread: in a forked child they hang on several, as ours do."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def thread_count() -> int:

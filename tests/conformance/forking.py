@@ -84,13 +84,17 @@ def trained(row: Row, workers: int) -> str:
 
 def main() -> None:
     torch.set_num_threads(3)
+    torch.zeros(1_000_000).add_(1)  # torch has started threads before the first fork
     several = [[normal(10 * step + k, *SHAPE) for k in range(2)] for step in range(3)]
     for row in ROWS:
         optimizer = large(row)
-        with_gradients(optimizer, several[:1])
+        first_child = in_a_child(optimizer, several[:1])
+        first_parent = with_gradients(optimizer, several[:1])
         child = in_a_child(optimizer, several[1:])
         found = {
             "row": row.name,
+            "first in child": first_child,
+            "first in parent": first_parent,
             "child": child,
             "parent": with_gradients(optimizer, several[1:]),
             "workers": trained(row, 2),

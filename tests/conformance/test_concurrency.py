@@ -46,6 +46,13 @@ def test_a_forked_child_steps(row: Row, forked: dict[str, dict[str, str]]) -> No
 
 @forks
 @each
+def test_a_forked_child_makes_state_and_steps(row: Row, forked: dict[str, dict[str, str]]) -> None:
+    """The first step makes state with torch's operators, which hang there in their turn."""
+    assert forked[row.name]["first in child"] == forked[row.name]["first in parent"]
+
+
+@forks
+@each
 def test_a_dataloader_s_workers_are_forked_between_steps(
     row: Row, forked: dict[str, dict[str, str]]
 ) -> None:
