@@ -76,6 +76,8 @@ def repaired(wheel: Path) -> Path:
         run(tool("auditwheel"), "repair", *exclude, "--wheel-dir", folder, wheel)
         (found,) = Path(folder).glob("*.whl")
         WHEELHOUSE.mkdir(exist_ok=True)
+        for older in WHEELHOUSE.glob(f"*-{found.name.split('-')[2]}-*.whl"):  # of the same Python
+            older.unlink()
         return Path(shutil.copy(found, WHEELHOUSE))
 
 
@@ -88,7 +90,6 @@ def main() -> int:
     found = {v: p for v, p in pythons.installed().items() if not only or v in only}
     if not found or (only and set(only) - set(found)):
         sys.exit(f"make wheels: found CPython {list(found)}, wanted {only or 'any from 3.10 up'}")
-    shutil.rmtree(WHEELHOUSE, ignore_errors=True)
     kernels = build_kernels()
     failed = []
     for version, python in found.items():
