@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -107,6 +108,15 @@ def stored(tensor: Tensor) -> NDArray[Any]:
 def real_dtype_name(dtype: torch.dtype) -> str:
     """Such as ``"float32"`` for complex64."""
     return str(_REAL.get(dtype, dtype)).removeprefix("torch.")
+
+
+def through_a_file(saved: dict[str, Any]) -> dict[str, Any]:
+    """As ``torch.load(weights_only=True)`` brings it back."""
+    file = io.BytesIO()
+    torch.save(saved, file)
+    file.seek(0)
+    loaded: dict[str, Any] = torch.load(file, weights_only=True)
+    return loaded
 
 
 def digest(optimizer: Cosmic) -> str:

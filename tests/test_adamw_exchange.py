@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import io
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -16,7 +15,16 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR
 from cosmic import Cosmic
 from cosmic.rungs import combinations
 from cosmic.state import decoded_moments
-from helpers import UNUSUAL, digest, give_gradients, normal, parameters, refused, same_bits
+from helpers import (
+    UNUSUAL,
+    digest,
+    give_gradients,
+    normal,
+    parameters,
+    refused,
+    same_bits,
+    through_a_file,
+)
 
 SHAPES = ((40, 129), (511,), (7, 3), (1,), ())
 Options = dict[str, Any]
@@ -47,14 +55,6 @@ def steps(optimizer: Optimizer, first: int, last: int) -> None:
     for step in range(first, last):
         give_gradients(params_of(optimizer), seed=step)
         optimizer.step()
-
-
-def through_a_file(saved: Saved) -> Saved:
-    file = io.BytesIO()
-    torch.save(saved, file)
-    file.seek(0)
-    loaded: Saved = torch.load(file, weights_only=True)
-    return loaded
 
 
 def adamw_of(params: list[nn.Parameter], *, named: bool = False, **options: Any) -> AdamW:

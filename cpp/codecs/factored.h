@@ -95,7 +95,7 @@ struct Factored : CodecTraits {
   template <int i> COSMIC_METHOD void load(Group<i>, F32 &out) {
     F32 rows = F32::splat(row_root[row]);
     if (__builtin_expect(crosses(), 0))
-      rows = where_greater(remaining(), lane_numbers(), rows, F32::splat(row_root[row + 1]));
+      rows = where_greater(remaining(), lane_numbers<float>(), rows, F32::splat(row_root[row + 1]));
     root = rows * F32::load(column_root + column);
     out = kept = decay * (root * root);
   }
@@ -111,8 +111,8 @@ struct Factored : CodecTraits {
     const F32 zero = F32::splat(0.0f);
     if (__builtin_expect(crosses(), 0)) {
       const F32 left = remaining();
-      finish_row(lanes + where_greater(left, lane_numbers(), v, zero));
-      lanes = where_greater(left, lane_numbers(), zero, v);
+      finish_row(lanes + where_greater(left, lane_numbers<float>(), v, zero));
+      lanes = where_greater(left, lane_numbers<float>(), zero, v);
       column += kLanes - columns;
       return;
     }
@@ -137,11 +137,6 @@ private:
   // Whether the group's lanes run over the row's end into the next row.
   COSMIC_METHOD bool crosses() const { return column + kLanes > columns; }
   COSMIC_METHOD F32 remaining() const { return F32::splat((float)(columns - column)); }
-  COSMIC_METHOD static F32 lane_numbers() {
-    alignas(64) static const float numbers[kLanes] = {0, 1, 2,  3,  4,  5,  6,  7,
-                                                      8, 9, 10, 11, 12, 13, 14, 15};
-    return F32::load(numbers);
-  }
   COSMIC_METHOD void finish_row(F32 sums) {
     matrix.row_sums[row - matrix.first_row] = reduce_add(sums);
     ++row;

@@ -103,8 +103,8 @@ def build_info() -> dict[str, Any]:
 
 def self_test() -> dict[str, Any]:
     """Step every combination of rule and codecs on every instruction set that this machine has,
-    with one and with two threads, and compare the bits. Needs no torch; takes
-    seconds, on a busy machine a minute.
+    with one and with two threads, and compare the bits. Needs no torch; takes seconds, on a busy
+    machine a minute.
 
     Returns:
         ``combinations``, how many; ``isas``, on which; ``fingerprint``, 16 hexadecimal digits of

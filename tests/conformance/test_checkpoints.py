@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import io
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,21 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from cosmic import Cosmic
-from helpers import digest, normal, parameter, refused, same_bits
+from helpers import digest, normal, parameter, refused, same_bits, through_a_file
 from optimizers import SHAPES, Row, each, moved, params_of, started, stepped
 
 Saved = dict[str, Any]
 DTYPES = {"fp32-to-bf16": (torch.float32, torch.bfloat16)}
 DTYPES["bf16-to-fp32"] = (torch.bfloat16, torch.float32)
 DTYPES["fp16-to-fp32"] = (torch.float16, torch.float32)
-
-
-def through_a_file(saved: Saved) -> Saved:
-    file = io.BytesIO()
-    torch.save(saved, file)
-    file.seek(0)
-    loaded: Saved = torch.load(file, weights_only=True)
-    return loaded
 
 
 def of_dtype(row: Row, dtype: torch.dtype) -> Cosmic:
