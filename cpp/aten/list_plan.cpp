@@ -21,9 +21,10 @@ void check_length(const TensorList &list, const TensorList &params) {
 std::string codec_of(DType dtype, const std::string &what) {
   for (const char *codec : {"fp32", "bf16", "fp64"})
     if (codec_dtype(codec) == dtype) return codec;
-  throw Error(ErrorKind::type, what + " is " + dtype_name(dtype) +
-                                   "; expected moments in float32, bfloat16 or, for parameters in "
-                                   "float64, float64");
+  throw Error(ErrorKind::tensor,
+              what + " is " + dtype_name(dtype) +
+                  "; expected moments in float32, bfloat16 or, for parameters in "
+                  "float64, float64");
 }
 
 } // namespace

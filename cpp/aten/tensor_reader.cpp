@@ -41,10 +41,10 @@ void check_dense_cpu(const Tensor &tensor, const std::string &what) {
   int32_t layout;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_layout(tensor.get(), &layout));
   if (layout != aoti_torch_layout_strided())
-    throw Error(ErrorKind::type,
+    throw Error(ErrorKind::tensor,
                 what + " cannot be used: its layout is sparse or opaque; make it dense (strided)");
   if (!tensor.is_cpu())
-    throw Error(ErrorKind::type, what + " cannot be used: it is not on the CPU; move it there");
+    throw Error(ErrorKind::tensor, what + " cannot be used: it is not on the CPU; move it there");
 }
 
 void *memory_of(const Tensor &tensor, Access access) {
@@ -58,8 +58,9 @@ TensorView read_tensor(const Tensor &tensor, const std::string &what, Access acc
   check_dense_cpu(tensor, what);
   Element element;
   if (!element_of(tensor, element))
-    throw Error(ErrorKind::type, what + " cannot be used: its dtype is none of float32, bfloat16, "
-                                        "float16, float64 and complex; cast it first");
+    throw Error(ErrorKind::tensor, what +
+                                       " cannot be used: its dtype is none of float32, bfloat16, "
+                                       "float16, float64 and complex; cast it first");
   const auto sizes = tensor.sizes(), strides = tensor.strides();
   if (sizes.size() >= static_cast<size_t>(kMaxDims))
     throw Error(ErrorKind::value, what + " has " + std::to_string(sizes.size()) +
@@ -82,7 +83,7 @@ TensorView read_tensor(const Tensor &tensor, const std::string &what, Access acc
 TensorView read_real(const Tensor &tensor, const std::string &what, Access access) {
   Element element;
   if (element_of(tensor, element) && element.complex)
-    throw Error(ErrorKind::type, what + " is complex; give its torch.view_as_real instead");
+    throw Error(ErrorKind::tensor, what + " is complex; give its torch.view_as_real instead");
   return read_tensor(tensor, what, access);
 }
 

@@ -21,15 +21,21 @@ std::string attribute_text(PyObject *object, const char *name) {
   return py::str(value);
 }
 
+constexpr const char *kDense =
+    "For a sparse gradient: param.grad = param.grad.to_dense() before the step, or "
+    "nn.Embedding(..., sparse=False), which makes it dense.";
+
 [[noreturn]] void throw_unreadable(PyObject *tensor, const std::string &what,
                                    const std::string &why) {
   std::string text = what + " cannot be used: ";
+  std::string advice;
   if (PyObject_HasAttrString(tensor, "layout"))
     text += "dtype " + attribute_text(tensor, "dtype") + ", layout " +
             attribute_text(tensor, "layout") + ", device " + attribute_text(tensor, "device");
   else
     text += std::string("type ") + Py_TYPE(tensor)->tp_name;
-  throw Error(ErrorKind::type, text + ". " + why);
+  if (text.find("torch.sparse") != std::string::npos) advice = std::string(" ") + kDense;
+  throw Error(ErrorKind::tensor, text + ". " + why + advice);
 }
 
 constexpr const char *kWanted =

@@ -6,7 +6,8 @@
 
 namespace cosmic {
 
-enum class ErrorKind { value, type, runtime };
+// tensor: one that cannot be used, by its layout, device, dtype or memory.
+enum class ErrorKind { value, tensor, runtime };
 
 struct Error : std::runtime_error {
   ErrorKind kind;

@@ -35,9 +35,9 @@ void bind_gradient(Row &row, const TensorView &gradient, const TensorView &param
     throw Error(ErrorKind::value, "gradient of " + row.name + " has shape " + sizes_text(gradient) +
                                       ", its parameter " + sizes_text(param));
   if ((gradient.dtype == DType::f64) != row.is_f64())
-    throw Error(ErrorKind::type, "gradient of " + row.name + " is " + dtype_name(gradient.dtype) +
-                                     " and its parameter " + dtype_name(param.dtype) +
-                                     "; float64 goes with float64 only: cast one of them");
+    throw Error(ErrorKind::tensor, "gradient of " + row.name + " is " + dtype_name(gradient.dtype) +
+                                       " and its parameter " + dtype_name(param.dtype) +
+                                       "; float64 goes with float64 only: cast one of them");
   row.grad = {gradient.data, gradient.dtype, walk_along(gradient, order)};
 }
 
@@ -54,7 +54,7 @@ void *bind_slot(const TensorView &slot, const std::string &codec, const std::str
 
 Operand operand_by_index(const TensorView &view, const std::string &what) {
   if (view.dtype == DType::f64)
-    throw Error(ErrorKind::type,
+    throw Error(ErrorKind::tensor,
                 what + " is float64; expected float32, bfloat16 or float16: cast it first");
   WalkOrder order;
   for (int d = 0; d < view.ndim; ++d)

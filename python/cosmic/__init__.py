@@ -4,6 +4,7 @@ from . import loading  # noqa: F401  (first: it says what is missing)
 
 # isort: split
 from . import _core, logging, ops
+from ._core import UnsupportedTensorError
 from .estimate import MemoryEstimate, TensorEstimate, estimate_memory
 from .optimizer import Cosmic, NonfiniteGradientError
 from .policies import Candidate, Policy, RolePolicy, SignalPolicy, UniformPolicy
@@ -26,6 +27,7 @@ __all__ = [
     "TensorEstimate",
     "TierInfo",
     "UniformPolicy",
+    "UnsupportedTensorError",
     "__version__",
     "estimate_memory",
     "logging",

@@ -9,6 +9,11 @@ BLOCK: int
 # suffix of the slot's key, torch dtype, elements, of the parameter's shape, bytes
 Plane: TypeAlias = tuple[str, str, int, bool, int]
 
+class UnsupportedTensorError(TypeError, RuntimeError):
+    """A tensor cannot be used: its layout is sparse, its device is not the CPU, its dtype is not
+    one of those that are stepped, or it has no memory of its own. Both a TypeError and, as torch's
+    own optimizers raise for sparse gradients, a RuntimeError."""
+
 class Plan:
     def __init__(self, seed: int) -> None: ...
     def add_idle(self, param: Tensor) -> None: ...

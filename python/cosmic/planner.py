@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from . import _core
+from ._core import UnsupportedTensorError
 from .allocation import allocate
 from .budget import resolve_budget
 from .ladder import ladder_of
@@ -85,17 +86,19 @@ def check_param(param: Tensor, label: str) -> None:
     """Refuse at once what could never be stepped.
 
     Raises:
-        TypeError: naming the parameter.
+        UnsupportedTensorError: naming the parameter.
     """
     if not (param.is_floating_point() or param.is_complex()):
-        raise TypeError(f"{label} is {param.dtype}; expected a floating or complex dtype")
+        raise UnsupportedTensorError(
+            f"{label} is {param.dtype}; expected a floating or complex dtype"
+        )
     if param.layout != torch.strided or param.device.type != "cpu":
-        raise TypeError(
+        raise UnsupportedTensorError(
             f"{label} has layout {param.layout} on device {param.device}; COSMIC steps dense "
             "(strided) tensors on the CPU"
         )
     if param.is_conj() or param.is_neg():
-        raise TypeError(
+        raise UnsupportedTensorError(
             f"{label} is a lazily conjugated or negated view, whose memory holds other values; "
             "use its resolve_conj().resolve_neg()"
         )

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from . import _core
+from ._core import UnsupportedTensorError
 from .threads import thread_count
 
 __all__ = ["QuantizedTensor", "quantize"]
@@ -96,7 +97,7 @@ def quantize(
     Raises:
         ValueError: if an argument is out of range, or an element is infinite, NaN or, for ``"v4"``
             and ``"v8"``, negative.
-        TypeError: if the tensor is sparse, not on the CPU, or of another dtype.
+        UnsupportedTensorError: if the tensor is sparse, not on the CPU, or of another dtype.
     """
     _check_arguments(tensor, bits, block_size, seed)
     if codec == ABSMAX:
@@ -108,7 +109,9 @@ def _check_arguments(tensor: object, bits: object, block_size: object, seed: obj
     if not isinstance(tensor, Tensor):
         raise TypeError(f"tensor is a {type(tensor).__name__}; expected a torch.Tensor")
     if tensor.is_complex():
-        raise TypeError(f"tensor is {tensor.dtype}; quantize torch.view_as_real(tensor) instead")
+        raise UnsupportedTensorError(
+            f"tensor is {tensor.dtype}; quantize torch.view_as_real(tensor) instead"
+        )
     for name, value in (("bits", 4 if bits is None else bits), ("block_size", block_size)):
         if not isinstance(value, int):
             raise TypeError(f"{name} is {value!r}; expected an int")
