@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from casmo_package import casmo
 from conftest import Runner
-from cosmic import Cosmic
+from cosmic import Cosmic, NonfiniteGradientError
 from cosmic._core import CalibratedAgar
 from cosmic.presets import CASMO
 from helpers import digest, normal, parameters
@@ -310,3 +310,45 @@ def test_a_closure_is_called_once_and_its_loss_returned() -> None:
     step: Callable[[Callable[[], float]], float] = optimizer.step
     assert step(closure) == 3.5 and calls == [1]
     assert optimizer.calibrations()[0]["current_agar"] is not None
+
+
+def test_steps_are_counted_where_the_package_counts_them() -> None:
+    """Read-only: what is loaded or skipped is counted here, too."""
+    ours, theirs = parameters((5,)), parameters((5,))
+    optimizer, package = CASMO(ours), casmo.CASMO(theirs)
+    for count, step in enumerate(gradients(3, ((5,),))):
+        assert optimizer._step_count == package._step_count == count
+        give(ours, step)
+        give(theirs, step)
+        optimizer.step()
+        package.step()
+    assert optimizer._step_count == optimizer.state_dict()["_step_count"] == 3
+    with pytest.raises(AttributeError):
+        optimizer._step_count = 7  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("exact", [True, False])
+@pytest.mark.parametrize("nonfinite", ["raise", "skip"])
+def test_gradients_are_looked_at_before_they_are_sampled(nonfinite: str, exact: bool) -> None:
+    """A step that is left out leaves no sample; the others are those without the look."""
+    ours, plain = parameters(*SHAPES), parameters(*SHAPES)
+    optimizer = CASMO(two_groups(ours), exact=exact, nonfinite=nonfinite)
+    twin = CASMO(two_groups(plain), exact=exact)
+    for count, step in enumerate(gradients(6)):
+        give(ours, step)
+        give(plain, step)
+        if count == 3:
+            ours[1].grad = torch.full_like(ours[1], math.inf)
+            before = digest(optimizer), optimizer.calibrations()
+            if nonfinite == "raise":
+                with pytest.raises(NonfiniteGradientError, match="parameter 1"):
+                    optimizer.step()
+            else:
+                optimizer.step()
+                assert optimizer.stats()[0]["skipped_steps"] == 1
+            assert (digest(optimizer), optimizer.calibrations()) == before
+            continue
+        optimizer.step()
+        twin.step()
+    assert digest(optimizer) == digest(twin)
+    assert optimizer.calibrations() == twin.calibrations()

@@ -176,7 +176,6 @@ bool PlanBinding::refresh(const py::list &groups, const py::dict &states,
     if (entry.row < 0) return false;
     Row &row = plan_.rows[static_cast<size_t>(entry.row)];
     if (!refresh_param(entry, row) || !refresh_slots(entry)) return false;
-    check_gated(row);
     refresh_gradient(entry, row, gradient);
     gradients.push_back(std::move(gradient));
     unchecked |= !entry.distinct;
@@ -219,6 +218,8 @@ py::object PlanBinding::step(const py::list &groups, const py::dict &states, int
                              int64_t steps) {
   std::vector<py::object> gradients; // held while the GIL is away
   if (!refresh(groups, states, gradients)) return py::none();
+  for (const Row &row : plan_.rows)
+    if (row.active) check_gated(row);
   {
     const py::gil_scoped_release released;
     refused_ = !plan_.step(threads, steps);

@@ -159,6 +159,11 @@ class CASMO(Cosmic):
         """What code that was written for casmo-optimizer reads; a copy."""
         return dict(enumerate(self.calibrations()))
 
+    @property
+    def _step_count(self) -> int:
+        """Steps taken, likewise."""
+        return self._steps
+
     # ---- torch.optim's interface ----------------------------------------------------------
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
