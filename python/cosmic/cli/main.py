@@ -1,13 +1,15 @@
 """Entry of the command line: `cosmic finetune`, `cosmic plan` and `cosmic info`."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import cosmic
+from cosmic.command import INTERRUPTED
 
-OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+OK, FAILED, USAGE, UNREAD = 0, 1, 2, 141
 
 OPTIMIZERS = "adamw,cosmic,cosmic:state_dtype=fp32,cosmic:state_dtype=u4+v4,cosmic:budget=2%"
 FINETUNE = """\
@@ -194,6 +196,23 @@ def _check_isa() -> None:
         raise UsageError(str(error)) from error
 
 
+def _run(arguments: argparse.Namespace) -> int:
+    if arguments.command == "info":
+        from cosmic.cli.info import print_info
+
+        print_info(arguments.json)
+        return OK
+    if arguments.command == "plan":
+        from cosmic.finetune.errors import require_demo_packages
+
+        require_demo_packages("plan", ("matplotlib", "rich", "transformers"))
+        from cosmic.cli.plan import run
+
+        run(arguments)
+        return OK
+    return run_finetune(arguments)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status: 2 for a mistake in what was asked."""
     from cosmic.finetune.errors import TrainingFailed, UsageError
@@ -201,20 +220,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = make_parser().parse_args(argv)
     try:
         _check_isa()
-        if arguments.command == "info":
-            from cosmic.cli.info import print_info
-
-            print_info(arguments.json)
-            return OK
-        if arguments.command == "plan":
-            from cosmic.finetune.errors import require_demo_packages
-
-            require_demo_packages("plan", ("matplotlib", "rich", "transformers"))
-            from cosmic.cli.plan import run
-
-            run(arguments)
-            return OK
-        return run_finetune(arguments)
+        status = _run(arguments)
+        sys.stdout.flush()  # which an interrupt from here on would leave out
+        return status
     except UsageError as error:
         print(f"cosmic: error: {error}", file=sys.stderr)
         return USAGE
@@ -226,6 +234,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("cosmic: interrupted", file=sys.stderr)
         return INTERRUPTED
+    except BrokenPipeError:  # who read the output has gone, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return UNREAD
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cosmic.command import interrupts_raised
 from cosmic.finetune.config import RunConfig
 from cosmic.finetune.errors import TrainingFailed, UsageError, require_demo_packages
 from cosmic.finetune.hub import settle_hub_access
@@ -142,7 +143,7 @@ def _train_in_process(
     Raises:
         TrainingFailed: its process has said why on stderr.
     """
-    with tempfile.TemporaryDirectory() as temporary:
+    with interrupts_raised(), tempfile.TemporaryDirectory() as temporary:
         result, file = Path(temporary, "result.json"), Path(temporary, "job.json")
         events = out / f"{spec.slug}.events.jsonl"
         Job(config, spec.text, str(tokens), str(events), str(result)).save(file)
