@@ -97,8 +97,9 @@ py::object value_of(const py::dict &group, int index, size_t key) {
     if (key >= kFirstOptional) return {};
     throw Error(ErrorKind::value, "param_groups[" + std::to_string(index) + "] has no '" +
                                       kKeys[key] +
-                                      "'; was it removed, or loaded from another "
-                                      "optimizer's state_dict?");
+                                      "'; was it removed, loaded from another "
+                                      "optimizer's state_dict, or the group appended by hand? "
+                                      "(add_param_group fills in what it lacks)");
   }
   return py::reinterpret_borrow<py::object>(value);
 }

@@ -101,6 +101,8 @@ void PlanBinding::set_agar(size_t group, std::shared_ptr<CalibratedAgar> calibra
 }
 
 bool PlanBinding::refresh_groups(const py::list &groups) {
+  for (const py::handle group : groups)
+    if (!PyDict_Check(group.ptr())) return false;
   readers_.resize(groups.size());
   plan_.groups.resize(groups.size());
   for (size_t k = 0; k < groups.size(); ++k)
@@ -110,10 +112,10 @@ bool PlanBinding::refresh_groups(const py::list &groups) {
   size_t e = 0;
   for (const py::handle group : groups) {
     PyObject *params = PyDict_GetItemWithError(group.ptr(), params_key);
-    if (!params || !PyList_Check(params)) return false;
-    for (Py_ssize_t k = 0; k < PyList_GET_SIZE(params); ++k, ++e)
-      if (e >= entries_.size() || entries_[e].param.ptr() != PyList_GET_ITEM(params, k))
-        return false;
+    if (!params || !(PyList_Check(params) || PyTuple_Check(params))) return false;
+    PyObject *const *items = PySequence_Fast_ITEMS(params);
+    for (Py_ssize_t k = 0; k < PySequence_Fast_GET_SIZE(params); ++k, ++e)
+      if (e >= entries_.size() || entries_[e].param.ptr() != items[k]) return false;
   }
   return e == entries_.size();
 }
@@ -248,7 +250,7 @@ Row *PlanBinding::refresh_one(const py::list &groups, const py::dict &states, si
   if (entry.row < 0 || entry.param.ptr() != param.ptr()) return nullptr;
   Row &row = plan_.rows[static_cast<size_t>(entry.row)];
   const auto group = static_cast<size_t>(row.group);
-  if (groups.size() != readers_.size()) return nullptr;
+  if (groups.size() != readers_.size() || !PyDict_Check(groups[group].ptr())) return nullptr;
   if (watching_ && PyDict_GetItemWithError(states.ptr(), param.ptr()) != entry.state.ptr()) {
     if (PyErr_Occurred()) throw py::error_already_set();
     return nullptr;

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.utils.hooks import RemovableHandle
 
 from . import _core
+from .groups import placed_params
 from .options import check_nonfinite
 from .planner import Compiled, Transition, members, observed_role_of, plain
 from .roles import Role
@@ -23,7 +25,7 @@ from .threads import thread_count
 if TYPE_CHECKING:
     from .optimizer import Cosmic
 
-__all__ = ["EndedStep", "StepInBackward"]
+__all__ = ["EndedStep", "StepInBackward", "listed"]
 
 _T = TypeVar("_T")
 _CLIPS = ("previous", "tensor")
@@ -107,14 +109,15 @@ class StepInBackward:
     # ---- what the optimizer asks for ---------------------------------------------------------
 
     def attach(self) -> None:
-        """Watch the parameters that the groups have now and that take gradients."""
-        params = (p for group in self._optimizer.param_groups for p in group["params"])
+        """Watch the parameters that the groups have now and that take gradients. A lazy module's,
+        which cannot be watched before they are made, are by the end of the step that made them."""
+        params = (param for _, _, param in placed_params(self._optimizer.param_groups))
         self._positions = {param: position for position, param in enumerate(params)}
         for param in self._handles.keys() - self._positions.keys():
             self._handles.pop(param).remove()
         hook = partial(_on_gradient, weakref.ref(self))
         for param in self._positions:
-            if param.requires_grad and param not in self._handles:
+            if param.requires_grad and param not in self._handles and not is_lazy(param):
                 register: Any = param.register_post_accumulate_grad_hook
                 self._handles[param] = register(hook)
                 self._unplanned = True
@@ -360,23 +363,24 @@ def _check_nonfinite(mode: str) -> None:
 
 
 def _check_model(optimizer: Cosmic, model: nn.Module) -> None:
-    own = {p for group in optimizer.param_groups for p in group["params"]}
+    own = {param for _, _, param in placed_params(optimizer.param_groups)}
     named = dict(model.named_parameters())
     missing = [name for name, p in named.items() if p.requires_grad and p not in own]
     if missing:
         raise ValueError(
             f"the model trains parameters that the optimizer does not have, and whose gradients "
-            f"would stay: {_listed(missing)}; give them to the optimizer or freeze them"
+            f"would stay: {listed(missing)}; give them to the optimizer or freeze them"
         )
     others = own - set(named.values())
     foreign = [m.label for m in members(optimizer.param_groups) if m.param in others]
     if foreign:
         raise ValueError(
-            f"the optimizer has parameters that are not the model's: {_listed(foreign)}; "
+            f"the optimizer has parameters that are not the model's: {listed(foreign)}; "
             "call step_in_backward() without a model to leave this unchecked"
         )
 
 
-def _listed(names: list[str]) -> str:
+def listed(names: list[str]) -> str:
+    """Names for a message: the first of them, and how many more there are."""
     more = len(names) - _NAMED
     return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")

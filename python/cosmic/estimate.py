@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
+from .backward import listed
 from .budget import ADAMW_BYTES
 from .optimizer import Cosmic
 from .planner import choose
@@ -89,14 +91,16 @@ def estimate_memory(
 
     Raises:
         TypeError: for any other kind of model, or a dtype that is not a floating one.
-        ValueError: for an option out of range or a budget that is too small.
+        ValueError: for an option out of range, a budget that is too small, or a lazy module's
+            parameters that have no shape yet.
     """
     if dtype is not None and (not isinstance(dtype, torch.dtype) or not dtype.is_floating_point):
         raise TypeError(f"dtype is {dtype!r}; expected a floating torch.dtype or None")
     module = _on_meta(model)
+    _refuse_lazy(module)
     named = [(n, _cast(p, dtype)) for n, p in module.named_parameters()]
     tensors = _tensors([(n, p) for n, p in named if p.requires_grad], budget, options)
-    buffers = sum(_cast(buffer, dtype).nbytes for buffer in module.buffers())
+    buffers = sum(_cast(b, dtype).nbytes for b in module.buffers() if not is_lazy(b))
     gradients = [t.weight_bytes for t in tensors]
     return MemoryEstimate(
         weight_bytes=sum(p.nbytes for _, p in named) + buffers,
@@ -128,6 +132,15 @@ def _on_meta(model: Any) -> nn.Module:
             "under torch.device('meta') if it is large"
         ) from None
     return module
+
+
+def _refuse_lazy(module: nn.Module) -> None:
+    lazy = [name for name, param in module.named_parameters() if is_lazy(param)]
+    if lazy:
+        raise ValueError(
+            f"the model has parameters of lazy modules that have no shape yet: {listed(lazy)}; run "
+            "a batch through it first"
+        )
 
 
 def _cast(param: Tensor, dtype: torch.dtype | None) -> Tensor:

@@ -16,6 +16,7 @@ from .adamw import exported, imported, is_adamw
 from .backward import StepInBackward
 from .budget import resolve_budget
 from .checkpoint import STATE_FORMAT, parse_saved, with_missing_options
+from .groups import check_all_placed, check_dicts, placed_params
 from .hooks import hooked_where_observed
 from .options import (
     WHOLE_OPTIONS,
@@ -24,6 +25,7 @@ from .options import (
     check_group,
     check_nonfinite,
     check_whole,
+    drop_whole_options,
 )
 from .planner import (
     Choice,
@@ -150,7 +152,8 @@ class Cosmic(Optimizer):
     Raises:
         ValueError: for an option out of range; at the first step, for parameters that overlap and
             for a budget that cannot hold what fixed rungs, floors and gates demand.
-        TypeError: for tensors that are not dense CPU tensors of a floating dtype.
+        UnsupportedTensorError: a TypeError and RuntimeError, for tensors that are not dense CPU
+            tensors of a floating dtype.
 
     ``step`` raises before anything has changed; only what a listener raises, or a warning that is
     turned into an error, comes after a step that was taken in full.
@@ -228,10 +231,11 @@ class Cosmic(Optimizer):
         super().add_param_group(param_group)
         try:
             self._check_group(self.param_groups[-1], len(self.param_groups) - 1)
+            drop_whole_options(self.param_groups[-1], self._whole_options())
             for member in members(self.param_groups):
                 if member.group == len(self.param_groups) - 1:
                     check_param(member.param, member.label)
-        except (TypeError, ValueError):
+        except Exception:
             del self.param_groups[-1]
             raise
         self._compiled = None
@@ -337,7 +341,12 @@ class Cosmic(Optimizer):
 
     def state_dict(self) -> dict[str, Any]:
         """As torch's, with an entry ``"cosmic"``: format, steps taken, steps skipped and, where
-        ``step_in_backward`` clips by it, the gradient's last norm."""
+        ``step_in_backward`` clips by it, the gradient's last norm.
+
+        Raises:
+            ValueError: for state of a parameter that was taken out of the groups.
+        """
+        check_all_placed(self.state, self.param_groups)
         saved = super().state_dict()
         saved["cosmic"] = {"format": STATE_FORMAT, "steps": self._steps, "skipped": self._skipped}
         if self._gradient_norm is not None:
@@ -403,6 +412,9 @@ class Cosmic(Optimizer):
         if "seed" in state:  # unpickled or copied; torch also calls this to load a state_dict
             self._reset()
         super().__setstate__(state)
+        if "seed" not in state:
+            for group in self.param_groups:  # what they repeat has been found to be the same
+                drop_whole_options(group, self._whole_options())
         self._compiled = None
 
     # ---- what the optimizer holds and sees ------------------------------------------------
@@ -416,7 +428,7 @@ class Cosmic(Optimizer):
         live = [
             m.param
             for m in members(self.param_groups)
-            if m.param in self.state or (not self.state and m.param.requires_grad)
+            if m.param in self.state or (not self.state and m.takes_gradients)
         ]
         return resolve_budget(self.budget, sum(real_numel(p) for p in live))
 
@@ -451,7 +463,7 @@ class Cosmic(Optimizer):
 
     def _last_rows(self) -> list[StatisticsRow]:
         compiled = self._compiled
-        if compiled is None or compiled.members != sum(len(g["params"]) for g in self.param_groups):
+        if compiled is None or compiled.members != sum(1 for _ in placed_params(self.param_groups)):
             return []  # groups were taken away: the rows are of parameters that are gone
         return compiled.plan.statistics()
 
@@ -469,7 +481,10 @@ class Cosmic(Optimizer):
         return PlanOptions.of(self.budget, self.policy, self.seed, self.param_groups)
 
     def _check_group(self, group: dict[str, Any], index: int) -> None:
-        check_group(group, index)
+        check_group(group, index, self._whole_options())
+
+    def _whole_options(self) -> dict[str, Any]:
+        return {option: getattr(self, option) for option in WHOLE_OPTIONS}
 
     def _run(self, compiled: Compiled) -> list[Tensor] | None:
         """Step by the plan; None, with nothing changed, if it must be made anew."""
@@ -492,7 +507,7 @@ class Cosmic(Optimizer):
     def _ready(self, *, expecting: bool = False) -> Compiled:
         # The budget is spent before a step, not after it: if a policy fails, nothing has changed.
         check_cadence(self.reallocate_every)
-        if self._compiled is None or self._planned != self._plan_options():
+        if self._compiled is None or self._plan_options().differ(self._planned):
             return self._compile(expecting=expecting)
         if self._spends_anew():
             seen = [(held.get("role"), held["rung"]) for held in self.state.values()]
@@ -507,14 +522,16 @@ class Cosmic(Optimizer):
     def _compile(self, *, expecting: bool = False, anew: Tensor | None = None) -> Compiled:
         """``expecting``: gradients are still to come; ``anew``: a parameter whose state is left."""
         check_whole(self.budget, self.policy, self.nonfinite, self.seed, self.reallocate_every)
+        check_dicts(self.param_groups)
         for index, group in enumerate(self.param_groups):
             self._check_group(group, index)
+            drop_whole_options(group, self._whole_options())
         choices = self._choices(expecting=expecting, anew=anew)
         return compile_plan(self.param_groups, choices, self.seed)
 
     def _choices(self, *, expecting: bool, anew: Tensor | None = None) -> list[Choice]:
         # Options that changed may free bytes, which are to be used, too.
-        changed = self._planned is not None and self._planned != self._plan_options()
+        changed = self._planned is not None and self._plan_options().differ(self._planned)
         state = {p: s for p, s in self.state.items() if p is not anew}
         return choose(
             self.param_groups, state, budget=self.budget, policy=policy_named(self.policy),

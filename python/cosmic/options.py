@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from . import _core
 from .budget import check_budget
+from .groups import check_dicts
 from .policies import Policy, policy_named
 from .rungs import Rung, parse_state_dtype
 
@@ -17,6 +18,7 @@ __all__ = [
     "check_group",
     "check_nonfinite",
     "check_whole",
+    "drop_whole_options",
 ]
 
 #: Options that belong to the whole optimizer.
@@ -42,6 +44,7 @@ class PlanOptions(NamedTuple):
         seed: int,
         groups: Sequence[dict[str, Any]],
     ) -> PlanOptions:
+        check_dicts(groups)
         # Spelled out, because every step asks; what is missing differs from what is None.
         structure = [
             (g.get("tier", ...), g.get("min_tier", ...), g.get("max_tier", ...),
@@ -50,6 +53,13 @@ class PlanOptions(NamedTuple):
             for g in groups
         ]  # fmt: skip
         return cls(budget, policy, seed, structure)
+
+    def differ(self, before: PlanOptions | None) -> bool:
+        """Whether a plan for ``before`` must be made anew."""
+        try:
+            return self != before
+        except (RuntimeError, ValueError):  # of a tensor or an array, whose == is no bool
+            return True
 
 
 def check_whole(
@@ -76,28 +86,28 @@ def check_cadence(reallocate_every: object) -> None:
 
 def check_nonfinite(mode: object) -> None:
     """Raise ValueError unless ``mode`` is one of the three."""
-    if mode not in ("propagate", "raise", "skip"):
+    if not isinstance(mode, str) or mode not in ("propagate", "raise", "skip"):
         raise ValueError(f"nonfinite is {mode!r}; expected 'propagate', 'raise' or 'skip'")
 
 
 def check_group(
-    group: dict[str, Any], index: int, gates: Sequence[str | None] = (None, "snr", "agar")
+    group: dict[str, Any],
+    index: int,
+    whole: Mapping[str, object],
+    gates: Sequence[str | None] = (None, "snr", "agar"),
 ) -> None:
-    """Check every option of a parameter group.
+    """Check every option of a parameter group, which may repeat those of the whole
+    optimizer: wrappers copy all that a constructor has been given into every group.
 
     Args:
+        whole: options of the whole optimizer.
         gates: what ``gate`` may be.
 
     Raises:
         ValueError: naming the option, what it is and what was expected.
     """
     where = f"param_groups[{index}]"
-    for option in WHOLE_OPTIONS:
-        if option in group:
-            raise ValueError(
-                f"{where} has {option!r}, which is an option of the whole optimizer: "
-                f"Cosmic(params, {option}=...)"
-            )
+    _check_repeated(group, where, whole)
     _core.check_group(group, index)
     for option in _OPTIONS:
         if option not in group:
@@ -114,6 +124,28 @@ def check_group(
         raise ValueError(f"{where}['state_dtype']: {error}") from None
 
 
+def drop_whole_options(group: dict[str, Any], whole: Mapping[str, object]) -> None:
+    """Take options of the whole optimizer out of a group, where they would mislead."""
+    for option in whole:
+        group.pop(option, None)
+
+
+def _check_repeated(group: dict[str, Any], where: str, whole: Mapping[str, object]) -> None:
+    for option, own in whole.items():
+        if option in group and not _same(group[option], own):
+            raise ValueError(
+                f"{where} has {option!r}, which is an option of the whole optimizer: "
+                f"Cosmic(params, {option}=...). It is {group[option]!r} here and {own!r} there"
+            )
+
+
+def _same(a: object, b: object) -> bool:
+    try:
+        return a is b or (type(a) is type(b) and bool(a == b))
+    except (RuntimeError, TypeError, ValueError):  # of a tensor or an array, whose == is no bool
+        return False
+
+
 def _check_sizes(size: object, where: str) -> None:
     sizes = size if isinstance(size, tuple) and len(size) == 2 else (size,)
     if any(type(one) is not int or one < 0 for one in sizes):
@@ -124,7 +156,7 @@ def _check_sizes(size: object, where: str) -> None:
 
 
 def _check_gate(group: dict[str, Any], where: str, gates: Sequence[str | None]) -> None:
-    if group["gate"] not in gates:
+    if not isinstance(group["gate"], str | None) or group["gate"] not in gates:
         *others, last = map(repr, gates)
         expected = f"{', '.join(others)} or {last}" if others else last
         raise ValueError(f"{where}['gate'] is {group['gate']!r}; expected {expected}")

@@ -8,11 +8,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from . import _core
 from ._core import UnsupportedTensorError
 from .allocation import allocate
 from .budget import resolve_budget
+from .groups import name_of, placed_params
 from .ladder import ladder_of
 from .policies import Candidate, Policy
 from .roles import Role, guessed_role, observed_role
@@ -46,6 +48,11 @@ class Member:
     name: str  # the user's, or the index as text
     label: str  # for messages
 
+    @property
+    def takes_gradients(self) -> bool:
+        """Whether a gradient may come at the next step; a lazy module's parameter is made first."""
+        return self.param.requires_grad and not is_lazy(self.param)
+
 
 @dataclass(frozen=True)
 class Transition:
@@ -67,27 +74,29 @@ class Compiled:
 
 
 def members(groups: Sequence[Group]) -> Iterator[Member]:
-    """Every parameter of the groups, in order."""
-    index = 0
-    for g, group in enumerate(groups):
-        names = group.get("param_names")
-        for k, param in enumerate(group["params"]):
-            name = names[k] if names else str(index)
-            label = (
-                f"parameter {name!r}"
-                if names
-                else f"parameter {index} (param_groups[{g}]['params'][{k}])"
-            )
-            yield Member(index, g, param, name, label)
-            index += 1
+    """Every parameter of the groups, in order.
+
+    Raises:
+        ValueError, TypeError: for what is no parameter, naming its place.
+    """
+    for index, (g, k, param) in enumerate(placed_params(groups)):
+        name = name_of(groups[g], k)
+        if name is None:
+            place = f"parameter {index} (param_groups[{g}]['params'][{k}])"
+            yield Member(index, g, param, str(index), place)
+        else:
+            yield Member(index, g, param, name, f"parameter {name!r}")
 
 
 def check_param(param: Tensor, label: str) -> None:
-    """Refuse at once what could never be stepped.
+    """Refuse at once what could never be stepped. A lazy module's parameter that is not made yet
+    is looked at when it is.
 
     Raises:
         UnsupportedTensorError: naming the parameter.
     """
+    if is_lazy(param):
+        return
     if not (param.is_floating_point() or param.is_complex()):
         raise UnsupportedTensorError(
             f"{label} is {param.dtype}; expected a floating or complex dtype"
@@ -203,7 +212,7 @@ def choose(
     live = [
         _alive(m, groups[m.group], dict(state.get(m.param, {})), budget is not None)
         for m in members(groups)
-        if m.param.grad is not None or m.param in state or (expecting and m.param.requires_grad)
+        if m.param.grad is not None or m.param in state or (expecting and m.takes_gradients)
     ]
     limit = resolve_budget(budget, sum(x.geometry.numel for x in live))
     return _assign(live, limit, policy, reallocate)

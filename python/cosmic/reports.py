@@ -64,7 +64,8 @@ def group_statistics(
     groups: Sequence[Group], rows: Sequence[StatisticsRow]
 ) -> list[dict[str, float]]:
     """Means over the elements of each group; see ``Cosmic.stats``."""
-    numel = [real_numel(member.param) for member in members(groups)]
+    seen = {index for index, *_ in rows}
+    numel = {m.index: real_numel(m.param) for m in members(groups) if m.index in seen}
     out = []
     for g in range(len(groups)):
         mine = [(numel[i], a, u, c) for i, group, a, u, c in rows if group == g and numel[i]]

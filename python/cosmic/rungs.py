@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from . import _core
 
@@ -54,7 +55,15 @@ class Geometry(NamedTuple):
     @classmethod
     def of(cls, param: Tensor, label: str = "the parameter") -> Geometry:
         """The geometry of a parameter, which errors call ``label``; a complex one counts twice. A
-        tensor on the meta device has one, too."""
+        tensor on the meta device has one, too.
+
+        Raises:
+            ValueError: for a lazy module's parameter that is not made yet.
+        """
+        if is_lazy(param):
+            raise ValueError(
+                "it is a lazy module's and has no shape yet; run a batch through the model first"
+            )
         like = torch.view_as_real(param.detach()) if param.is_complex() else param.detach()
         sizes, strides = tuple(like.shape), like.stride()
         matrix = _core.matrix_shape(sizes, strides, label, _LEAST_COLUMNS)

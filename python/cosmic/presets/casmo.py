@@ -231,9 +231,12 @@ class CASMO(Cosmic):
                 f"budget is {self.budget!r}; expected None: CASMO needs full history of all "
                 "parameters; state_dtype takes fewer bytes for it"
             )
-        check_group(group, index, gates=(GATE,))
+        check_group(group, index, self._whole_options(), gates=(GATE,))
         check_options(group, where)
         check_state_options(group, where)
+
+    def _whole_options(self) -> dict[str, Any]:
+        return {**super()._whole_options(), "log_level": self.log_level}
 
     def _run(self, compiled: Compiled) -> list[Tensor] | None:
         if len(self._calibrations) != len(self.param_groups):

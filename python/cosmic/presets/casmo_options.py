@@ -61,7 +61,7 @@ def _beta1(betas: Any) -> float:
     """0 for what is none, which is refused elsewhere."""
     try:
         beta1 = float(betas[0])
-    except (TypeError, ValueError, LookupError, OverflowError):
+    except (TypeError, ValueError, LookupError, OverflowError, RuntimeError):
         return 0.0
     return beta1 if 0.0 <= beta1 < 1.0 else 0.0
 
@@ -74,7 +74,10 @@ def check_options(group: Mapping[str, Any], where: str) -> None:
     """
     for option in OPTIONS:
         if option not in group:
-            raise ValueError(f"{where} has no {option!r}; was it removed?")
+            raise ValueError(
+                f"{where} has no {option!r}; was it removed, or the group appended by hand? "
+                "(add_param_group fills in what it lacks)"
+            )
     steps = group["tau_init_steps"]
     if type(steps) is not int or not _LEAST_STEPS <= steps <= _MOST_STEPS:
         raise ValueError(
@@ -84,9 +87,10 @@ def check_options(group: Mapping[str, Any], where: str) -> None:
     _check_total_steps(group, where)
     _check_range(group["tau_clip_range"], where)
     _check_c_min(group["c_min"], where)
-    if group["granularity"] not in ("parameter", "group"):
+    granularity = group["granularity"]
+    if not isinstance(granularity, str) or granularity not in ("parameter", "group"):
         raise ValueError(
-            f"{where}['granularity'] is {group['granularity']!r}; expected 'parameter' or 'group'"
+            f"{where}['granularity'] is {granularity!r}; expected 'parameter' or 'group'"
         )
     factor = group["agar_clamp_factor"]
     if factor is not None and not (_is_number(factor) and factor > 0):

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..groups import check_dicts
 from ..optimizer import Cosmic, Params
 from ..planner import Compiled
 
@@ -172,6 +173,7 @@ class TurboAdam(Cosmic):
         self._followed: list[Any] = []  # what the codecs were last made of
 
     def _ready(self, *, expecting: bool = False) -> Compiled:
+        check_dicts(self.param_groups)
         self._follow_options()
         return super()._ready(expecting=expecting)
 
@@ -224,7 +226,10 @@ def _check_same_seed(group: Mapping[str, Any], first: Mapping[str, Any], where: 
 def _check(group: Mapping[str, Any], where: str) -> None:
     for name in _OPTIONS:
         if name not in group:
-            raise ValueError(f"{where} has no {name!r}; was it removed?")
+            raise ValueError(
+                f"{where} has no {name!r}; was it removed, or the group appended by hand? "
+                "(add_param_group fills in what it lacks)"
+            )
     for name, size in (("block_size", _BLOCK), ("m_block_size", _MEAN_BLOCK)):
         if type(group[name]) is not int or group[name] != size:
             raise ValueError(
@@ -261,7 +266,7 @@ def _check(group: Mapping[str, Any], where: str) -> None:
 def _check_betas(group: Mapping[str, Any], where: str) -> None:
     try:
         beta1, beta2 = map(float, group["betas"])
-    except (TypeError, ValueError, LookupError, OverflowError):
+    except (TypeError, ValueError, LookupError, OverflowError, RuntimeError):
         return  # the core says what is wrong
     if not (0 <= beta1 < 1 and 0 <= beta2 < 1):
         return
