@@ -104,9 +104,8 @@ def test_one_element_is_spoiled_and_no_state(state_dtype: str, value: str) -> No
                 assert decoded[chosen].isfinite().all()
             if not (value == "huge" and state_dtype in RELATIVE_TO_FP32):
                 assert bool(mine[place].isfinite()) != spoiled
-        if not (value == "huge" and state_dtype.startswith("q8")):  # under its block's largest
-            moved = (mine - theirs)[others(place)].abs().mean()
-            assert float(moved) < 0.2 * UNUSUAL["lr"]  # of six steps
+        moved = (mine - theirs)[others(place)].abs().mean()
+        assert float(moved) < 0.2 * UNUSUAL["lr"]  # of six steps
 
 
 def is_near(a: float, b: float, relative: float, absolute: float) -> bool:
@@ -133,8 +132,6 @@ def test_the_bad_element_keeps_its_state(state_dtype: str, value: str) -> None:
         block = slice(place // 128 * 128, place // 128 * 128 + 128)
 
         def units(held: dict[str, Tensor], step: int) -> Tensor:
-            if m_codec == "q8":
-                return held["exp_avg"]
             scale = float((1 - UNUSUAL["betas"][1] ** step) ** -0.5)
             eps = float(UNUSUAL["eps"])
             return held["exp_avg"] / (held["exp_avg_sq"].sqrt() * scale + eps)

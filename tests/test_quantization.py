@@ -18,6 +18,9 @@ from conftest import Runner
 from cosmic import QuantizedTensor, quantize
 from helpers import SIZES, normal, same_bits
 from reference import quantization as reference
+from reference.aligned_bits import AlignedBits
+from reference.blockwise import Blockwise
+from reference.signed_levels import SignedLevels
 
 BLOCK_SIZES = (8, 64, 128, 4096)
 
@@ -232,3 +235,33 @@ def test_the_first_bad_element_is_named_whatever_the_threads(
         set_threads(threads)
         with pytest.raises(ValueError, match=r"tensor\[\(77, 5\)\]"):
             quantize(x)
+
+
+# ---- forms that states once had -----------------------------------------------------------------
+
+FORMS = {
+    "q8": Blockwise(1000, SignedLevels(8, update_units=False)),
+    "v8": Blockwise(1000, AlignedBits(8)),
+    "v4": Blockwise(1000, AlignedBits(4)),
+}
+
+
+@pytest.mark.parametrize("codec", FORMS)
+def test_forms_of_old_states_decode_as_they_did(codec: str) -> None:
+    """Any codes under the words of some block; those of v4 without the sign, which is new."""
+    packed = quantize(normal(1, 1000).abs(), codec=codec)
+    assert codec != "v4" or bool((packed.scales >= 0).all())
+    packed.codes.copy_(torch.arange(packed.codes.numel()) * 37 % 256)
+    stored = packed.scales.view(torch.int16) if codec == "q8" else packed.scales
+    words = stored.numpy().view(np.uint16) if codec == "q8" else stored.numpy()
+    planes = {"": packed.codes.numpy(), "_scale": words}
+    want = FORMS[codec].decode(planes, np.array(1, np.float32))
+    assert np.array_equal(packed.dequantize().numpy(), want)
+
+
+def test_an_old_word_of_v4_has_no_code_for_zero() -> None:
+    packed = quantize(torch.full((128,), 1.5), codec="v4")
+    packed.codes.zero_()
+    assert bool((packed.dequantize() == 1.5).all())
+    packed.scales.bitwise_or_(-(2**15))
+    assert not bool(packed.dequantize().any())

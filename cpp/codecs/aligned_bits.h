@@ -1,5 +1,6 @@
 // Numbers >= 0 as steps between their float bits, which grow as the number does: no logarithm, no
-// exponential. Of a block, read as integers, with n = 2^bits - 2 (14 or 254):
+// exponential. `v4` of a second moment, and `v4` and `v8` of plain tensors. Of a block, read as
+// integers, with n = 2^bits - 2 (14 or 254):
 //   r  = (max - min) / n        s = bit length of r, within [least, 23], least = 17 or 5
 //   lo = min rounded down to a multiple of 2^s; if s would pass 23, s = 23 and lo lies 2^bits - 1
 //        binades under max (smaller numbers are clamped to it)
@@ -8,8 +9,14 @@
 // Neighbouring levels lie in one binade, so a number between them is linear in its bits and the
 // rounding is unbiased in the number itself. That matters: an average with decay 0.999 multiplies
 // a bias by a thousand.
+// A block of 4 bits that holds zeros beside other numbers keeps code 0 for them, so that they do
+// not stretch its steps: min is of the others, n = 13, and lo a step lower, though not below 0.
+// Where s would pass 23, lo lies 15 binades under max still, and what is smaller is stored as
+// lo + 2^s. An element without a second moment has no first one either: its update unit is next to
+// nothing.
 // Word of a block: lo's bits, which end in s zeros (at least 16 of them, or 5), with s beneath: 4
-// bits, the upper half of lo with the lowest set bit at s - 17; 8 bits, all of lo with s added.
+// bits, the upper half of lo with the lowest set bit at s - 17, and the sign set in a block with
+// zeros; 8 bits, all of lo with s added.
 #pragma once
 
 #include "codecs/blockwise.h"
@@ -29,6 +36,8 @@ template <int kBitsOfCode> struct AlignedBits {
   static constexpr int kTop = (1 << kBits) - 1, kLeastShift = kBits == 4 ? 17 : 5;
   static constexpr uint32_t kCeiling = 0x7e800000; // of what is encoded: 2^126
   using Word = typename WordOfBits<kBits>::type;
+  static constexpr Word kZeros = 0x8000;      // in a word of 4 bits: code 0 is zero
+  static constexpr float kNoUnit = 0x1p-100f; // which can still be divided by
   struct Summary {
     uint32_t low, high; // bits of the least and of the largest number
   };
@@ -39,9 +48,10 @@ template <int kBitsOfCode> struct AlignedBits {
 
     COSMIC_METHOD static Steps of(Word word) {
       if constexpr (kBits == 4) {
-        const uint32_t marked = word | 0x10000u; // a word of zero is a block of zeros
+        const uint32_t kept = word & (uint32_t)(Word)~kZeros;
+        const uint32_t marked = kept | 0x10000u; // a word of zero is a block of zeros
         const int shift = __builtin_ctz(marked);
-        return {(marked & (marked - 1) & 0xffffu) << 16, word ? shift + 17 : 17};
+        return {(marked & (marked - 1) & 0xffffu) << 16, kept ? shift + 17 : 17};
       } else {
         return {word & ~31u, word ? (int)(word & 31u) : 5};
       }
@@ -57,6 +67,15 @@ template <int kBitsOfCode> struct AlignedBits {
       if (s <= 23) return {range.low >> s << s, s};
       const uint32_t over = (range.high + 0x7fffff) >> 23; // binades of max, rounded up
       return {over > kTop ? (over - kTop) << 23 : 0, 23};
+    }
+    // Of the numbers beside zeros.
+    COSMIC_METHOD static Steps above_zero(Summary range) {
+      const uint32_t r = (range.high - range.low) / (kTop - 2);
+      int s = 32 - __builtin_clz(r | 1u);
+      if (s < kLeastShift) s = kLeastShift;
+      if (s > 23) return fitting({0, range.high});
+      const uint32_t least = range.low >> s;
+      return {least ? (least - 1) << s : 0, s};
     }
   };
 
@@ -76,7 +95,9 @@ template <int kBitsOfCode> struct AlignedBits {
       shift = steps.shift;
       if constexpr (kBits == 4) {
         levels = as_float(shift_left(lane_numbers(), shift) + low);
+        if (word & kZeros) levels = without_first(levels, 0.0f);
         units = sqrt(levels) * F32::splat(context.v_scale_before) + F32::splat(context.eps);
+        if (word & kZeros) units = without_first(units, kNoUnit);
         levels = levels * F32::splat(decay);
       }
     }
@@ -105,6 +126,7 @@ template <int kBitsOfCode> struct AlignedBits {
   COSMIC_METHOD static float padding(const float *values) { return values[0]; }
   COSMIC_METHOD static float mend(float value, float before) {
     const float kept = __builtin_isfinite(value) ? value : before;
+    if (!(kept > 0)) return 0; // -0, whose bits are above every number's
     return kept < float_of(kCeiling) ? kept : float_of(kCeiling);
   }
 
@@ -114,8 +136,11 @@ template <int kBitsOfCode> struct AlignedBits {
     return I32::load(numbers);
   }
 
-  COSMIC_METHOD static Word encode(const float *values, Summary range, int64_t /*count*/,
-                                   uint32_t key, Codes<kBits> &codes) {
+  COSMIC_METHOD static Word encode(const float *values, Summary range,
+                                   const BlockContext & /*context*/, uint32_t key,
+                                   Codes<kBits> &codes) {
+    if (kBits == 4 && __builtin_expect((range.low == 0) & (range.high > 0), 0))
+      return encode_with_zeros(values, range, key, codes);
     const Steps steps = Steps::fitting(range);
     if (__builtin_expect(steps.low > range.low, 0))
       put_all<true>(values, steps, key, codes);
@@ -125,6 +150,29 @@ template <int kBitsOfCode> struct AlignedBits {
   }
 
 private:
+  COSMIC_METHOD static F32 without_first(F32 table, float first) {
+    return where_greater(F32::splat(1.0f), COSMIC_TARGET::lane_numbers<float>(), F32::splat(first),
+                         table);
+  }
+
+  COSMIC_CALL static Word encode_with_zeros(const float *values, Summary range, uint32_t key,
+                                            Codes<kBits> &codes) {
+    range.low = least_above_zero(values);
+    const Steps steps = Steps::above_zero(range);
+    const I32 low = I32::splat((int32_t)steps.low);
+    // in a block that reaches down to 0 a small number is rounded to zero or to the first level
+    const I32 least = I32::splat((int32_t)(steps.low ? steps.low + (1u << steps.shift) : 0));
+    const RandomLanes random(key);
+    for_each_group([&](auto group) COSMIC_LAMBDA {
+      constexpr int i = decltype(group)::index;
+      I32 x = as_int(F32::load(values + i * kLanes));
+      x = max(zero_where_zero(x, max(x, least)), low);
+      const I32 bits = shift_right(random.of(i), 32 - steps.shift);
+      codes.template put<0>(group, shift_right(x - low + bits, steps.shift));
+    });
+    return steps.word() | kZeros;
+  }
+
   template <bool kClamp> COSMIC_METHOD static void put_all(const float *values, const Steps &steps,
                                                            uint32_t key, Codes<kBits> &codes) {
     const I32 low = I32::splat((int32_t)steps.low);

@@ -9,6 +9,14 @@
 
 namespace cosmic::COSMIC_TARGET {
 
+// The bits of the least number above zero of a block of numbers >= 0 that are not all zero.
+COSMIC_INLINE uint32_t least_above_zero(const float *values) {
+  I32 low = I32::splat(-1); // zero less one is above all
+  for (int k = 0; k < kBlock; k += kLanes)
+    low = unsigned_min(low, as_int(F32::load(values + k)) - I32::splat(1));
+  return reduce_unsigned_min(low) + 1;
+}
+
 template <class Format> struct Blockwise : CodecTraits {
   static constexpr bool kPresent = true, kCompressed = true, kStaged = true;
   static constexpr bool kUpdateUnits = Format::kUpdateUnits;
@@ -51,7 +59,7 @@ template <class Format> struct Blockwise : CodecTraits {
                                    int slot, const float *values, Summary summary) {
     Codes<Format::kBits> codes = Codes<Format::kBits>::none();
     *word_at(planes, block) =
-        Format::encode(values, summary, context.count, context.random.slot_key(slot), codes);
+        Format::encode(values, summary, context, context.random.slot_key(slot), codes);
     codes.store(codes_at(planes, block));
   }
 

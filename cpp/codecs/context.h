@@ -29,6 +29,8 @@ struct CodecTraits {
   // kept, after encoding. The values that wait to be encoded are no units yet; the pipeline makes
   // them so.
   static constexpr bool kPersistedUnits = false;
+  // A second moment of which it keeps the square root: that is what it stores.
+  static constexpr bool kKeepsRoots = false;
   // It loads and stores relative to the gradient.
   static constexpr bool kSeesGradient = false;
   // Encoding returns lanes of a sum over the tensor.

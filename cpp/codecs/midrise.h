@@ -56,9 +56,9 @@ template <int kBitsOfCode> struct Midrise {
     return kept > kLargestRms ? kLargestRms : kept < -kLargestRms ? -kLargestRms : kept;
   }
 
-  COSMIC_METHOD static Word encode(const float *values, Summary squares, int64_t count,
-                                   uint32_t key, Codes<kBits> &codes) {
-    const float rms = __builtin_sqrtf(squares / (float)count);
+  COSMIC_METHOD static Word encode(const float *values, Summary squares,
+                                   const BlockContext &context, uint32_t key, Codes<kBits> &codes) {
+    const float rms = __builtin_sqrtf(squares / (float)context.count);
     const uint32_t wanted = bits_of(kStepOfRms * rms);
     const uint32_t word = rms < kLeastRms ? 0 : (wanted + 0x7fff + (wanted >> 16 & 1)) >> 16;
     const F32 inverse = F32::splat(word ? 1.0f / float_of(word << 16) : 0.0f);

@@ -47,6 +47,19 @@ template <int kBits> struct Codes {
     if constexpr (kBits == 8 && i % kGroupsARow == kGroupsARow - 1) return low(group); // the last
     return low(group) & I32::splat((1 << kBits) - 1);
   }
+  // The group's codes as the upper bits, so that as integers they are 2^(32 - kBits) times codes of
+  // two's complement.
+  template <int i> COSMIC_METHOD I32 upper(Group<i>) const {
+    constexpr int up = 32 - kBits - kBits * (i % kGroupsARow);
+    const I32 row = rows[i / kGroupsARow];
+    const I32 shifted = up ? shift_left<up>(row) : row;
+    return up == 32 - kBits ? shifted : shifted & I32::splat((int32_t)(~0u << (32 - kBits)));
+  }
+  // Takes codes that nothing stands beside.
+  template <int i> COSMIC_METHOD void put_alone(Group<i>, I32 code) {
+    I32 &row = rows[i / kGroupsARow];
+    row = row | shift_left<kBits *(i % kGroupsARow)>(code);
+  }
   // Takes the group's codes from bits [kFrom, kFrom + kBits); what stands beside them is ignored.
   template <int kFrom, int i> COSMIC_METHOD void put(Group<i>, I32 code) {
     constexpr int to = kBits * (i % kGroupsARow);

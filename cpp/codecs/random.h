@@ -19,10 +19,12 @@ COSMIC_INLINE uint32_t hash32(uint32_t x) {
 
 // The random bits of one block at one step: one hash a slot, then a Weyl sequence along the lanes.
 struct BlockRandom {
+  uint32_t tensor_key; // of all blocks at this step
   uint32_t key;
 
   COSMIC_METHOD BlockRandom(uint32_t tensor_key, int64_t block)
-      : key(hash32(tensor_key ^ (uint32_t)block ^ (uint32_t)((uint64_t)block >> 32) * kWeyl)) {}
+      : tensor_key(tensor_key),
+        key(hash32(tensor_key ^ (uint32_t)block ^ (uint32_t)((uint64_t)block >> 32) * kWeyl)) {}
 
   COSMIC_METHOD uint32_t slot_key(int slot) const { return hash32(key + (uint32_t)slot * kWeyl); }
 };
@@ -51,7 +53,8 @@ struct RandomLanes {
 };
 
 // For each lane of a block a float base + r, r uniform in [0, 1): `base` is 2^k or 1.5 2^k, 1 <= k
-// <= 22, and r has 23 - k bits. A Weyl sequence of that many bits, so that one mask makes it.
+// <= 22, and r has 23 - k bits. Of k = 0 it is base (1 + r), base any power of two. A Weyl sequence
+// of that many bits, so that one mask makes it.
 template <int k> struct RandomAbove {
   static constexpr int kBits = 23 - k;
   static constexpr uint32_t kStep = (kWeyl >> (32 - kBits)) | 1;

@@ -1,4 +1,5 @@
-// `v4`: the second moment in 4 bits, as aligned bits (aligned_bits.h) with 15 steps.
+// `v4`: the second moment in 4 bits, as aligned bits (aligned_bits.h) with 15 steps, or with 14 and
+// a code for zero in blocks that hold zeros.
 // Layout: 64 bytes of codes and one 16-bit word a block: 4.125 bits an element. Rounding is
 // stochastic and unbiased in v.
 #pragma once

@@ -217,8 +217,9 @@ template <int kBitsOfCode> struct LogLevels {
     return __builtin_isfinite(value) ? value : before;
   }
 
-  COSMIC_METHOD static Word encode(const float *values, Summary summary, int64_t /*count*/,
-                                   uint32_t key, Codes<kBits> &codes) {
+  COSMIC_METHOD static Word encode(const float *values, Summary summary,
+                                   const BlockContext & /*context*/, uint32_t key,
+                                   Codes<kBits> &codes) {
     const Places places(Ends::of(summary.word));
     // between 2^bits and its double, so that the code is what follows the exponent
     constexpr float base = (float)(kTop + 1);

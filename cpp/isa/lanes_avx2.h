@@ -46,6 +46,7 @@ COSMIC_INLINE F32 operator*(F32 a, F32 b) {
 COSMIC_INLINE F32 operator/(F32 a, F32 b) {
   return {_mm256_div_ps(a.lo, b.lo), _mm256_div_ps(a.hi, b.hi)};
 }
+COSMIC_INLINE void settle(F32 &x) { __asm__("" : "+x"(x.lo), "+x"(x.hi)); }
 COSMIC_INLINE F32 sqrt(F32 a) { return {_mm256_sqrt_ps(a.lo), _mm256_sqrt_ps(a.hi)}; }
 COSMIC_INLINE F32 min(F32 a, F32 b) { // of finite numbers
   return {_mm256_min_ps(a.lo, b.lo), _mm256_min_ps(a.hi, b.hi)};
@@ -96,6 +97,13 @@ COSMIC_INLINE I32 unsigned_min(I32 a, I32 b) {
 COSMIC_INLINE I32 where_greater(I32 a, I32 b, I32 x, I32 y) {
   return {_mm256_blendv_epi8(y.lo, x.lo, _mm256_cmpgt_epi32(a.lo, b.lo)),
           _mm256_blendv_epi8(y.hi, x.hi, _mm256_cmpgt_epi32(a.hi, b.hi))};
+}
+COSMIC_INLINE I32 zero_where_zero(I32 a, I32 x) { // x where a > 0, 0 where a is 0; a is not below
+  return {_mm256_sign_epi32(x.lo, a.lo), _mm256_sign_epi32(x.hi, a.hi)};
+}
+COSMIC_INLINE I32 one_more_where_greater(F32 a, F32 b, I32 x) { // x + 1 where a > b, else x
+  return {_mm256_sub_epi32(x.lo, _mm256_castps_si256(_mm256_cmp_ps(a.lo, b.lo, _CMP_GT_OQ))),
+          _mm256_sub_epi32(x.hi, _mm256_castps_si256(_mm256_cmp_ps(a.hi, b.hi, _CMP_GT_OQ)))};
 }
 COSMIC_INLINE __m256i where_nan_half(__m256 a, __m256i x, __m256i y) {
   const __m256 nan = _mm256_cmp_ps(a, a, _CMP_UNORD_Q);

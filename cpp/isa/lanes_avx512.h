@@ -52,6 +52,13 @@ COSMIC_INLINE I32 unsigned_min(I32 a, I32 b) { return {_mm512_min_epu32(a.v, b.v
 COSMIC_INLINE I32 where_greater(I32 a, I32 b, I32 x, I32 y) {
   return {_mm512_mask_blend_epi32(_mm512_cmpgt_epi32_mask(a.v, b.v), y.v, x.v)};
 }
+COSMIC_INLINE I32 zero_where_zero(I32 a, I32 x) { // x where a > 0, 0 where a is 0; a is not below
+  return {_mm512_maskz_mov_epi32(_mm512_test_epi32_mask(a.v, a.v), x.v)};
+}
+COSMIC_INLINE I32 one_more_where_greater(F32 a, F32 b, I32 x) { // x + 1 where a > b, else x
+  const __mmask16 greater = _mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ);
+  return {_mm512_mask_add_epi32(x.v, greater, x.v, _mm512_set1_epi32(1))};
+}
 COSMIC_INLINE I32 where_nan(F32 a, I32 x, I32 y) { // x where a is a NaN, else y
   return {_mm512_mask_blend_epi32(_mm512_cmp_ps_mask(a.v, a.v, _CMP_UNORD_Q), y.v, x.v)};
 }

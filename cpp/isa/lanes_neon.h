@@ -82,6 +82,12 @@ COSMIC_INLINE I32 unsigned_min(I32 a, I32 b) {
 COSMIC_INLINE I32 where_greater(I32 a, I32 b, I32 x, I32 y) {
   COSMIC_PARTS(I32, vbslq_s32(vcgtq_s32(a.v[q], b.v[q]), x.v[q], y.v[q]));
 }
+COSMIC_INLINE I32 zero_where_zero(I32 a, I32 x) { // x where a > 0, 0 where a is 0; a is not below
+  COSMIC_PARTS(I32, vandq_s32(x.v[q], vreinterpretq_s32_u32(vtstq_s32(a.v[q], a.v[q]))));
+}
+COSMIC_INLINE I32 one_more_where_greater(F32 a, F32 b, I32 x) { // x + 1 where a > b, else x
+  COSMIC_PARTS(I32, vsubq_s32(x.v[q], vreinterpretq_s32_u32(vcgtq_f32(a.v[q], b.v[q]))));
+}
 COSMIC_INLINE I32 where_nan(F32 a, I32 x, I32 y) { // x where a is a NaN, else y
   COSMIC_PARTS(I32, vbslq_s32(vceqq_f32(a.v[q], a.v[q]), y.v[q], x.v[q]));
 }

@@ -29,6 +29,12 @@ COSMIC_INLINE I32 shift_right(I32 a, int n) { // logical
 }
 template <int N> COSMIC_INLINE I32 shift_left(I32 a) { return shift_left(a, N); }
 template <int N> COSMIC_INLINE I32 shift_right(I32 a) { return shift_right(a, N); }
+COSMIC_INLINE I32 zero_where_zero(I32 a, I32 x) { // x where a > 0, 0 where a is 0; a is not below
+  COSMIC_PARTS(I32, x.v[q] & (a.v[q] != 0));
+}
+COSMIC_INLINE I32 one_more_where_greater(F32 a, F32 b, I32 x) { // x + 1 where a > b, else x
+  COSMIC_PARTS(I32, x.v[q] - (I32::Part)(a.v[q] > b.v[q]));
+}
 COSMIC_INLINE I32 where_nan(F32 a, I32 x, I32 y) { // x where a is a NaN, else y
   const I32 magnitude = as_int(a) & I32::splat(0x7fffffff);
   return where_greater(magnitude, I32::splat(0x7f800000), x, y);

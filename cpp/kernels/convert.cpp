@@ -114,10 +114,11 @@ template <class M, class Slow, class Var> void encode_run(const MomentRun &run) 
     OneBlock<Var> v(run.v, block, count, context, 2);
     Called::for_each([&](AnyGroup group) {
       const int64_t at = b * kBlock + group.index * kLanes;
-      const F32 values = F32::load(run.v_values + at), unit = sqrt(values) * scale + eps;
+      const F32 values = F32::load(run.v_values + at), root = sqrt(values);
+      const F32 unit = root * scale + eps;
       F32 before;
       v.load(group, before); // a codec of rows and columns looks where it is
-      v.store(group, values);
+      v.store(group, Var::kKeepsRoots ? root : values);
       if constexpr (M::kPresent) {
         const F32 average = F32::load(run.m_values + at);
         m.store(group, M::kUpdateUnits && !M::kPersistedUnits ? average / unit : average);

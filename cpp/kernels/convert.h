@@ -36,9 +36,9 @@ struct PlainRun {
   X("u1", U1)                                                                                      \
   X("u2", U2)                                                                                      \
   X("u4", U4)                                                                                      \
-  X("q8", Q8)                                                                                      \
+  X("q8", PlainQ8)                                                                                 \
   X("v4", V4)                                                                                      \
-  X("v8", Q8Square)
+  X("v8", PlainV8)
 
 #define COSMIC_COUNT(...) +1
 constexpr int kPlainCodecs = 0 COSMIC_PLAIN_CODECS(COSMIC_COUNT);

@@ -95,16 +95,21 @@ COSMIC_INLINE void step_block(const Rule &rule, const Probe &probe, const BlockC
     for (int k = Probe::kFirstSum; k < Probe::kSums; ++k)
       sums.probed[k] = sums.probed[k] + inside(probed[k]);
     sums.abs_gradient = sums.abs_gradient + abs(gradient);
+    settle(sums.abs_gradient);
     if constexpr (kPass == Pass::step) {
+      const V counted = inside(u);
+      sums.square_update = sums.square_update + counted * counted;
+      settle(sums.square_update);
       if constexpr (kUnitsNow) {
         slots.m = slots.m / slots.denominator;
         if constexpr (Slow::kPresent) slots.m_slow = slots.m_slow / slots.denominator;
       }
       Through::store(m, group, gradient, slots.m);
       Through::store(m_slow, group, gradient, slots.m_slow);
-      Through::store(v, group, gradient, slots.v);
-      u = inside(u);
-      sums.square_update = sums.square_update + u * u;
+      if constexpr (Var::kKeepsRoots)
+        Through::store(v, group, gradient, slots.root);
+      else
+        Through::store(v, group, gradient, slots.v);
     }
   });
 }

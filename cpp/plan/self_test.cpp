@@ -32,6 +32,15 @@ template <class Real> void fill(std::vector<Real> &values, uint32_t seed) {
   }
 }
 
+// The same elements at every step, since codecs keep a second moment of zero apart: of three blocks
+// the first loses all of its gradient, the second a part.
+template <class Real> void silence(std::vector<Real> &gradient) {
+  for (size_t k = 0; k < gradient.size(); ++k) {
+    const size_t kind = k / kBlock % 3;
+    if (kind == 0 || (kind == 1 && k % 7 == 0)) gradient[k] = 0;
+  }
+}
+
 // FNV-1a.
 void add_bytes(uint64_t &hash, const void *data, size_t count) {
   const auto *bytes = static_cast<const unsigned char *>(data);
@@ -75,13 +84,14 @@ public:
     bind_matrix(row, parts.v);
     bind_numbers(row, parts);
     plan_.groups.push_back(group_for(parts));
-    plan_.seed = 7;
+    plan_.seed = 38; // with which the second step corrects all of q8's roots
   }
 
   uint64_t stepped(const Kernels &kernels, int threads) {
     plan_.forced_kernels = &kernels;
     for (int step = 0; step < kSteps; ++step) {
       fill(gradient_, static_cast<uint32_t>(2 + step));
+      silence(gradient_);
       plan_.step(threads, step);
     }
     uint64_t hash = 0xcbf29ce484222325u;

@@ -33,7 +33,8 @@ template <class Real, bool kSlow> struct Adam {
       s.m_slow = s.m_slow + gradient_slow * g;
       numerator = m_scale * s.m + alpha * s.m_slow;
     }
-    s.denominator = sqrt(s.v) * v_scale + eps;
+    s.root = sqrt(s.v);
+    s.denominator = s.root * v_scale + eps;
     u = numerator / s.denominator;
     return decay * p - step * u;
   }

@@ -29,7 +29,8 @@ template <class Real> struct Belief {
     const V surprise = sign * g - s.m;
     s.v = s.v + gradient2 * surprise * surprise;
     s.m = beta1 * s.m + gradient1 * g;
-    const V m_hat = m_scale * s.m, deviation = sqrt(s.v) * v_scale;
+    s.root = sqrt(s.v);
+    const V m_hat = m_scale * s.m, deviation = s.root * v_scale;
     s.denominator = deviation + eps;
     const V w = m_hat / (sqrt(m_hat * m_hat + deviation * deviation) + eps);
     s.signal_share = w * w;

@@ -20,7 +20,8 @@ template <class Real> struct RmsProp {
 
   COSMIC_METHOD V update(V p, V g, Slots<V> &s, V &u) const {
     s.v = s.v + gradient2 * g * g;
-    u = g / (sqrt(s.v) * v_scale + eps);
+    s.root = sqrt(s.v);
+    u = g / (s.root * v_scale + eps);
     return decay * p - step * u;
   }
 };

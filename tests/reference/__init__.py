@@ -8,8 +8,9 @@ NumPy never contracts a multiplication and an addition into one rounding, and ne
   average.
 - ``scalar_sign``, ``snr_gate``, ``trust_focus``: the scalars that a step leaves for the next one.
 - ``codec``: what a codec is; ``codecs``: all of them by name. ``plain``; ``blockwise`` with
-  ``signed_levels``, ``midrise``, ``aligned_bits`` and ``log_levels`` (over ``elementary``) over
-  ``packed``; ``factored`` over ``matrix``; ``ustate`` and ``costate``, which see the whole tensor.
+  ``signed_levels``, ``midrise``, ``aligned_bits``, ``aligned_roots`` and ``log_levels`` (over
+  ``elementary``) over ``packed``; ``factored`` over ``matrix``; ``ustate`` and ``costate``, which
+  see the whole tensor.
 - ``history``: a tensor's moments and how a step decodes and encodes them.
 - ``random_bits``, ``storage``: random numbers from a counter, types of stored numbers.
 - ``sums``: sums in a fixed order. ``quantization``: plain 4 and 8 bit integers.

@@ -56,6 +56,9 @@ class Blockwise:
     def decode(self, planes: Planes, decay: Array) -> Array:
         return self._decode_blocks(planes, decay).reshape(-1)[: self.numel]
 
+    def unit(self, planes: Planes, denominators: Array) -> Array:
+        return denominators
+
     def roots(self, planes: Planes) -> Array:
         return np.sqrt(self.decode(planes, np.array(1, np.float32)))
 

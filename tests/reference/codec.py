@@ -33,6 +33,9 @@ class Codec(Protocol):
     def roots(self, planes: Planes) -> Array:
         """Square roots of a second moment."""
 
+    def unit(self, planes: Planes, denominators: Array) -> Array:
+        """Update units of a second moment, whose roots make these denominators."""
+
     def encode(
         self, old: Planes, decayed: Array, values: Array, keys: NDArray[np.uint64]
     ) -> Planes:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .aligned_bits import AlignedBits
+from .aligned_bits import AlignedBits, AlignedBlocks
+from .aligned_roots import AlignedRoots, RootBlocks
 from .blockwise import Blockwise, Format
 from .codec import Codec
 from .costate import CoState
@@ -17,12 +18,11 @@ from .ustate import UState
 
 PLAIN = {"fp32": "float32", "bf16": "bfloat16", "fp64": "float64"}
 AVERAGES: dict[str, Format] = {
-    "q8": SignedLevels(8, update_units=False),
+    "q8": SignedLevels(8, update_units=True),
     "u4": SignedLevels(4, update_units=True),
     "u2": Midrise(2),
     "u1": Midrise(1),
 }
-SQUARES: dict[str, Format] = {"q8": AlignedBits(8), "v4": AlignedBits(4)}
 LOGARITHMIC = {f"vlog{bits}": LogLevels(bits) for bits in (2, 3, 4, 6, 8)}
 
 
@@ -42,4 +42,8 @@ def square_codec(name: str, numel: int, matrix: Matrix | None) -> Codec:
         return Factored(matrix, name)
     if name in LOGARITHMIC:
         return LogBlocks(numel, LOGARITHMIC[name])
-    return Plain(numel, PLAIN[name]) if name in PLAIN else Blockwise(numel, SQUARES[name])
+    if name == "q8":
+        return RootBlocks(numel, AlignedRoots())
+    if name == "v4":
+        return AlignedBlocks(numel, AlignedBits(4))
+    return Plain(numel, PLAIN[name])

@@ -59,6 +59,9 @@ class CoState:
             "_alpha": np.zeros(1, np.float32),
         }
 
+    def unit(self, planes: Planes, denominators: Array) -> Array:
+        raise NotImplementedError("of first moments alone")
+
     def roots(self, planes: Planes) -> Array:
         raise NotImplementedError("of first moments alone")
 

@@ -29,6 +29,9 @@ class Factored:
         sizes = {"_row": self.matrix.rows, "_col": self.matrix.columns}
         return {plane: np.zeros(sizes[plane], np.float32) for plane in KEPT[self.name]}
 
+    def unit(self, planes: Planes, denominators: Array) -> Array:
+        return denominators
+
     def roots(self, planes: Planes) -> Array:
         """sqrt(row) sqrt(column), the rows over their mean first where both are kept."""
         scale = 1.0

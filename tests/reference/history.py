@@ -102,10 +102,14 @@ class History:
             for slot, codec in self._codecs_in(self._frame_after(t, v)).items()
         }
         if self.in_units:
-            roots = self.codecs["exp_avg_sq"].roots(self.planes["exp_avg_sq"])
-            unit = adam.denominator(roots, self.options, t)
+            unit = self._unit(t)
             found = {k: x if k == "exp_avg_sq" else x * unit for k, x in found.items()}
         return found
+
+    def _unit(self, t: int) -> Array:
+        """What update units are of, by the second moment as it is kept after step ``t``."""
+        codec, planes = self.codecs["exp_avg_sq"], self.planes["exp_avg_sq"]
+        return codec.unit(planes, adam.denominator(codec.roots(planes), self.options, t))
 
     def recentred(self, t: int) -> Array:
         """The second moment after step ``t`` about zero, where it is about the first; else the
@@ -155,9 +159,8 @@ class History:
         """By now the second moment has been encoded."""
         if not (isinstance(codec, Framed) and codec.persisted_units):
             return np.asarray(value / adam.denominator(np.sqrt(v), self.options, t))
-        kept = self.codecs["exp_avg_sq"].roots(self.planes["exp_avg_sq"])
         corrected = np.float32(1) / np.float32(frame.correction)
-        return np.asarray(value * corrected / adam.denominator(kept, self.options, t))
+        return np.asarray(value * corrected / self._unit(t))
 
     def step(
         self, p: Array, g: Array, t: int, gate: float, key: int, scale: float
@@ -176,8 +179,7 @@ class History:
         average, slow = decayed["exp_avg"], decayed.get("exp_avg_slow")
         if self.in_units:
             # of the denominator that the last step had, but for what v lost in its codec
-            roots = self.codecs["exp_avg_sq"].roots(self.planes["exp_avg_sq"])
-            unit = adam.denominator(roots, options, t - 1)
+            unit = self._unit(t - 1)
             average, slow = average * unit, None if slow is None else slow * unit
 
         old = adam.Moments(average, decayed["exp_avg_sq"], slow)
@@ -211,8 +213,7 @@ class History:
         }
         m = decayed["exp_avg"]
         if self.in_units:
-            roots = self.codecs["exp_avg_sq"].roots(self.planes["exp_avg_sq"])
-            m = m * adam.denominator(roots, self.options, t - 1)
+            m = m * self._unit(t - 1)
         new = belief.step(p, g, m, decayed["exp_avg_sq"], self.options, t, trust, self.m_start)
         m = new.m
         if self.in_units:

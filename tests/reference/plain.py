@@ -24,6 +24,9 @@ class Plain:
     def decode(self, planes: Planes, decay: Array) -> Array:
         return decay * widen(planes[""], self.dtype)
 
+    def unit(self, planes: Planes, denominators: Array) -> Array:
+        return denominators
+
     def roots(self, planes: Planes) -> Array:
         return np.sqrt(widen(planes[""], self.dtype))
 

@@ -31,11 +31,16 @@ def tensor_key(seed: int, step: int, index: int) -> int:
 
 
 def slot_keys(key: int, slot: int, numel: int) -> NDArray[np.uint64]:
-    """One hash for each block of a tensor with this key."""
+    """One hash for each block of a tensor with this key, which stands in the upper halves."""
     blocks = range(-(-numel // BLOCK))
     block_keys = (hash32(key ^ (b & MASK32) ^ ((b >> 32) * WEYL & MASK32)) for b in blocks)
     keys = [hash32((block_key + slot * WEYL) & MASK32) for block_key in block_keys]
-    return np.array(keys, np.uint64).reshape(-1, 1)
+    return np.array([key << 32 | each for each in keys], np.uint64).reshape(-1, 1)
+
+
+def tensor_keys(keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Of every block, the key of its tensor."""
+    return keys >> np.uint64(32)
 
 
 def bits_of(keys: NDArray[np.uint64]) -> NDArray[np.uint32]:

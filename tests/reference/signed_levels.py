@@ -1,8 +1,8 @@
 """``u4`` and ``q8`` of an average of the gradient: signed integers under one scale a block.
 
-Codes 1 to 2^bits - 1 stand for -L to L scales, L = 2^(bits - 1) - 1; the code of 0 is L + 1. The
-scale is a bf16 number, rounded up from the block's largest magnitude over L. Rounding to a code is
-stochastic and unbiased.
+They stand for -L to L scales, L = 2^(bits - 1) - 1. The code of an integer is L + 1 more; of 8 bits
+in update units it is the integer in two's complement. The scale is a bf16 number, rounded up from
+the block's largest magnitude over L. Rounding to an integer is stochastic and unbiased.
 """
 
 from __future__ import annotations
@@ -27,13 +27,19 @@ class SignedLevels:
     word: str = "uint16"
 
     @property
-    def zero(self) -> int:
-        """The code of 0."""
+    def half(self) -> int:
+        """L + 1."""
         return 1 << (self.bits - 1)
+
+    @property
+    def signed(self) -> bool:
+        """Whether codes are in two's complement."""
+        return self.bits == 8 and self.update_units
 
     def decode(self, codes: Array, words: Array, decay: Array) -> Array:
         scales = widen(words, "bfloat16") * decay
-        return np.asarray((codes - self.zero).astype(np.float32) * scales)
+        integers = (codes ^ self.half) - self.half if self.signed else codes - self.half
+        return np.asarray(integers.astype(np.float32) * scales)
 
     def ordinary(self, values: Array) -> Array:
         return np.asarray(np.isfinite(values).all(axis=1))
@@ -46,13 +52,13 @@ class SignedLevels:
 
     def encode(self, values: Array, counts: Array, keys: NDArray[np.uint64]) -> tuple[Array, Array]:
         top = np.abs(values).max(axis=1, keepdims=True)
-        wanted = top * (HEADROOM / np.float32(self.zero - 1))
+        wanted = top * (HEADROOM / np.float32(self.half - 1))
         words = (wanted.view(np.uint32) + np.uint32(0xFFFF)) >> 16  # up
         words = np.where(top < LEAST, 0, words).astype(np.uint16)
         inverse = np.where(words > 0, np.float32(1) / widen(words, "bfloat16"), np.float32(0))
 
-        # r is added above 3 2^(bits - 1), where all places have the same exponent
-        raised = np.float32(3 * self.zero) + uniform(keys, 23 - self.bits)
-        places = values * inverse + raised
-        codes = np.floor(places).astype(np.int64) - 2 * self.zero
+        # r is added above 1.5 2^k, where all places have the same exponent
+        k = self.bits + 1 if self.signed else self.bits
+        places = values * inverse + (np.float32(1.5 * 2**k) + uniform(keys, 23 - k))
+        codes = np.floor(places).astype(np.int64) & (1 << self.bits) - 1
         return codes, words.reshape(-1)

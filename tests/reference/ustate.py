@@ -77,6 +77,9 @@ class UState:
             "_steps": np.zeros(2, np.float32),
         }
 
+    def unit(self, planes: Planes, denominators: Array) -> Array:
+        raise NotImplementedError("of first moments alone")
+
     def roots(self, planes: Planes) -> Array:
         raise NotImplementedError("of first moments alone")
 
