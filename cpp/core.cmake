@@ -27,6 +27,7 @@ add_library(
   ${CMAKE_CURRENT_LIST_DIR}/plan/bind.cpp
   ${CMAKE_CURRENT_LIST_DIR}/plan/coefficients.cpp
   ${CMAKE_CURRENT_LIST_DIR}/plan/combinations.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/plan/density.cpp
   ${CMAKE_CURRENT_LIST_DIR}/plan/direction.cpp
   ${CMAKE_CURRENT_LIST_DIR}/plan/hyperparameters.cpp
   ${CMAKE_CURRENT_LIST_DIR}/plan/layout.cpp

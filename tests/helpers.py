@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cosmic import Cosmic, _core
+from cosmic.entries import rung_of
 
 #: Sizes where blocks of 128 and lanes of 16 begin and end.
 SIZES = (1, 7, 127, 128, 129, 511, 4097)
@@ -143,6 +144,14 @@ def refused(optimizer: Cosmic, error: type[BaseException], *fragments: str) -> I
     missing = [fragment for fragment in fragments if fragment not in message]
     assert not missing, f"{missing} not in: {message}"
     assert digest(optimizer) == before
+
+
+def plane(state: dict[str, Any], moment: str, what: str = "codes") -> Tensor:
+    """One of the tensors that a packed state keeps of a moment, such as its codes."""
+    slot = rung_of(state).second if moment == "exp_avg_sq" else moment
+    found = state[f"{slot}_{rung_of(state).slots[slot]}_{what}"]
+    assert isinstance(found, Tensor)
+    return found
 
 
 def state_tensors(optimizer: Cosmic) -> list[Tensor]:

@@ -107,8 +107,8 @@ def test_it_follows_the_published_formulas(dtype: torch.dtype, options: dict[str
         assert optimizer.gate_factors()["w"] == pytest.approx(factor, rel=near)
     state = optimizer.state[param]
     torch.testing.assert_close(state["exp_avg"].double(), exact.m, rtol=1e-4, atol=1e-6)
-    torch.testing.assert_close(state["exp_avg_sq"].double(), exact.s, rtol=1e-4, atol=1e-6)
-    assert float(state["gate"]) == pytest.approx(exact.mean, rel=near)
+    torch.testing.assert_close(state["exp_avg_var"].double(), exact.s, rtol=1e-4, atol=1e-6)
+    assert float(state["gate_agar"]) == pytest.approx(exact.mean, rel=near)
     moved = (exact.p - start).abs().max()
     assert (param.detach().double() - exact.p).abs().max() < near * moved + 5e-7 * (
         dtype == torch.float32
@@ -124,7 +124,7 @@ def test_the_first_step_has_the_mean_of_all_first_steps() -> None:
     assert optimizer.gate_factors() == {"w": pytest.approx(trust)}
     expected = before - 0.5 * trust * 0.5**0.5 * gradient(0, torch.float64).sign()
     torch.testing.assert_close(param.detach(), expected, rtol=1e-12, atol=1e-12)
-    assert float(optimizer.state[param]["gate"]) == pytest.approx(0.5, rel=1e-12)
+    assert float(optimizer.state[param]["gate_agar"]) == pytest.approx(0.5, rel=1e-12)
 
 
 def test_what_agrees_moves_and_what_does_not_stands_still() -> None:
@@ -158,7 +158,7 @@ def test_stats_show_the_factor_of_the_step_that_was_taken() -> None:
         assert part["gate"] == pytest.approx(part["gate_min"], rel=1e-12)
         assert part["update_rms"] == pytest.approx(whole["update_rms"] * part["gate"], rel=1e-6)
     assert 0.1 < scaled.gate_factors()["w"] < 0.95
-    mean = float(scaled.state[twin]["gate"])
+    mean = float(scaled.state[twin]["gate_agar"])
     feed(scaled, twin, 12)
     assert scaled.gate_factors()["w"] == pytest.approx(0.1 + 0.9 * mean, rel=1e-12)
 
@@ -191,7 +191,7 @@ def test_compressed_moments_are_right_in_the_mean(state_dtype: str) -> None:
     """Over seeds of the random bits, the mean of the error is a small part of one error."""
     exact, param = gated()
     feed(exact, param, *range(6))
-    want = [exact.state[param][key] for key in ("exp_avg", "exp_avg_sq")]
+    want = [exact.state[param][key] for key in ("exp_avg", "exp_avg_var")]
     errors: list[list[Tensor]] = [[], []]
     for seed in range(64):
         lossy, twin = gated(state_dtype=state_dtype, min_compress_size=0, seed=seed)
@@ -247,7 +247,7 @@ def test_a_bad_gradient_spoils_its_element_and_not_the_mean(bad: float, state_dt
             of.grad = gradient(1)
             of.grad[3, 5] = value
             optimizer.step()
-    means = [float(o.state[p]["gate"]) for o, p in ((spoiled, param), (clean, twin))]
+    means = [float(o.state[p]["gate_agar"]) for o, p in ((spoiled, param), (clean, twin))]
     assert means[0] == pytest.approx(means[1], abs=1.01 / param.numel())
     differ = bits(param).flatten() != bits(twin).flatten()
     assert differ.nonzero().tolist() == [[3 * SHAPE[1] + 5]]
@@ -256,7 +256,7 @@ def test_a_bad_gradient_spoils_its_element_and_not_the_mean(bad: float, state_dt
         feed(spoiled, param, *range(2, 8))
     ok = torch.isfinite(param.detach()).flatten()
     assert int((~ok).sum()) <= 1 and ok[: 3 * SHAPE[1] + 5].all()
-    assert 0 < float(spoiled.state[param]["gate"]) < 1
+    assert 0 < float(spoiled.state[param]["gate_agar"]) < 1
 
 
 def test_gradients_of_zeros_leave_everything_alone() -> None:
@@ -266,10 +266,10 @@ def test_gradients_of_zeros_leave_everything_alone() -> None:
         param.grad = torch.zeros(SHAPE)
         optimizer.step()
     assert same_bits(param.detach(), before)
-    assert float(optimizer.state[param]["gate"]) == 0.0
+    assert float(optimizer.state[param]["gate_agar"]) == 0.0
     assert optimizer.gate_factors() == {"w": pytest.approx(0.55)}  # as before the first step
     feed(optimizer, param, 0, 1)
-    assert torch.isfinite(param).all() and 0 < float(optimizer.state[param]["gate"]) < 1
+    assert torch.isfinite(param).all() and 0 < float(optimizer.state[param]["gate_agar"]) < 1
 
 
 @pytest.mark.parametrize("state_dtype", ["fp32", "u4+v4", "q8+factored"])
@@ -315,7 +315,7 @@ def test_float64_keeps_moments_of_float64() -> None:
     optimizer, param = gated(torch.float64, state_dtype="u4+v4")
     feed(optimizer, param, 0)
     assert optimizer.tiers()[0].rung == "tier2:fp64+fp64+centered"
-    assert optimizer.state[param]["exp_avg_sq"].dtype == torch.float64
+    assert optimizer.state[param]["exp_avg_var"].dtype == torch.float64
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,10 @@ import torch
 from torch import nn
 
 from cosmic import Candidate, Cosmic, Rung
+from cosmic.entries import ROLE, SIGNAL
+from cosmic.roles import ROLES
 from cosmic.rungs import Geometry
-from helpers import UNUSUAL, digest, normal, parameters, take_steps
+from helpers import UNUSUAL, digest, normal, parameters, refused, take_steps
 
 FULL = Rung(2, "fp32", "none", "fp32")
 LADDER = (Rung(0), Rung(1), Rung(1, v="v4"), FULL)
@@ -171,7 +173,7 @@ def test_when_a_policy_is_asked_and_what_it_sees() -> None:
 def test_without_signals_none_are_paid_for(policy: str, rung: Rung) -> None:
     optimizer, params = two_tensors(policy=policy)
     feed(optimizer, params, 3, 1.0, 1.0)
-    assert not any("signal" in state for state in optimizer.state.values())
+    assert not any(SIGNAL in state for state in optimizer.state.values())
     assert optimizer.state_bytes() == 2 * rung.nbytes(SIZE)
 
 
@@ -321,25 +323,38 @@ def test_a_gradient_of_zeros_at_a_look_changes_nothing() -> None:
     assert [info.rung for info in optimizer.tiers()] == before
 
 
-@pytest.mark.parametrize("signal", [float("nan"), -1.0, "a"])
-def test_a_checkpoint_with_a_spoiled_signal_is_refused(signal: Any) -> None:
+def of_f64(signal: float) -> torch.Tensor:
+    return torch.tensor(signal, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("signal", "expected"),
+    [
+        (of_f64(float("nan")), "expected a number >= 0"), (of_f64(-1.0), "expected a number >= 0"),
+        ("a", "expected a tensor of torch.float64"), (0.5, "expected a tensor of torch.float64"),
+        (torch.tensor(0.5, dtype=torch.float16), "needs torch.float64 and shape ()"),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_a_checkpoint_with_a_spoiled_signal_is_refused(signal: object, expected: str) -> None:
     params = model_params()
     optimizer = budgeted(params, "signal")
     embedding_like_gradients(params, 0)
     optimizer.step()
     saved = copy.deepcopy(optimizer.state_dict())
-    saved["state"][0]["signal"] = torch.tensor(signal) if isinstance(signal, float) else signal
-    with pytest.raises(ValueError, match=r"parameter 0 .*has signal .*expected a number >= 0"):
+    saved["state"][0][SIGNAL] = signal
+    with refused(optimizer, ValueError, "parameter 0 ", f"has {SIGNAL} ", expected):
         optimizer.load_state_dict(saved)
 
 
-@pytest.mark.parametrize("role", ["matrices", 3, None, "vector"])
+@pytest.mark.parametrize("role", ["matrices", "table", 3, -1, None, True, ROLES.index("vector")])
 def test_a_checkpoint_with_an_unknown_role_is_refused(role: Any) -> None:
     params = model_params()
     optimizer = budgeted(params, "role")
     embedding_like_gradients(params, 0)
     optimizer.step()
     saved = optimizer.state_dict()
-    saved["state"][0]["role"] = role
-    with pytest.raises(ValueError, match=r"parameter 0 .*has role .*expected 'table'"):
+    saved["state"][0][ROLE] = role
+    expected = rf"parameter 0 .*has {ROLE} .*expected 0 \(table\) or 1 \(matrix\)"
+    with pytest.raises(ValueError, match=expected):
         optimizer.load_state_dict(saved)

@@ -95,7 +95,7 @@ def test_an_error_in_mid_backward(end: str) -> None:
         before = b.detach().clone()
         give([a], [normal(3, 30)])
         optimizer.state[b]["exp_avg"] = torch.zeros(3)
-        with pytest.raises(ValueError, match=r"parameter 1 .*no longer fits"):
+        with pytest.raises(ValueError, match=r"parameter 1 .*exp_avg of .*\(3,\); its rung needs"):
             give([b], [normal(4, 40, 50)])
         assert same_bits(b, before) and int(optimizer.state[a]["step"]) == 2
         del optimizer.state[b]
@@ -278,7 +278,7 @@ def test_the_previous_norm_is_in_the_checkpoint() -> None:
         optimizer.step()
 
     ours, resumed = pair()
-    assert "gradient_norm" not in ours.state_dict()["cosmic"]
+    assert ours.state_dict()["cosmic"]["gradient_norm"] is None
     with ours.step_in_backward(max_norm=1.0):
         for k in range(2):
             step(ours, k)

@@ -375,9 +375,9 @@ def break_into_the_other(p: nn.Parameter, other: nn.Parameter) -> None:
 
 
 BREAKS: dict[str, tuple[Callable[[nn.Parameter], None], type[Exception], tuple[str, ...]]] = {
-    "shape": (break_shape, ValueError, ("(129,)", "(7, 3)", "delete optimizer.state[param]")),
-    "rank": (break_rank, ValueError, ("(129,)", "(3, 43)", "delete optimizer.state[param]")),
-    "dtype": (break_dtype, ValueError, ("float32", "float64", "delete optimizer.state[param]")),
+    "shape": (break_shape, ValueError, ("(129,)", "(7, 3)", "optimizer.reset(param)")),
+    "rank": (break_rank, ValueError, ("(129,)", "(3, 43)", "optimizer.reset(param)")),
+    "dtype": (break_dtype, ValueError, ("float32", "float64", "optimizer.reset(param)")),
     "gradient-shape": (break_gradient_shape, ValueError, ("gradient", "(128)", "(129)")),
     "gradient-rank": (break_gradient_rank, ValueError, ("gradient", "(1, 129)", "(129)")),
     "gradient-float64": (

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from cosmic import Cosmic
+from cosmic.entries import STATE_FORMAT, marker, rung_of
 from helpers import UNUSUAL, parameters, refused, take_steps
 
 State = dict[str, Any]
@@ -50,17 +51,17 @@ def of_the_same_width(old: Tensor) -> Tensor:
 
 SPOILS: list[Callable[[Tensor], Tensor]] = [shorter, longer, as_half, folded, of_the_same_width]
 ENTRIES = [
-    ("u4+v4", "exp_avg"),
-    ("u4+v4", "exp_avg_scale"),
-    ("u4+v4", "exp_avg_sq"),
-    ("u4+v4", "exp_avg_sq_scale"),
-    ("q8+q8", "exp_avg"),
-    ("q8+q8", "exp_avg_scale"),
-    ("q8+q8", "exp_avg_sq"),
-    ("q8+q8", "exp_avg_sq_scale"),
-    ("u2+v4", "exp_avg"),
-    ("u1+v4", "exp_avg_slow"),
-    ("u1+v4", "exp_avg_slow_scale"),
+    ("u4+v4", "exp_avg_u4_codes"),
+    ("u4+v4", "exp_avg_u4_scale"),
+    ("u4+v4", "exp_avg_sq_v4_codes"),
+    ("u4+v4", "exp_avg_sq_v4_scale"),
+    ("q8+q8", "exp_avg_q8_codes"),
+    ("q8+q8", "exp_avg_q8_scale"),
+    ("q8+q8", "exp_avg_sq_q8_codes"),
+    ("q8+q8", "exp_avg_sq_q8_scale"),
+    ("u2+v4", "exp_avg_u2_codes"),
+    ("u1+v4", "exp_avg_slow_u1_codes"),
+    ("u1+v4", "exp_avg_slow_u1_scale"),
     ("u4+factored", "exp_avg_sq_row"),
     ("u4+factored", "exp_avg_sq_col"),
     ("u4+rowmean", "exp_avg_sq_row"),
@@ -105,7 +106,7 @@ def test_a_spoiled_entry_of_the_state_is_named_by_the_step(
         optimizer.step()
 
 
-@pytest.mark.parametrize(("state_dtype", "key"), ENTRIES)
+@pytest.mark.parametrize(("state_dtype", "key"), [*ENTRIES, ("u4+v4", "packed_shape")])
 def test_a_missing_entry_is_named(state_dtype: str, key: str) -> None:
     optimizer = trained(state_dtype, **options_for(key))
     saved = copy.deepcopy(optimizer.state_dict())
@@ -124,10 +125,14 @@ def test_what_is_no_tensor_is_named(state_dtype: str, key: str) -> None:
 
 
 def test_rows_and_columns_of_what_is_no_matrix_are_refused() -> None:
-    """State of a matrix for a parameter that cannot be seen as one."""
+    """State of a matrix for a parameter that cannot be seen as one: it says of which shape it is;
+    and if it did not, it would be refused all the same."""
     optimizer = trained("u4+factored")
     saved = copy.deepcopy(optimizer.state_dict())
     saved["state"][1] = copy.deepcopy(saved["state"][0])
+    with refused(optimizer, ValueError, "'head'", "shape (40, 129)", "(511,)"):
+        optimizer.load_state_dict(saved)
+    saved["state"][1]["packed_shape"] = torch.tensor([511])
     with refused(optimizer, ValueError, "'head'", "factored", "a matrix"):
         optimizer.load_state_dict(saved)
 
@@ -136,12 +141,17 @@ def test_rows_and_columns_of_what_is_no_matrix_are_refused() -> None:
 def test_codecs_that_are_not_compiled_are_refused(rung: str) -> None:
     optimizer = trained("u4+v4")
     saved = copy.deepcopy(optimizer.state_dict())
-    saved["state"][1]["rung"] = rung
+    state = saved["state"][1]
+    del state[marker(rung_of(state))]
+    state[f"rung:{rung}"] = STATE_FORMAT
     with refused(optimizer, ValueError, "'head'", repr(rung)):
         optimizer.load_state_dict(saved)
 
 
-ORDERS = [(0, 0), (0, 1, 2), (5, 1), ("a", "b"), 7, [1, 0, 1], (-1, 0)]
+ORDERS = [
+    *(torch.tensor(order) for order in ((0, 0), (0, 1, 2), (5, 1), (1, 0, 1), (-1, 0), ())),
+    torch.tensor([1.0, 0.0]), torch.tensor(7), torch.tensor([[1, 0]]), ("a", "b"), 7, (1, 0), None,
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("order", ORDERS, ids=repr)
@@ -149,8 +159,34 @@ def test_an_order_of_dimensions_that_is_none_is_refused(order: object) -> None:
     """How a packed state was walked when it was made."""
     optimizer = trained("u4+v4")
     saved = copy.deepcopy(optimizer.state_dict())
-    saved["state"][0]["order"] = order
-    with refused(optimizer, ValueError, "'body'", "order"):
+    saved["state"][0]["packed_order"] = order
+    with refused(optimizer, ValueError, "'body'", "packed_order"):
+        optimizer.load_state_dict(saved)
+
+
+SIZES = [
+    torch.tensor([40.0, 129.0]), torch.tensor([40, 129], dtype=torch.int32),
+    torch.tensor([[40, 129]]), torch.tensor(5160), (40, 129), 7, None,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", SIZES, ids=repr)
+def test_a_shape_that_is_none_is_refused(shape: object) -> None:
+    """Of which the packed state was made."""
+    optimizer = trained("u4+v4")
+    saved = copy.deepcopy(optimizer.state_dict())
+    saved["state"][0]["packed_shape"] = shape
+    with refused(optimizer, ValueError, "'body'", "packed_shape"):
+        optimizer.load_state_dict(saved)
+
+
+@pytest.mark.parametrize("shape", [(129, 40), (5160,), (40, 129, 1), (41, 129)])
+def test_a_state_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
+    """Even of as many elements."""
+    optimizer = trained("u4+v4")
+    saved = copy.deepcopy(optimizer.state_dict())
+    saved["state"][0]["packed_shape"] = torch.tensor(shape)
+    with refused(optimizer, ValueError, "'body'", f"shape {shape}", "(40, 129)"):
         optimizer.load_state_dict(saved)
 
 
@@ -160,7 +196,8 @@ def test_a_parameter_of_another_size_is_refused(state_dtype: str) -> None:
     body = optimizer.param_groups[0]["params"][0]
     body.data = torch.zeros(41, 129)
     body.grad = torch.zeros(41, 129)
-    with refused(optimizer, ValueError, "'body'", "its rung needs"):
+    found = ("'body'", "shape (40, 129)", "does not fit", "(41, 129)")
+    with refused(optimizer, ValueError, *found):
         optimizer.step()
-    with refused(optimizer, ValueError, "'body'", "its rung needs"):
+    with refused(optimizer, ValueError, *found):
         optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))

@@ -6,6 +6,7 @@ import inspect
 import io
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,9 +88,9 @@ BLOCKS = {
 }  # fmt: skip
 SQUARE_BLOCKS = {"q8": (8 * 128, 32), "v4": (4 * 128, 16)}
 SQUARE_BLOCKS |= {f"vlog{bits}": (bits * 128, 32) for bits in (2, 3, 4, 6, 8)}
-#: What follows a moment's name where its word is no scale; bytes of numbers of the whole tensor.
-WORDS = {"ustate": "_mean"}
-NUMBERS = {"ustate": {"_steps": 8}, "costate": {"_alpha": 4}}
+#: What a block's word is called where it is no scale; bytes of numbers of the whole tensor.
+WORDS = {"ustate": "mean"}
+NUMBERS = {"ustate": {"_ustate_steps": 8}, "costate": {"_costate_alpha": 4}}
 PLAIN = {"fp32": 4, "bf16": 2}
 
 COMPRESSED_SHAPES = ((300, 7), (129,), (1,), (), (0, 3), (64, 65), (3, 5, 7, 16), (128,), (2, 16))
@@ -117,8 +118,15 @@ def moment_planes(codec: str, second: bool, numel: int, matrix: tuple[int, int])
             return {kept: vectors[kept]}
         case _:
             codes, word = (SQUARE_BLOCKS if second else BLOCKS)[codec]
-            planes = {"": blocks * codes // 8, WORDS.get(codec, "_scale"): blocks * word // 8}
+            of_words = f"_{codec}_{WORDS.get(codec, 'scale')}"
+            planes = {f"_{codec}_codes": blocks * codes // 8, of_words: blocks * word // 8}
             return planes | NUMBERS.get(codec, {})
+
+
+def place(codecs: Iterable[str], param: Tensor) -> dict[str, int]:
+    """Bytes of what says where codes belong: 8 for each real dimension."""
+    dims = param.dim() + param.is_complex()
+    return {"packed_shape": 8 * dims} if set(codecs) - set(PLAIN) else {}
 
 
 NAMES = [f"{m}+{v}" for m, v in combinations()]
@@ -152,7 +160,8 @@ def test_compressed_state_takes_exactly_its_bytes(
                 assert used in ("rowmean", "colmean")
         codecs = {"exp_avg": m, "exp_avg_sq": used} | ({"exp_avg_slow": m} if slow else {})
         assert info.codecs == codecs
-        want = {"step": 8, "gate": 32} | {
+        want = {"step": 8, "gate_snr": 32} | place(codecs.values(), param)
+        want |= {
             slot + plane: size
             for slot, codec in codecs.items()
             for plane, size in moment_planes(codec, slot == "exp_avg_sq", numel, matrix).items()
@@ -162,8 +171,9 @@ def test_compressed_state_takes_exactly_its_bytes(
         assert info.nbytes == sum(want.values())
         rung = Rung.parse(info.rung)
         assert rung.nbytes(Geometry.of(param)) == info.nbytes - 32
-        if used not in ("factored", "rowmean", "colmean"):
-            assert rung.nbytes(numel) == info.nbytes - 32
+        if used not in ("factored", "rowmean", "colmean"):  # as if it had one dimension
+            dimension = sum(place(codecs.values(), torch.zeros(numel)).values())
+            assert rung.nbytes(numel) - dimension == info.nbytes - 32 - want.get("packed_shape", 0)
     assert optimizer.state_bytes() == tensor_bytes(optimizer)
     assert optimizer.state_bytes() == sum(info.nbytes for info in optimizer.tiers())
 
@@ -184,7 +194,7 @@ def test_a_second_moment_alone_takes_exactly_its_bytes(v: str, dtype: torch.dtyp
             assert used in ("rowmean", "colmean")
         assert (info.tier, info.rung) == (1, f"tier1:{used}")
         planes = moment_planes(used, True, numel, matrix)
-        want = {"step": 8, "update_rms": 8, "gate": 32}
+        want = {"step": 8, "update_rms": 8, "gate_snr": 32} | place([used], param)
         want |= {f"exp_avg_sq{plane}": size for plane, size in planes.items()}
         held = optimizer.state[param].items()
         assert {k: t.nbytes for k, t in held if isinstance(t, Tensor)} == want
@@ -212,7 +222,8 @@ def test_tensors_below_min_compress_size_are_kept_in_full(threshold: int) -> Non
         full = info.numel < threshold
         assert info.rung == ("tier2:fp32+fp32" if full else "tier2:u4+v4"), info
         blocks = -(-info.numel // 128)
-        assert info.nbytes == 8 + (8 * info.numel if full else 2 * 66 * blocks)
+        dims = len(SHAPES[int(info.name)])
+        assert info.nbytes == 8 + (8 * info.numel if full else 2 * 66 * blocks + 8 * dims)
     assert optimizer.state_bytes() == tensor_bytes(optimizer)
 
 
@@ -289,7 +300,8 @@ def test_a_budget_is_kept_and_used(budget: int | str, gate: str | None, state_dt
             assert info.role is not None
             if info.numel and worth(rung, info.role) > worth(held, info.role):
                 held_bytes = info.nbytes - (32 if gate else 0)
-                assert rung.nbytes(info.numel) - held_bytes > left, info
+                geometry = Geometry.of(params[int(info.name)])
+                assert rung.nbytes(geometry) - held_bytes > left, info
 
 
 @pytest.mark.parametrize("gate", [None, "snr"])
@@ -521,7 +533,7 @@ def test_the_default_takes_under_4_and_a_half_bits_on_gpt2() -> None:
         small = n < default["min_compress_size"].default
         rung = Rung(2, "fp32", "none", "fp32") if small else Rung(2, m, "none", v)
         matrix = (shape[0], shape[1]) if len(shape) == 2 else None
-        total += rung.nbytes(Geometry(n, matrix))
+        total += rung.nbytes(Geometry(n, matrix, dims=len(shape)))
         numel += n
     assert numel == 124_439_808
     assert 8 * total / numel <= 4.5

@@ -78,7 +78,8 @@ def average_entries(key: str, codec: str, shape: tuple[int, ...], blocks: int) -
     if codec in plain:
         return {key: (plain[codec], shape)}
     size = {"q8": 128, "u4": 64, "u2": 32, "u1": 16, "ustate": 32, "costate": 16}[codec]
-    codes: dict[str, Entry] = {key: (torch.uint8, (blocks * size,))}
+    key = f"{key}_{codec}"
+    codes: dict[str, Entry] = {f"{key}_codes": (torch.uint8, (blocks * size,))}
     if codec == "ustate":  # and two steps between codes, of the whole tensor
         means: dict[str, Entry] = {f"{key}_mean": (torch.bfloat16, (2 * blocks,))}
         return codes | means | {f"{key}_steps": (torch.float32, (2,))}
@@ -95,14 +96,14 @@ def square_entries(codec: str, case: Case, blocks: int) -> dict[str, Entry]:
         both = {f"{key}_row": rows, f"{key}_col": columns}
         dropped = {"rowmean": f"{key}_col", "colmean": f"{key}_row"}.get(codec)
         return {k: v for k, v in both.items() if k != dropped}
-    if codec == "q8":
-        return {key: (torch.uint8, (blocks * 128,)), f"{key}_scale": (torch.int32, (blocks,))}
-    if codec.startswith("vlog"):
-        codes = (torch.uint8, (blocks * 16 * int(codec[-1]),))
-        return {key: codes, f"{key}_scale": (torch.float16, (2 * blocks,))}
     if codec in ("fp32", "bf16"):
         return average_entries(key, codec, case.shape, blocks)
-    return {key: (torch.uint8, (blocks * 64,)), f"{key}_scale": (torch.int16, (blocks,))}
+    size = {"q8": 128, "v4": 64}.get(codec) or 16 * int(codec.removeprefix("vlog"))
+    scales = {"q8": (torch.int32, (blocks,)), "v4": (torch.int16, (blocks,))}
+    return {
+        f"{key}_{codec}_codes": (torch.uint8, (blocks * size,)),
+        f"{key}_{codec}_scale": scales.get(codec, (torch.float16, (2 * blocks,))),
+    }
 
 
 @pytest.mark.parametrize(
@@ -127,6 +128,9 @@ def test_every_codec_has_its_entries_and_no_more(state_dtype: str, slow: bool) -
         if slow:
             expected |= average_entries("exp_avg_slow", m, case.shape, blocks)
         expected |= square_entries(v, case, blocks)
+        if state_dtype in PACKED:
+            expected["packed_shape"] = (torch.int64, (len(case.shape),))
+            assert state["packed_shape"].tolist() == list(case.shape)
         assert entries(state) == expected, case
         info = optimizer.tiers()[0]
         assert info.rung == f"tier2:{m}+{v}" + ("+slow" if slow else "")
@@ -147,8 +151,8 @@ BITS |= {"ustate+vlog4": 6.5, "costate+vlog4": 5.5, "ustate+v4": 6.375, "fp32+vl
 def test_bits_an_element(state_dtype: str) -> None:
     """Of a matrix of whole blocks; rows and columns, and a codec's numbers, come on top."""
     optimizer, state = stepped(parameter(0, 128, 256), **options(state_dtype))
-    of_the_tensor = ("_row", "_col", "_steps", "_alpha")
-    beside = sum(4 * v.numel() for k, v in state.items() if k.endswith(of_the_tensor))
+    of_the_tensor = ("_row", "_col", "_steps", "_alpha", "packed_shape")
+    beside = sum(v.nbytes for k, v in state.items() if k.endswith(of_the_tensor))
     assert optimizer.state_bytes() == 8 + beside + BITS[state_dtype] * 128 * 256 / 8
 
 

@@ -141,7 +141,7 @@ def test_the_bad_element_keeps_its_state(state_dtype: str, value: str) -> None:
         u, x = units(before, 4), units(after, 5)
         if m_codec == "ustate":
             u, x = u / (1 - UNUSUAL["betas"][0] ** 4), x / (1 - UNUSUAL["betas"][0] ** 5)
-            step = optimizer.state[only_param(optimizer)]["exp_avg_steps"][0].item()
+            step = optimizer.state[only_param(optimizer)]["exp_avg_ustate_steps"][0].item()
             assert is_near(x[place].item(), u[place].item(), 0, 1.34 * step)
             continue
         gap = {"q8": 1 / 127, "u4": 1 / 7, "u2": 1.0, "u1": 2.0}[m_codec]

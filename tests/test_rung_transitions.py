@@ -109,6 +109,7 @@ def test_tensors_of_one_count_have_starts_of_their_own() -> None:
     """Neighbours in a group share what they can of a step's coefficients: not this."""
     together = Cosmic([parameter(k, 50) for k in range(3)], **UNUSUAL, state_dtype="fp32")
     alone = [Cosmic([parameter(k, 50)], **UNUSUAL, state_dtype="fp32") for k in range(3)]
+    plain = Cosmic([parameter(1, 50)], **UNUSUAL, state_dtype="fp32")  # starts with its count
     params = [*together.param_groups[0]["params"], *(only_param(one) for one in alone)]
     for step in range(6):
         for k, p in enumerate(params):
@@ -118,8 +119,10 @@ def test_tensors_of_one_count_have_starts_of_their_own() -> None:
                 if k % 3 == 1:
                     owner = together if k < 3 else alone[1]
                     owner.state[p]["exp_avg_start"] = 2
-        for optimizer in (together, *alone):
+        only_param(plain).grad = normal(10 * step + 1, 50)
+        for optimizer in (together, *alone, plain):
             optimizer.step()
+    assert not same_bits(only_param(plain), params[1])
     for ours, theirs in zip(params[:3], params[3:], strict=True):
         assert same_bits(ours, theirs)
 
@@ -160,7 +163,7 @@ def test_scalars_start_from_the_second_moment(rung: str, dtype: torch.dtype) -> 
     v = decoded(optimizer)["exp_avg_sq"].double()
     a = (v / (1 - BETA2**4)).sqrt().mean().item()
     state = state_of(moved_to(optimizer, "tier1"))
-    assert set(state) == {"rung", "step", "magnitude"} and int(state["step"]) == 4
+    assert set(state) == {"rung:tier1", "step", "magnitude"} and int(state["step"]) == 4
     assert state["magnitude"][0].item() == pytest.approx(a * (1 - BETA1**4), rel=1e-6)
     assert state["magnitude"][1].item() == pytest.approx(a * a * (1 - BETA2**4), rel=1e-6)
     assert optimizer.state_bytes() == 24

@@ -83,7 +83,7 @@ def test_the_step_factor_of_a_group_is_used() -> None:
     optimizer = TurboAdam(groups)
     take_steps(optimizer, 0, 1)
     for param, factor in ((a, 1.1), (b, 2.5)):
-        assert optimizer.state[param]["exp_avg_steps"][0].item() == pytest.approx(factor)
+        assert optimizer.state[param]["exp_avg_ustate_steps"][0].item() == pytest.approx(factor)
 
 
 REFUSED: list[tuple[dict[str, Any], type[Exception], tuple[str, ...]]] = [
@@ -153,15 +153,16 @@ def test_betas_that_ustate_does_not_have_are_those_of_others() -> None:
 
 
 def bytes_of_the_package(numel: int, **options: Any) -> int:
-    """Of all its tensors, and 8 for its counter: that is a Python number in memory, but a
-    checkpoint must hold it as ours, an int64."""
+    """Of all its tensors, and 8 for its counter and each dimension of a packed tensor: these are
+    Python numbers in memory, but a checkpoint must hold them as ours does, in int64."""
     package = release_0_2_0()
     optimizer = package.TurboAdam([nn.Parameter(torch.zeros(numel))], **options)
     give_gradients([only_param(optimizer)], 0)
     optimizer.step()
     state = optimizer.state[only_param(optimizer)]
     assert type(state["step"]) is int
-    return int(package.utils.state_tensor_bytes(state)) + 8
+    packed = "ustate" in state or "v_state" in state
+    return int(package.utils.state_tensor_bytes(state)) + 8 + 8 * packed
 
 
 AROUND = [1, 2, 63, 64, 65, 127, 128, 129, 191, 192, 193, 4095, 4096, 4097, 8191, 8192, 8193]
@@ -187,7 +188,8 @@ def test_state_takes_no_more_bytes_than_the_packages(
 
 @pytest.mark.parametrize("numel", [641, 4095, 4096, 4097, 70_001])
 def test_costate_takes_no_more_bytes_than_the_packages(numel: int) -> None:
-    """Of the first moment alone, from six blocks on: the last one is padded."""
+    """Of the first moment alone, from six blocks on: the last one is padded. The package's number
+    of elements counts as our dimension does."""
     old = release_0_1_0().TurboAdam(
         [nn.Parameter(torch.zeros(numel))], compress_v=False, min_m_compress_elements=0
     )
@@ -199,16 +201,18 @@ def test_costate_takes_no_more_bytes_than_the_packages(numel: int) -> None:
     take_steps(ours, 0, 1)
     manager = old.state[only_param(old)]["m_mgr"]
     kept = [manager._alpha, *(x for x in manager._encoded.values() if isinstance(x, Tensor))]
-    theirs = sum(t.numel() * t.element_size() for t in kept)
+    assert type(manager._original_numel) is int
+    theirs = sum(t.numel() * t.element_size() for t in kept) + 8
     assert ours.state_bytes() - 8 - 4 * numel <= theirs
 
 
 @pytest.mark.parametrize(("v_bits", "bits"), [(2, 4.5), (3, 5.5), (4, 6.5), (6, 8.5), (8, 10.5)])
 def test_bits_a_parameter(v_bits: int, bits: float) -> None:
-    """2.25 of the first moment, v_bits and a quarter of the second; 16 bytes are of the tensor."""
+    """2.25 of the first moment, v_bits and a quarter of the second; 16 bytes are numbers of the
+    tensor, and as many its shape."""
     optimizer = TurboAdam([nn.Parameter(torch.zeros(1024, 1024))], v_bits=v_bits)
     take_steps(optimizer, 0, 1)
-    assert optimizer.state_bytes() == bits * 2**20 / 8 + 16
+    assert optimizer.state_bytes() == bits * 2**20 / 8 + 16 + 16
     assert f"{8 * optimizer.state_bytes() / 2**20:.2f}" == f"{bits:.2f}"
 
 

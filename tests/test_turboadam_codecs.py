@@ -172,9 +172,9 @@ def give_momentum(theirs: Any, ours: TurboAdam, null_pct: float, amp_pct: float)
     signs = np.zeros((-(-NUMEL // 128), 128), np.int64)
     signs.reshape(-1)[:NUMEL] = (delta < 0).numpy()
     state = ours.state[our_param]
-    state["exp_avg"].copy_(torch.from_numpy(pack(signs, 1)))
-    state["exp_avg_scale"].copy_(scales)
-    state["exp_avg_alpha"].fill_(0.25)
+    state["exp_avg_costate_codes"].copy_(torch.from_numpy(pack(signs, 1)))
+    state["exp_avg_costate_scale"].copy_(scales)
+    state["exp_avg_costate_alpha"].fill_(0.25)
 
 
 @pytest.mark.parametrize(("null_pct", "amp_pct"), [(0.1, 0.9), (0.0, 1.0), (0.4, 0.5)])
@@ -190,16 +190,18 @@ def test_costate_from_momentum_is_the_package_step_for_step(
         step_both(theirs, ours, t)
         torch.testing.assert_close(q, p, rtol=1e-6, atol=3e-6)
         manager, state = theirs.state[p]["m_mgr"], ours.state[q]
-        torch.testing.assert_close(state["exp_avg_alpha"], manager._alpha, rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(
+            state["exp_avg_costate_alpha"], manager._alpha, rtol=1e-5, atol=1e-7
+        )
         labels = manager._encoded["labels"]
-        assert torch.equal(state["exp_avg_scale"] == 0, labels == 0)
+        assert torch.equal(state["exp_avg_costate_scale"] == 0, labels == 0)
         if null_pct < amp_pct < 1:
             assert set(labels.tolist()) == {0, 1, 2}
         scales = manager._encoded["block_norms"] / 128**0.5
         scales = torch.where(labels == 2, manager._encoded["scales"].float(), scales)
         # a half next to another is 2^-10 away
         torch.testing.assert_close(
-            state["exp_avg_scale"][labels > 0], scales[labels > 0], rtol=2.0**-10, atol=1e-7
+            state["exp_avg_costate_scale"][labels > 0], scales[labels > 0], rtol=2.0**-10, atol=1e-7
         )
 
 
@@ -226,17 +228,18 @@ def test_costate_gathers_no_momentum_of_its_own() -> None:
     for t in range(15):
         step_both(theirs, ours, t)
         manager, state = theirs.state[p]["m_mgr"], ours.state[q]
-        for alpha in (manager._alpha, state["exp_avg_alpha"]):
+        for alpha in (manager._alpha, state["exp_avg_costate_alpha"]):
             assert float(alpha) == pytest.approx(1 - 0.9 ** (t + 1), rel=1e-5)
-        for scales in (manager._encoded["scales"].float(), state["exp_avg_scale"]):
+        for scales in (manager._encoded["scales"].float(), state["exp_avg_costate_scale"]):
             assert float(scales.max()) < 1e-5  # of gradients of 1 and more
     torch.testing.assert_close(q, p, rtol=1e-6, atol=3e-6)
 
     give_momentum(theirs, ours, 0.0, 1.0)
-    before = float(ours.state[q]["exp_avg_scale"].max())
+    before = float(ours.state[q]["exp_avg_costate_scale"].max())
     for t in range(15, 45):
         step_both(theirs, ours, t)
-    for scales in (theirs.state[p]["m_mgr"]._encoded["scales"], ours.state[q]["exp_avg_scale"]):
+    encoded = theirs.state[p]["m_mgr"]._encoded
+    for scales in (encoded["scales"], ours.state[q]["exp_avg_costate_scale"]):
         assert float(scales.max()) < 2 * 0.9**30 * before
 
 

@@ -48,7 +48,7 @@ def both_over_seeds(state_dtype: str, m: Tensor, v: Tensor) -> dict[str, Tensor]
             size = SHAPE if shaped else (count,)
             state[key] = torch.zeros(size, dtype=getattr(torch, dtype))
         if rung.m == "ustate":
-            state["exp_avg_steps"] = torch.zeros(2)
+            state["exp_avg_ustate_steps"] = torch.zeros(2)
         plan = _core.Plan(seed)
         plan.add_row(param, "it", 0, 3, "adam", rung.m, "none", rung.v, "none", state)
         plan.write_moments(options, source)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from cosmic import Cosmic, Rung, _core
 from cosmic.rungs import Geometry
 from cosmic.state import decoded_moments
-from helpers import SIZES, UNUSUAL, normal
+from helpers import SIZES, UNUSUAL, normal, plane
 from reference.codecs import LOGARITHMIC
 from reference.packed import unpack
 
@@ -52,8 +52,9 @@ def packed(values: Tensor, bits: int, seed: int = 0, *, fresh: bool = False) -> 
         plan.write_moments(options, {"exp_avg": param, "exp_avg_sq": values.flatten()})
     decoded = {"exp_avg": torch.empty_like(param), "exp_avg_sq": torch.empty_like(param)}
     plan.read_moments(options, decoded)
-    codes = unpack(state["exp_avg_sq"].numpy(), bits)
-    return Packed(codes, state["exp_avg_sq_scale"].view(-1, 2), decoded["exp_avg_sq"])
+    codes = unpack(state[f"exp_avg_sq_vlog{bits}_codes"].numpy(), bits)
+    ends = state[f"exp_avg_sq_vlog{bits}_scale"].view(-1, 2)
+    return Packed(codes, ends, decoded["exp_avg_sq"])
 
 
 def blocks(seed: int, count: int, binades: float, middle: float = 1e-6) -> Tensor:
@@ -143,11 +144,11 @@ def test_no_larger_than_the_packages(numel: int, bits: int) -> None:
     param.grad = normal(1, numel)
     optimizer.step()
     state = optimizer.state[param]
-    codes, ends = state["exp_avg_sq"], state["exp_avg_sq_scale"]
+    codes, ends = plane(state, "exp_avg_sq"), plane(state, "exp_avg_sq", "scale")
     count = -(-numel // 128)
     assert (codes.dtype, codes.nbytes) == (torch.uint8, count * 16 * bits)
     assert (ends.dtype, ends.nbytes) == (torch.float16, count * 4)
-    assert optimizer.state_bytes() == 8 + 4 * numel + codes.nbytes + ends.nbytes
+    assert optimizer.state_bytes() == 8 + 8 + 4 * numel + codes.nbytes + ends.nbytes
 
     theirs = turboadam.initialize_v_state((numel,), device=torch.device("cpu"), n_bits=bits)
     assert codes.nbytes + ends.nbytes <= theirs["indices"].nbytes + theirs["scales"].nbytes
@@ -275,7 +276,7 @@ def test_a_bad_gradient_spoils_its_own_element_only(bits: int, bad: float) -> No
     assert spoiled[others].isfinite().all() and not spoiled[129].isfinite()
     # blocks 0 and 2 do not know of it
     assert torch.equal(clean[:128], spoiled[:128]) and torch.equal(clean[256:], spoiled[256:])
-    ends = optimizers[1].state[spoiled]["exp_avg_sq_scale"]
+    ends = plane(optimizers[1].state[spoiled], "exp_avg_sq", "scale")
     assert ends.isfinite().all()
 
 

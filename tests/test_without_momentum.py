@@ -164,13 +164,13 @@ def test_a_rung_is_the_whole_ladder_under_a_budget() -> None:
         {"params": [fixed], "rung": "tier1:factored"},
         {"params": [free]},
     ]
-    optimizer = Cosmic(groups, budget=16 + 4 * 100, min_compress_size=0)
+    optimizer = Cosmic(groups, budget=16 + 16 + 4 * 100, min_compress_size=0)
     take_steps(optimizer, 0, 2)
     assert [info.rung for info in optimizer.tiers()] == ["tier1:factored", "tier0"]
-    assert optimizer.state_bytes() == 16 + 4 * 100
-    optimizer.budget = 16 + 4 * 100 - 1
+    assert optimizer.state_bytes() == 16 + 16 + 4 * 100
+    optimizer.budget = 16 + 16 + 4 * 100 - 1
     give_gradients([fixed, free], 3)
-    with pytest.raises(ValueError, match="need 416"):
+    with pytest.raises(ValueError, match="need 432"):
         optimizer.step()
 
 

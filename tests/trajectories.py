@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cosmic import Cosmic, Rung
+from cosmic import Cosmic
+from cosmic.entries import rung_of
 from cosmic.state import decoded_moments
 from helpers import normal, real_dtype_name, set_gradient, stored
 from reference.options import Options
@@ -116,8 +117,7 @@ def run_cosmic(case: Case) -> Outcome:
             optimizer.step()
     state = optimizer.state[param]
     decoded: dict[str, Tensor] = {}
-    is_f64 = state.get("exp_avg_sq", param).dtype == torch.float64
-    if Rung.parse(state["rung"]).v != "none" and not is_f64:
+    if rung_of(state).v not in ("none", "fp64"):
         decoded = decoded_moments(param, state, optimizer.param_groups[0])
     arrays = {key: stored(value) for key, value in state.items() if isinstance(value, Tensor)}
     arrays.update({f"decoded {key}": stored(value) for key, value in decoded.items()})
@@ -150,6 +150,8 @@ def run_reference(case: Case) -> Outcome:
             arrays.update({f"decoded {key}": value for key, value in moments.items()})
         if tensor.history.m_start:
             arrays["exp_avg_start"] = np.array([tensor.history.m_start])
+        if tensor.history.packed:
+            arrays["packed_shape"] = np.array(sizes, np.int64)
     if tensor.options.rule != "sign":
         arrays["step"] = np.array([tensor.steps])
     if tensor.options.rule == "scalar_sign":
@@ -157,6 +159,6 @@ def run_reference(case: Case) -> Outcome:
     if tensor.options.rule == "rmsprop":
         arrays["update_rms"] = np.array([tensor.last_rms])
     if tensor.gate_numbers:
-        arrays["gate"] = np.array(tensor.gate_numbers)
+        arrays[f"gate_{tensor.options.gate}"] = np.array(tensor.gate_numbers)
     stats = {"update_rms": tensor.update_rms, "gradient_abs": tensor.mean_abs_gradient}
     return Outcome(arrays, stats)

@@ -63,7 +63,7 @@ def preset_run(given: list[Tensor], v_bits: int, seed: int) -> Run:
     steps = []
     for param.grad in given:
         optimizer.step()
-        decode_step, encode_step = optimizer.state[param]["exp_avg_steps"].tolist()
+        decode_step, encode_step = optimizer.state[param]["exp_avg_ustate_steps"].tolist()
         steps.append((decode_step, encode_step))
     moments = optimizer.to_adamw_state_dict()["state"][0]
     return Run(moments["exp_avg"], moments["exp_avg_sq"], steps)

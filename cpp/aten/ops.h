@@ -33,4 +33,9 @@ torch::stable::Tensor dequantize_op(const torch::stable::Tensor &codes,
                                     int64_t block_size, torch::headeronly::ScalarType dtype,
                                     const std::string &codec);
 
+// A TensorWatch of tensors that lie at these addresses, as a pointer that the caller owns, for the
+// door to Python alone; 0 where they do not.
+int64_t watch(const std::vector<torch::stable::Tensor> &tensors,
+              const std::vector<int64_t> &addresses);
+
 } // namespace cosmic

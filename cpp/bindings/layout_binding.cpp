@@ -6,6 +6,7 @@
 #include "bindings/register.h"
 #include "bindings/tensor_reader.h"
 #include "core/error.h"
+#include "plan/density.h"
 #include "plan/direction.h"
 #include "plan/layout.h"
 #include "plan/participation.h"
@@ -28,9 +29,9 @@ Geometry geometry_of(const py::object &param, const std::string &name = "param")
   return out;
 }
 
-// Of a tensor that need not exist: sizes and strides are all that counts.
-py::object matrix_of(const std::vector<int64_t> &sizes, const std::vector<int64_t> &strides,
-                     const std::string &name, int64_t least_columns) {
+// A tensor that need not exist: sizes and strides are all that counts.
+TensorView view_of(const std::vector<int64_t> &sizes, const std::vector<int64_t> &strides,
+                   const std::string &name) {
   TensorView view;
   if (sizes.size() > static_cast<size_t>(kMaxDims) || sizes.size() != strides.size())
     throw Error(ErrorKind::value, name + " has " + std::to_string(sizes.size()) +
@@ -39,19 +40,26 @@ py::object matrix_of(const std::vector<int64_t> &sizes, const std::vector<int64_
   view.ndim = static_cast<int>(sizes.size());
   std::copy(sizes.begin(), sizes.end(), view.sizes);
   std::copy(strides.begin(), strides.end(), view.strides);
+  return view;
+}
+
+py::object matrix_of(const std::vector<int64_t> &sizes, const std::vector<int64_t> &strides,
+                     const std::string &name, int64_t least_columns) {
+  const TensorView view = view_of(sizes, strides, name);
   const MatrixShape shape = matrix_shape(view, walk_order(view), least_columns);
   return shape ? py::object(py::make_tuple(shape.rows, shape.columns)) : py::none();
 }
 
 // Dimensions of more than one element in the order of the walk, outermost first; None where that is
 // the order of the indices.
-py::object walk_of(const py::object &param) {
-  const Geometry g = geometry_of(param);
-  py::tuple dims(g.order.ndim);
+py::object walk_of(const std::vector<int64_t> &sizes, const std::vector<int64_t> &strides,
+                   const std::string &name) {
+  const WalkOrder order = walk_order(view_of(sizes, strides, name));
+  py::tuple dims(order.ndim);
   bool by_index = true;
-  for (int k = 0; k < g.order.ndim; ++k) {
-    dims[static_cast<size_t>(k)] = g.order.dims[k];
-    by_index &= k == 0 || g.order.dims[k] > g.order.dims[k - 1];
+  for (int k = 0; k < order.ndim; ++k) {
+    dims[static_cast<size_t>(k)] = order.dims[k];
+    by_index &= k == 0 || order.dims[k] > order.dims[k - 1];
   }
   return by_index ? py::object(py::none()) : py::object(dims);
 }
@@ -76,6 +84,15 @@ py::tuple gradient_participation(const py::object &param, const py::object &grad
   return py::make_tuple(found.rows, found.columns);
 }
 
+double gradient_density(const py::object &param, const py::object &gradient,
+                        const std::string &name) {
+  const Geometry g = geometry_of(param, name);
+  const TensorView view = read_tensor(gradient.ptr(), name + ": gradient");
+  const MatrixShape shape = matrix_shape(g.view, g.order);
+  if (!shape || !view.same_sizes(g.view) || view.dtype == DType::f64) return 1; // as there
+  return density_of({view.data, view.dtype, walk_along(view, g.order)}, shape);
+}
+
 py::list layout(const std::string &codec, bool second_moment, int64_t numel,
                 const py::object &matrix) {
   MatrixShape shape;
@@ -97,11 +114,16 @@ void register_layout(py::module_ &m) {
         py::arg("matrix"));
   m.def("matrix_shape", &matrix_of, py::arg("sizes"), py::arg("strides"), py::arg("name"),
         py::arg("least_columns"));
-  m.def("walk_order", &walk_of, py::arg("param"));
+  m.def("walk_order", &walk_of, py::arg("sizes"), py::arg("strides"), py::arg("name"));
   m.def("keeps_columns", &gradient_keeps_columns, py::arg("param"), py::arg("gradient"),
         py::arg("name"));
   m.def("participation", &gradient_participation, py::arg("param"), py::arg("gradient"),
         py::arg("name"));
+  m.def(
+      "check_memory",
+      [](const py::object &tensor, const std::string &what) { place_of(tensor.ptr(), what); },
+      py::arg("tensor"), py::arg("what"));
+  m.def("density", &gradient_density, py::arg("param"), py::arg("gradient"), py::arg("name"));
 }
 
 } // namespace cosmic

@@ -3,10 +3,10 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <unordered_map>
 #include <utility>
 
 #include "bindings/register.h"
-#include "bindings/state_reader.h"
 #include "bindings/tensor_reader.h"
 #include "core/error.h"
 #include "core/overlap.h"
@@ -77,14 +77,17 @@ void PlanBinding::add_row(const py::object &param, const std::string &name, int 
   entry.param_view = read_tensor(param.ptr(), name);
   entry.complex =
       PyObject_HasAttrString(param.ptr(), "is_complex") && param.attr("is_complex")().cast<bool>();
+  if (entry.param_view.numel() > 0) place_of(param.ptr(), name); // within its storage
   entry.order = bind_param(row, entry.param_view);
   row.combination = find_combination(row.is_f64(), rule == "scalar_sign" ? "sign" : rule, m, m_slow,
                                      v, probe_of(row, m));
   row.measured = m == "costate";
   if (row.agar_kind == AgarKind::exact)
     row.probing = find_combination(row.is_f64(), rule, m, m_slow, v, "agar");
-  bind_state(row, state, {m, m_slow, v}, entry.param_view, entry.order);
-  entry.slots = DictIdentity(state.ptr());
+  entry.codecs = {m, m_slow, v};
+  entry.gate = gate;
+  entry.held = HeldState(state);
+  bind_state(row, state, entry.codecs, gate, entry.param_view, entry.order);
   entry.row = static_cast<int>(plan_.rows.size());
   plan_.rows.push_back(std::move(row));
   entries_.push_back(std::move(entry));
@@ -122,12 +125,13 @@ bool PlanBinding::refresh_groups(const py::list &groups) {
 
 bool PlanBinding::refresh_param(Entry &entry, Row &row) {
   void *data = data_if_unchanged(entry.param.ptr(), entry.param_view, row.name);
-  if (!data) {
+  if (!data || data != row.param.data) { // elsewhere: it may be a lazy view of other memory by now
     const TensorView view = read_tensor(entry.param.ptr(), row.name);
     if (!view.same_geometry(entry.param_view)) return false;
     data = view.data;
   }
   if (data != row.param.data) {
+    if (row.numel > 0) place_of(entry.param.ptr(), row.name); // within its storage
     row.param.data = entry.param_view.data = data;
     entry.distinct = false;
   }
@@ -142,8 +146,38 @@ void PlanBinding::check_gated(const Row &row) const {
                                         "] is gated, but the plan has no calibration for it");
 }
 
-bool PlanBinding::refresh_slots(const Entry &entry) const {
-  return entry.slots.matches(entry.state.ptr());
+bool PlanBinding::make_watch() {
+  py::list tensors, addresses;
+  for (Entry &entry : entries_) {
+    if (entry.row < 0) continue;
+    if (!entry.held.is_within(entry.state.ptr()) ||
+        !refresh_state(entry, plan_.rows[static_cast<size_t>(entry.row)]))
+      return false;
+    entry.first_watched = tensors.size();
+    entry.held.append_to(tensors, addresses);
+    entry.watched = tensors.size() - entry.first_watched;
+  }
+  watched_tensors_ = tensors.size();
+  const py::object watch = py::module_::import("cosmic.ops").attr("_watch");
+  const auto address = static_cast<intptr_t>(watch(tensors, addresses).cast<int64_t>());
+  watch_.reset(reinterpret_cast<TensorWatch *>(address)); // null: each is looked at through Python
+  return true;
+}
+
+bool PlanBinding::refresh_tensors(Entry &entry, Row &row, bool same) {
+  if (!entry.held.is_within(entry.state.ptr()) || !refresh_param(entry, row)) return false;
+  if (same || (watch_ && watch_->same(entry.first_watched, entry.watched))) return true;
+  watch_.reset();
+  return refresh_state(entry, row);
+}
+
+bool PlanBinding::refresh_state(Entry &entry, Row &row) {
+  const HeldState::Seen seen = entry.held.look(row.name);
+  if (seen == HeldState::Seen::changed) return false;
+  entry.held.follow(row.name); // which looks whether they lie within their storages
+  if (seen == HeldState::Seen::same) return true;
+  bind_state(row, entry.held.own(), entry.codecs, entry.gate, entry.param_view, entry.order);
+  return true;
 }
 
 void PlanBinding::refresh_gradient(Entry &entry, Row &row, py::object &gradient) {
@@ -165,19 +199,19 @@ void PlanBinding::refresh_gradient(Entry &entry, Row &row, py::object &gradient)
 
 bool PlanBinding::refresh(const py::list &groups, const py::dict &states,
                           std::vector<py::object> &gradients) {
-  if (!refresh_groups(groups) || (watching_ && !watched_.matches(states.ptr()))) return false;
-  static PyObject *grad_key = PyUnicode_InternFromString("grad");
+  if (!refresh_groups(groups) || !still_watched(states.ptr())) return false;
+  if (!watch_ && !make_watch()) return false;
   gradients.reserve(entries_.size());
+  // in one go: looking is waiting for memory
+  const bool same = watch_ && watch_->same(0, watched_tensors_);
   bool unchecked = false; // some active parameter's memory has not been compared with the others'
   for (Entry &entry : entries_) {
-    py::object gradient =
-        py::reinterpret_steal<py::object>(PyObject_GetAttr(entry.param.ptr(), grad_key));
-    if (!gradient) throw py::error_already_set();
+    py::object gradient = gradient_of(entry.param.ptr());
     if (entry.row >= 0) plan_.rows[static_cast<size_t>(entry.row)].active = !gradient.is_none();
     if (gradient.is_none()) continue;
     if (entry.row < 0) return false;
     Row &row = plan_.rows[static_cast<size_t>(entry.row)];
-    if (!refresh_param(entry, row) || !refresh_slots(entry)) return false;
+    if (!refresh_tensors(entry, row, same)) return false;
     refresh_gradient(entry, row, gradient);
     gradients.push_back(std::move(gradient));
     unchecked |= !entry.distinct;
@@ -212,8 +246,31 @@ bool PlanBinding::check_all_overlaps() {
 }
 
 void PlanBinding::watch(const py::dict &states) {
-  watched_ = DictIdentity(states.ptr());
-  watching_ = true;
+  std::unordered_map<PyObject *, Entry *> rows;
+  for (Entry &entry : entries_)
+    if (entry.row >= 0) rows.emplace(entry.param.ptr(), &entry);
+  watched_.clear();
+  for (const auto &[key, value] : states) {
+    const auto found = rows.find(key.ptr());
+    if (found == rows.end()) continue; // somebody else's
+    found->second->state = py::reinterpret_borrow<py::object>(value);
+    found->second->held.set_dict(value.ptr());
+    watched_.push_back(found->second);
+  }
+  watched_size_ = PyDict_GET_SIZE(states.ptr());
+}
+
+bool PlanBinding::still_watched(PyObject *states) const {
+  if (watched_size_ < 0) return true;
+  if (PyDict_GET_SIZE(states) != watched_size_) return false;
+  PyObject *key = nullptr, *value = nullptr;
+  auto expected = watched_.begin();
+  for (Py_ssize_t at = 0; expected != watched_.end() && PyDict_Next(states, &at, &key, &value);) {
+    if (key != (*expected)->param.ptr()) continue;
+    if (value != (*expected)->state.ptr()) return false;
+    ++expected;
+  }
+  return expected == watched_.end();
 }
 
 py::object PlanBinding::step(const py::list &groups, const py::dict &states, int threads,
@@ -235,7 +292,7 @@ py::object PlanBinding::step(const py::list &groups, const py::dict &states, int
 }
 
 bool PlanBinding::begin(const py::list &groups, const py::dict &states) {
-  if (!refresh_groups(groups) || (watching_ && !watched_.matches(states.ptr()))) return false;
+  if (!refresh_groups(groups) || !still_watched(states.ptr())) return false;
   for (Row &row : plan_.rows) {
     row.active = false;
     row.last = Statistics{};
@@ -251,7 +308,8 @@ Row *PlanBinding::refresh_one(const py::list &groups, const py::dict &states, si
   Row &row = plan_.rows[static_cast<size_t>(entry.row)];
   const auto group = static_cast<size_t>(row.group);
   if (groups.size() != readers_.size() || !PyDict_Check(groups[group].ptr())) return nullptr;
-  if (watching_ && PyDict_GetItemWithError(states.ptr(), param.ptr()) != entry.state.ptr()) {
+  if (watched_size_ >= 0 &&
+      PyDict_GetItemWithError(states.ptr(), param.ptr()) != entry.state.ptr()) {
     if (PyErr_Occurred()) throw py::error_already_set();
     return nullptr;
   }
@@ -259,7 +317,7 @@ Row *PlanBinding::refresh_one(const py::list &groups, const py::dict &states, si
                        plan_.groups[group]);
   gradient = param.attr("grad");
   if (gradient.is_none()) throw Error(ErrorKind::value, row.name + " has no gradient");
-  if (!refresh_param(entry, row) || !refresh_slots(entry)) return nullptr;
+  if ((!watch_ && !make_watch()) || !refresh_tensors(entry, row, false)) return nullptr;
   refresh_gradient(entry, row, gradient);
   return entry.distinct || check_all_overlaps() ? &row : nullptr;
 }

@@ -9,8 +9,10 @@
 #include <utility>
 #include <vector>
 
-#include "bindings/dict_identity.h"
 #include "bindings/group_reader.h"
+#include "bindings/held_state.h"
+#include "bindings/state_reader.h"
+#include "core/tensor_watch.h"
 #include "plan/plan.h"
 #include "plan/transfer.h"
 
@@ -68,8 +70,9 @@ public:
   // on when it gives up its moments.
   std::pair<double, double> start_of_magnitude(const pybind11::dict &group) const;
 
-  // From now on `step` notices if an entry of `states` was removed, added or exchanged. The plan
-  // holds what it watches through its rows.
+  // The state that the rows were made with is the optimizer's now: its dicts, in which others may
+  // keep entries, take the place of those that `add_row` was given. From now on `step` notices if
+  // a parameter's dict is removed or exchanged, or another entry comes to `states`.
   void watch(const pybind11::dict &states);
 
   // What the last step saw, one tuple a row with a gradient:
@@ -86,7 +89,10 @@ private:
     pybind11::object param;
     int row = -1; // in plan_.rows; -1: idle
     pybind11::object state;
-    DictIdentity slots; // of `state`
+    HeldState held;                        // of `state`
+    size_t first_watched = 0, watched = 0; // tensors of `held` in watch_
+    SlotCodecs codecs;
+    std::string gate;
     bool complex = false;
     TensorView param_view, grad_view;
     WalkOrder order;
@@ -102,7 +108,12 @@ private:
   bool refresh_groups(const pybind11::list &groups);
   bool refresh_param(Entry &entry, Row &row);
   void check_gated(const Row &row) const;
-  bool refresh_slots(const Entry &entry) const;
+  // False if some tensor of the row is not what it was made with; follows those that have moved.
+  // `same` says that none has.
+  bool refresh_tensors(Entry &entry, Row &row, bool same);
+  static bool refresh_state(Entry &entry, Row &row);
+  bool make_watch(); // false if a tensor has changed before it
+  bool still_watched(PyObject *states) const;
   // Binds the gradient, or a copy that takes its place in `gradient` if it is a lazy view.
   void refresh_gradient(Entry &entry, Row &row, pybind11::object &gradient);
   bool check_all_overlaps();          // false if a parameter's geometry changed
@@ -112,9 +123,11 @@ private:
   Plan plan_;
   std::vector<Entry> entries_; // in the order of the groups' parameters
   std::vector<GroupReader> readers_;
-  DictIdentity watched_; // of the optimizer's state
-  bool watching_ = false;
-  bool refused_ = false; // the last step
+  std::unique_ptr<TensorWatch> watch_; // of the state; null: to be made anew
+  size_t watched_tensors_ = 0;
+  std::vector<const Entry *> watched_; // in the order of the optimizer's state
+  Py_ssize_t watched_size_ = -1;       // of the optimizer's state; -1: it is not watched
+  bool refused_ = false;               // the last step
 };
 
 } // namespace cosmic

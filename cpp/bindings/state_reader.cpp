@@ -31,7 +31,7 @@ public:
   void slot(const char *key, const std::string &codec, bool second_moment, Planes &planes) const {
     const std::vector<Plane> layout = slot_layout(codec, second_moment, row_.numel, matrix_);
     for (size_t k = 0; k < layout.size(); ++k)
-      planes.data[k] = plane(key + std::string(layout[k].suffix), codec, layout[k]);
+      planes.data[k] = plane(key + layout[k].suffix, codec, layout[k]);
   }
 
   // A second moment by rows and columns is not the kernels' to address.
@@ -56,7 +56,7 @@ public:
   void tensor_numbers(const std::string &codec) const {
     const bool ustate = codec == "ustate";
     if (!ustate && codec != "costate") return;
-    const std::string key = ustate ? "exp_avg_steps" : "exp_avg_alpha";
+    const std::string key = ustate ? "exp_avg_ustate_steps" : "exp_avg_costate_alpha";
     if (!state_.contains(key.c_str())) throw Error(ErrorKind::value, what(key) + " is missing");
     row_.m_numbers = static_cast<float *>(
         raw(key, kFloatCode, 32, ustate ? 2 : 1, "codec " + codec + " needs float32"));
@@ -111,31 +111,33 @@ private:
 
 } // namespace
 
-void bind_state(Row &row, const py::dict &state, const SlotCodecs &codecs, const TensorView &param,
-                const WalkOrder &order) {
+void bind_state(Row &row, const py::dict &state, const SlotCodecs &codecs, const std::string &gate,
+                const TensorView &param, const WalkOrder &order) {
   const StateReader read(row, state, param, order);
   read.slot("exp_avg", codecs.m, false, row.m);
   read.tensor_numbers(codecs.m);
   read.slot("exp_avg_slow", codecs.m_slow, false, row.m_slow);
-  read.slot("exp_avg_sq", codecs.v, true, row.v);
+  read.slot(row.rule == Rule::belief ? "exp_avg_var" : "exp_avg_sq", codecs.v, true, row.v);
   read.matrix(codecs.v);
   row.step = static_cast<int64_t *>(read.scalars("step", kIntCode, 1));
   row.magnitude =
       static_cast<double *>(read.scalars("magnitude", kFloatCode, scalar_magnitude::kStateSize));
   row.update_rms = static_cast<double *>(read.scalars("update_rms", kFloatCode, 1));
+  const std::string numbers = "gate_" + gate;
   if (row.gate_kind != Gate::none)
-    row.gate = static_cast<double *>(read.scalars("gate", kFloatCode, gate_size(row.gate_kind)));
+    row.gate =
+        static_cast<double *>(read.scalars(numbers.c_str(), kFloatCode, gate_size(row.gate_kind)));
   if (row.agar_kind == AgarKind::lagged)
-    row.agar = static_cast<double *>(read.scalars("gate", kFloatCode, agar_state::kSize));
+    row.agar = static_cast<double *>(read.scalars(numbers.c_str(), kFloatCode, agar_state::kSize));
   if (row.agar_kind == AgarKind::lagged && !row.agar)
-    throw Error(ErrorKind::value, "state 'gate' of " + row.name + " is missing");
-  row.signal = static_cast<double *>(read.scalars("signal", kFloatCode, 1));
+    throw Error(ErrorKind::value, "state '" + numbers + "' of " + row.name + " is missing");
+  row.signal = static_cast<double *>(read.scalars("budget_signal", kFloatCode, 1));
   if (row.rule != Rule::sign && !row.step)
     throw Error(ErrorKind::value, "state 'step' of " + row.name + " is missing");
   if (row.rule == Rule::adam || row.rule == Rule::belief)
     row.m_start = read.start("exp_avg_start", *row.step);
   if (row.gate_kind != Gate::none && !row.gate)
-    throw Error(ErrorKind::value, "state 'gate' of " + row.name + " is missing");
+    throw Error(ErrorKind::value, "state '" + numbers + "' of " + row.name + " is missing");
   if (row.rule == Rule::rmsprop && !row.update_rms)
     throw Error(ErrorKind::value, "state 'update_rms' of " + row.name + " is missing");
   if (row.rule == Rule::scalar_sign && !row.magnitude)

@@ -133,14 +133,35 @@ bool is_lazy(PyObject *tensor, bool complex) {
   return flag(tensor, is_neg) || (complex && flag(tensor, is_conj));
 }
 
+constexpr const char *kNoMemory =
+    "It has no memory of its own: it wraps other tensors (DTensor, FakeTensor, a subclass), or its "
+    "storage was freed. Step the plain tensors inside, such as a DTensor's to_local().";
+
 // Null for a tensor without elements, and for one without memory of its own.
 void *data_of(const DLTensor &tensor) {
   return tensor.data ? static_cast<char *>(tensor.data) + tensor.byte_offset : nullptr;
 }
 
-constexpr const char *kNoMemory =
-    "It has no memory of its own: it wraps other tensors (DTensor, FakeTensor, a subclass), or its "
-    "storage was freed. Step the plain tensors inside, such as a DTensor's to_local().";
+// From the first element's first byte to the last one's last.
+int64_t bytes_of(const DLTensor &t) {
+  int64_t last = 0, contiguous = 1;
+  for (int d = t.ndim - 1; d >= 0; --d) {
+    if (t.shape[d] == 0) return 0;
+    last += (t.shape[d] - 1) * (t.strides ? t.strides[d] : contiguous);
+    contiguous *= t.shape[d];
+  }
+  return (last + 1) * t.dtype.bits * t.dtype.lanes / 8;
+}
+
+// A view into a storage that was freed has its offset for an address.
+bool looks_freed(const void *data) { return reinterpret_cast<uintptr_t>(data) >> 32 == 0; }
+
+void check_memory(PyObject *tensor, const DLTensor &t, const std::string &what) {
+  const int64_t bytes = bytes_of(t);
+  if (bytes == 0) return;
+  if (!data_of(t)) throw_unreadable(tensor, what, kNoMemory);
+  if (looks_freed(data_of(t))) check_within_storage(tensor, data_of(t), bytes, what);
+}
 
 } // namespace
 
@@ -167,8 +188,38 @@ TensorView read_tensor(PyObject *tensor, const std::string &what) {
     view.sizes[view.ndim] = 2;
     view.strides[view.ndim++] = 1;
   }
-  if (!view.data && view.numel() > 0) throw_unreadable(tensor, what, kNoMemory);
+  check_memory(tensor, t, what);
   return view;
+}
+
+namespace {
+
+// A type's own way to `grad`, where that is a plain C getter and attributes are looked up as usual.
+const PyGetSetDef *gradient_getter(PyTypeObject *type) {
+  if (type->tp_getattro != PyObject_GenericGetAttr) return nullptr;
+  const py::object found = py::reinterpret_steal<py::object>(
+      PyObject_GetAttrString(reinterpret_cast<PyObject *>(type), "grad"));
+  PyErr_Clear();
+  if (!found || Py_TYPE(found.ptr()) != &PyGetSetDescr_Type) return nullptr;
+  return reinterpret_cast<PyGetSetDescrObject *>(found.ptr())->d_getset; // the type's base has it
+}
+
+} // namespace
+
+py::object gradient_of(PyObject *tensor) {
+  static PyTypeObject *known = nullptr; // held, so that no other type can come to its address
+  static const PyGetSetDef *getter = nullptr;
+  if (Py_TYPE(tensor) != known) {
+    Py_INCREF(Py_TYPE(tensor));
+    Py_XDECREF(known);
+    known = Py_TYPE(tensor);
+    getter = gradient_getter(known);
+  }
+  static PyObject *name = PyUnicode_InternFromString("grad");
+  PyObject *gradient =
+      getter ? getter->get(tensor, getter->closure) : PyObject_GetAttr(tensor, name);
+  if (!gradient) throw py::error_already_set();
+  return py::reinterpret_steal<py::object>(gradient);
 }
 
 py::object resolved(py::object tensor, bool complex) {
@@ -192,7 +243,7 @@ void *data_if_unchanged(PyObject *tensor, const TensorView &known, const std::st
     return nullptr;
   for (int d = 0; d < t.ndim; ++d)
     if (t.shape[d] != known.sizes[d] || t.strides[d] != known.strides[d]) return nullptr;
-  return data_of(t);
+  return looks_freed(data_of(t)) ? nullptr : data_of(t);
 }
 
 RawTensor read_raw(PyObject *tensor, const std::string &what) {
@@ -208,8 +259,60 @@ RawTensor read_raw(PyObject *tensor, const std::string &what) {
     if (t.strides && t.shape[d] > 1 && t.strides[d] != raw.numel) raw.contiguous = false;
     raw.numel *= t.shape[d];
   }
-  if (!raw.data && raw.numel > 0) throw_unreadable(tensor, what, kNoMemory);
+  check_memory(tensor, t, what);
   return raw;
+}
+
+TensorPlace::Seen TensorPlace::look(PyObject *tensor) const {
+  const DLPackExchangeAPI *api = exchange_api(Py_TYPE(tensor));
+  DLTensor t;
+  if (!api) return Seen::unreadable; // of another library, or no tensor any more
+  if (api->dltensor_from_py_object_no_sync(tensor, &t) != 0) {
+    PyErr_Clear();
+    return Seen::unreadable;
+  }
+  if (t.device.device_type != kDLCPU) return Seen::unreadable;
+  if (t.dtype.code != code_ || t.dtype.bits * t.dtype.lanes != bits_ || t.ndim != ndim_ ||
+      (ndim_ > 0 && !t.strides))
+    return Seen::changed;
+  const int64_t *sizes = geometry_.data(), *strides = sizes + ndim_;
+  for (int d = 0; d < ndim_; ++d)
+    if (t.shape[d] != sizes[d] || t.strides[d] != strides[d]) return Seen::changed;
+  return data_of(t) == data_ ? Seen::same : Seen::moved;
+}
+
+TensorPlace place_of(PyObject *tensor, const std::string &what) {
+  const DLTensorOf dl(tensor, what);
+  const DLTensor &t = dl.value;
+  check_memory(tensor, t, what);
+  if (const int64_t bytes = bytes_of(t)) check_within_storage(tensor, data_of(t), bytes, what);
+  TensorPlace place;
+  place.data_ = data_of(t);
+  place.code_ = t.dtype.code;
+  place.bits_ = t.dtype.bits * t.dtype.lanes;
+  place.ndim_ = t.ndim;
+  place.geometry_.assign(t.shape, t.shape + t.ndim);
+  if (t.strides) place.geometry_.insert(place.geometry_.end(), t.strides, t.strides + t.ndim);
+  return place;
+}
+
+void check_within_storage(PyObject *tensor, const void *data, int64_t bytes,
+                          const std::string &what) {
+  const py::object make =
+      py::reinterpret_steal<py::object>(PyObject_GetAttrString(tensor, "untyped_storage"));
+  if (!make) { // not torch's
+    PyErr_Clear();
+    return;
+  }
+  const py::object storage = make();
+  const auto begin = storage.attr("data_ptr")().cast<uintptr_t>();
+  const auto size = storage.attr("nbytes")().cast<int64_t>();
+  const auto first = reinterpret_cast<uintptr_t>(data);
+  if (first < begin || first - begin + static_cast<uintptr_t>(bytes) > static_cast<uintptr_t>(size))
+    throw_unreadable(tensor, what,
+                     "Its storage holds " + std::to_string(size) +
+                         " bytes and was freed or made smaller behind it; give the storage back "
+                         "(untyped_storage().resize_) before the step.");
 }
 
 } // namespace cosmic

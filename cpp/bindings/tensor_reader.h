@@ -5,6 +5,7 @@
 #include <pybind11/pybind11.h>
 
 #include <string>
+#include <vector>
 
 #include "core/strided.h"
 
@@ -26,6 +27,9 @@ struct RawTensor {
 // CPU tensors of a floating dtype.
 TensorView read_tensor(PyObject *tensor, const std::string &what);
 
+// What `tensor.grad` is, without looking the attribute up for every parameter of every step.
+pybind11::object gradient_of(PyObject *tensor);
+
 // The tensor itself, or a copy with its values where it is a lazily conjugated or negated view, as
 // autograd makes them of complex numbers' parts.
 pybind11::object resolved(pybind11::object tensor, bool complex);
@@ -40,5 +44,30 @@ void *data_if_unchanged(PyObject *tensor, const TensorView &known, const std::st
 
 // As read_tensor for any dtype.
 RawTensor read_raw(PyObject *tensor, const std::string &what);
+
+// Where a tensor of any dtype lies and how, so that one look says whether it still does.
+class TensorPlace {
+public:
+  enum class Seen { same, moved, changed, unreadable };
+  Seen look(PyObject *tensor) const;
+  int64_t address() const { return static_cast<int64_t>(reinterpret_cast<intptr_t>(data_)); }
+
+private:
+  friend TensorPlace place_of(PyObject *tensor, const std::string &what);
+  void *data_ = nullptr;
+  int code_ = 0, bits_ = 0; // DLPack's type code, bits of one element
+  int ndim_ = 0;
+  std::vector<int64_t> geometry_; // sizes, then strides
+};
+
+// Throws Error, as read_tensor does, for what is no CPU tensor, has no memory of its own or lies
+// outside of its storage.
+TensorPlace place_of(PyObject *tensor, const std::string &what);
+
+// Throws Error if a tensor's elements, which reach `bytes` from `data` on, lie outside of its
+// storage, as they do where that was resized behind its back. Looking costs: where memory has
+// moved.
+void check_within_storage(PyObject *tensor, const void *data, int64_t bytes,
+                          const std::string &what);
 
 } // namespace cosmic

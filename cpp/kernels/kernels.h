@@ -16,6 +16,7 @@ struct LaneSums {
   alignas(64) double square_update[kLanes] = {}; // u^2, before the learning rate
   alignas(64) double probed[kProbeSums][kLanes] = {};
   alignas(64) double encoded[kLanes] = {}; // what the first moment's codec adds up
+  bool more = false;                       // whether anything but the first two was added up
   int64_t nonfinite = 0;                   // elements of g that are infinite or NaN
 };
 

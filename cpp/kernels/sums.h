@@ -25,6 +25,7 @@ template <class Real, int kProbed = 0, bool kEncoded = false> struct RunningSums
     keep(square_update, to->square_update);
     for (int k = 0; k < kProbed; ++k) keep(probed[k], to->probed[k]);
     if constexpr (kEncoded) keep(encoded, to->encoded);
+    if constexpr (kProbed > 0 || kEncoded) to->more = true;
   }
 
 private:

@@ -10,8 +10,15 @@ constexpr int kInt = 0, kUnsigned = 1, kFloat = 2, kBfloat = 4; // DLPack's type
 
 int64_t blocks_of(int64_t numel) { return (numel + kBlock - 1) / kBlock; }
 
-Plane codes(int bits, int64_t numel) {
-  return {"", "uint8", kUnsigned, 8, blocks_of(numel) * kBlock * bits / 8, false};
+// A plane of codes or of what belongs to them: its key names the codec, so that nobody takes it for
+// numbers.
+Plane packed(const std::string &codec, const char *what, const char *dtype, int code, int bits,
+             int64_t count) {
+  return {"_" + codec + "_" + what, dtype, code, bits, count, false};
+}
+
+Plane codes(const std::string &codec, int bits, int64_t numel) {
+  return packed(codec, "codes", "uint8", kUnsigned, 8, blocks_of(numel) * kBlock * bits / 8);
 }
 
 // Bits of a code of logarithmic levels: "vlog4" has 4; 0 for other codecs.
@@ -21,7 +28,9 @@ int log_level_bits(const std::string &codec) {
   return 0;
 }
 
-Plane scales(int64_t numel) { return {"_scale", "bfloat16", kBfloat, 16, blocks_of(numel), false}; }
+Plane scales(const std::string &codec, int64_t numel) {
+  return packed(codec, "scale", "bfloat16", kBfloat, 16, blocks_of(numel));
+}
 
 } // namespace
 
@@ -46,11 +55,12 @@ std::vector<Plane> slot_layout(const std::string &codec, bool second_moment, int
   if (codec == "bf16") return {{"", "bfloat16", kBfloat, 16, numel, true}};
   if (second_moment) {
     if (codec == "v4")
-      return {codes(4, numel), {"_scale", "int16", kInt, 16, blocks_of(numel), false}};
+      return {codes(codec, 4, numel), packed(codec, "scale", "int16", kInt, 16, blocks_of(numel))};
     if (codec == "q8")
-      return {codes(8, numel), {"_scale", "int32", kInt, 32, blocks_of(numel), false}};
+      return {codes(codec, 8, numel), packed(codec, "scale", "int32", kInt, 32, blocks_of(numel))};
     if (const int bits = log_level_bits(codec))
-      return {codes(bits, numel), {"_scale", "float16", kFloat, 16, 2 * blocks_of(numel), false}};
+      return {codes(codec, bits, numel),
+              packed(codec, "scale", "float16", kFloat, 16, 2 * blocks_of(numel))};
     const Plane row{"_row", "float32", kFloat, 32, matrix.rows, false};
     const Plane column{"_col", "float32", kFloat, 32, matrix.columns, false};
     const bool of_matrix = codec == "factored" || codec == "rowmean" || codec == "colmean";
@@ -62,15 +72,17 @@ std::vector<Plane> slot_layout(const std::string &codec, bool second_moment, int
     if (codec == "rowmean") return {row};
     if (codec == "colmean") return {column};
   } else {
-    if (codec == "q8") return {codes(8, numel), scales(numel)};
-    if (codec == "u4") return {codes(4, numel), scales(numel)};
-    if (codec == "u2") return {codes(2, numel), scales(numel)};
-    if (codec == "u1") return {codes(1, numel), scales(numel)};
+    if (codec == "q8") return {codes(codec, 8, numel), scales(codec, numel)};
+    if (codec == "u4") return {codes(codec, 4, numel), scales(codec, numel)};
+    if (codec == "u2") return {codes(codec, 2, numel), scales(codec, numel)};
+    if (codec == "u1") return {codes(codec, 1, numel), scales(codec, numel)};
   }
   if (!second_moment && codec == "ustate")
-    return {codes(2, numel), {"_mean", "bfloat16", kBfloat, 16, 2 * blocks_of(numel), false}};
+    return {codes(codec, 2, numel),
+            packed(codec, "mean", "bfloat16", kBfloat, 16, 2 * blocks_of(numel))};
   if (!second_moment && codec == "costate")
-    return {codes(1, numel), {"_scale", "float32", kFloat, 32, blocks_of(numel), false}};
+    return {codes(codec, 1, numel),
+            packed(codec, "scale", "float32", kFloat, 32, blocks_of(numel))};
   throw Error(ErrorKind::value, std::string("there is no codec '") + codec + "' for a " +
                                     (second_moment ? "second" : "first") + " moment");
 }

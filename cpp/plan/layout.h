@@ -23,7 +23,7 @@ MatrixShape matrix_shape(const TensorView &tensor, const WalkOrder &order,
 
 // One tensor of a slot's state.
 struct Plane {
-  const char *suffix; // of the slot's key in the state, such as "_scale"
+  std::string suffix; // of the slot's key in the state, such as "_u4_codes" or "_row"
   const char *dtype;  // torch's name
   int code, bits;     // DLPack's type code, bits of one element
   int64_t count;      // elements

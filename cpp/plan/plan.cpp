@@ -22,18 +22,23 @@ constexpr int64_t kElementsPerThread = 8192;
 
 int64_t blocks_of(int64_t numel) { return (numel + kBlock - 1) / kBlock; }
 
-double sum_lanes(const double *lanes) {
-  double sum = 0;
-  for (int k = 0; k < kLanes; ++k) sum += lanes[k];
-  return sum;
-}
-
 } // namespace
 
-Plan::ItemSums::ItemSums(const LaneSums &lanes)
-    : abs_gradient(sum_lanes(lanes.abs_gradient)), square_update(sum_lanes(lanes.square_update)),
-      encoded(sum_lanes(lanes.encoded)), nonfinite(lanes.nonfinite) {
-  for (int k = 0; k < kProbeSums; ++k) probed[k] = sum_lanes(lanes.probed[k]);
+// Lane after lane, whatever else is added: small tensors feel every chain of additions, so those
+// of zeros alone are left out, and those that are there do not wait for each other.
+Plan::ItemSums::ItemSums(const LaneSums &lanes) : nonfinite(lanes.nonfinite) {
+  double g = 0, u = 0;
+  for (int k = 0; k < kLanes; ++k) {
+    g += lanes.abs_gradient[k];
+    u += lanes.square_update[k];
+  }
+  abs_gradient = g;
+  square_update = u;
+  if (!lanes.more) return;
+  for (int k = 0; k < kLanes; ++k) {
+    encoded += lanes.encoded[k];
+    for (int s = 0; s < kProbeSums; ++s) probed[s] += lanes.probed[s][k];
+  }
 }
 
 void Plan::ItemSums::add(const ItemSums &other) {

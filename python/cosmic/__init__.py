@@ -6,6 +6,7 @@ from . import loading  # noqa: F401  (first: it says what is missing)
 from . import _core, logging, ops
 from ._core import UnsupportedTensorError
 from .estimate import MemoryEstimate, TensorEstimate, estimate_memory
+from .moments import Moments
 from .optimizer import Cosmic, NonfiniteGradientError
 from .policies import Candidate, Policy, RolePolicy, SignalPolicy, UniformPolicy
 from .quantization import QuantizedTensor, quantize
@@ -18,6 +19,7 @@ __all__ = [
     "Candidate",
     "Cosmic",
     "MemoryEstimate",
+    "Moments",
     "NonfiniteGradientError",
     "Policy",
     "QuantizedTensor",

@@ -8,22 +8,34 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .planner import Group, members
-from .state import State, decoded_moments, recentered, state_rung
+from .entries import STATE_FORMAT, State, holds, marker, rung_of
+from .moments import read
+from .planner import Group, Member, members, naming
+from .rungs import Rung
+from .state_checks import whole_step
 
 __all__ = ["exported", "imported", "is_adamw"]
 
+_MOMENTS = {"exp_avg", "exp_avg_sq"}
 #: Options of a group that mean the same in both.
 _SHARED = ("lr", "betas", "eps", "weight_decay", "maximize")
 
 
 def is_adamw(saved: dict[str, Any]) -> bool:
-    """Whether a state dict is one of AdamW's: it says nothing of Cosmic and all states are moments
-    of one number an element."""
-    states = saved.get("state", {}).values()
-    return "cosmic" not in saved and all(
-        "rung" not in s and {"step", "exp_avg", "exp_avg_sq"} <= set(s) for s in states if s
-    )
+    """Whether a state dict is one of AdamW's: it says nothing of Cosmic, and all states of
+    parameters are moments of one number an element. Wrappers may keep entries of their own beside
+    them, and at the top."""
+    ids = {i for group in saved["param_groups"] for i in group["params"]}
+    states = [s for i, s in saved.get("state", {}).items() if i in ids and isinstance(s, dict)]
+    ours = any("rung" in s or holds(s) for s in states)
+    unfinished = any(_MOMENTS & set(s) and not _moved(s) for s in states)
+    moved = not any(states) or any(map(_moved, states))
+    return "cosmic" not in saved and moved and not ours and not unfinished
+
+
+def _moved(state: object) -> bool:
+    """Whether this is a state that AdamW has stepped with."""
+    return isinstance(state, dict) and set(state) >= {"step", *_MOMENTS}
 
 
 def imported(saved: dict[str, Any], groups: Sequence[Group]) -> dict[str, Any]:
@@ -47,9 +59,17 @@ def imported(saved: dict[str, Any], groups: Sequence[Group]) -> dict[str, Any]:
                 f"param_groups[{g}] has weight decay in the gradient (torch.optim.Adam); "
                 "Cosmic's is decoupled, as AdamW's"
             )
+    params = {}
+    for member, saved_id in zip(
+        members(groups), (i for g in saved["param_groups"] for i in g["params"]), strict=False
+    ):
+        params[saved_id] = member
     foreign = set(torch.optim.AdamW([torch.zeros(1)]).defaults) - set(_SHARED)
     return {
-        "state": {k: _with_rung(s) for k, s in saved["state"].items() if s},
+        "state": {
+            k: _with_rung(params[k], s) if k in params and _moved(s) else s
+            for k, s in saved["state"].items()
+        },
         "param_groups": [
             {
                 **{k: v for k, v in own.items() if k != "params"},
@@ -60,17 +80,22 @@ def imported(saved: dict[str, Any], groups: Sequence[Group]) -> dict[str, Any]:
     }
 
 
-def _with_rung(state: State) -> State:
-    f64 = state["exp_avg"].dtype in (torch.float64, torch.complex128)
-    dtype = torch.float64 if f64 else torch.float32
-    return {
-        "rung": "tier2:fp64+fp64" if f64 else "tier2:fp32+fp32",
-        "step": torch.tensor(int(state["step"]), dtype=torch.int64),
-        **{key: _real(state[key]).to(dtype) for key in ("exp_avg", "exp_avg_sq")},
-    }
+def _with_rung(member: Member, state: State) -> State:
+    """In the arithmetic of the parameter, to which AdamW's own loader casts, too."""
+    f64 = member.param.dtype in (torch.float64, torch.complex128)
+    dtype, codec = (torch.float64, "fp64") if f64 else (torch.float32, "fp32")
+    with naming(member):
+        return {
+            **state,
+            marker(Rung(2, codec, v=codec)): STATE_FORMAT,
+            "step": whole_step(state["step"]),
+            **{key: _real(state[key], key).to(dtype) for key in ("exp_avg", "exp_avg_sq")},
+        }
 
 
-def _real(moment: Tensor) -> Tensor:
+def _real(moment: object, key: str) -> Tensor:
+    if not isinstance(moment, Tensor):
+        raise ValueError(f"its state has {key} {moment!r}; expected a tensor")
     return torch.view_as_real(moment) if moment.is_complex() else moment
 
 
@@ -86,40 +111,23 @@ def exported(groups: Sequence[Group], state: Mapping[Tensor, State]) -> dict[str
     """
     out: dict[int, State] = {}
     for member in members(groups):
-        held = state.get(member.param)
-        if not held or state_rung(held).tier < 2:
+        held = state.get(member.param, {})
+        if not holds(held) or rung_of(held).tier < 2:
             continue
-        if "exp_avg_slow" in held:
+        if rung_of(held).m_slow != "none":
             raise ValueError(
                 f"{member.label} has a slow average (beta_slow), for which AdamW has no place"
             )
-        if state_rung(held).m == "costate":
-            raise ValueError(
-                f"{member.label} keeps its first moment as a multiple of the next gradient "
-                "(costate), which is not known yet: AdamW cannot take it over"
-            )
-        out[member.index] = _moments(member.param, held, groups[member.group])
+        try:
+            moments = read(member.param, held, groups[member.group])
+        except ValueError as error:
+            raise ValueError(f"{member.label}: {error}") from None
+        out[member.index] = {
+            "step": torch.tensor(float(moments.step), device="cpu"),
+            "exp_avg": moments.exp_avg,
+            "exp_avg_sq": moments.exp_avg_sq,
+        }
     return {"state": out, "param_groups": _exported_groups(groups)}
-
-
-def _moments(param: Tensor, held: State, group: Group) -> State:
-    moments = {key: value.clone() for key, value in decoded_moments(param, held, group).items()}
-    if state_rung(held).centered:
-        moments["exp_avg_sq"] = recentered(moments, held, group, 1)
-    moments["exp_avg"] *= _correction(held, group)
-    if param.is_complex():
-        moments = {key: torch.view_as_complex(value) for key, value in moments.items()}
-    return {"step": torch.tensor(float(held["step"])), **moments}
-
-
-def _correction(held: State, group: Group) -> float:
-    """What a first moment that started in mid-run is multiplied with, so that AdamW, which corrects
-    its bias by the count of all steps, makes the same of it."""
-    step, start = int(held["step"]), held.get("exp_avg_start", 0)
-    if start in (0, step):  # from the first step on, or nothing yet
-        return 1.0
-    beta1 = float(group["betas"][0])
-    return float((1.0 - beta1**step) / (1.0 - beta1 ** (step - start)))
 
 
 def _exported_groups(groups: Sequence[Group]) -> list[Group]:

@@ -16,10 +16,11 @@ from torch.nn.parameter import is_lazy
 from torch.utils.hooks import RemovableHandle
 
 from . import _core
+from .entries import State, holds, rung_of
 from .groups import placed_params
 from .options import check_nonfinite
-from .planner import Compiled, Transition, members, observed_role_of, plain
-from .roles import Role
+from .planner import Compiled, Transition, is_masked, members, observed_of, plain
+from .rungs import MATRIX
 from .threads import thread_count
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class _Step:
     stepped: set[Tensor] = field(default_factory=set)
     skipped: dict[Tensor, int] = field(default_factory=dict)  # non-finite elements
     transitions: dict[str, Transition] = field(default_factory=dict)
-    roles: dict[Tensor, Role] = field(default_factory=dict)  # that gradients have shown
+    found: dict[Tensor, State] = field(default_factory=dict)  # what gradients have shown
     square_norm: float = 0.0
 
     def adopt(self, compiled: Compiled) -> None:
@@ -187,7 +188,7 @@ class StepInBackward:
         if optimizer._compiled is not step.compiled:
             optimizer._adopt(step.compiled)
         if optimizer._looks():
-            self._look_at_role(step, param)
+            self._look(step, param)
         return True
 
     def _begin(self) -> _Step:
@@ -255,17 +256,25 @@ class StepInBackward:
         """One mean a row or one a column: the first gradient says which, and only here is it in
         hand. Under a budget the price was fixed before: rows."""
         state = step.compiled.states.get(param, {})
-        if self._optimizer.budget is not None or "rowmean" not in state.get("rung", ""):
+        gradient = param.grad
+        if self._optimizer.budget is not None or not holds(state) or gradient is None:
             return
-        if int(state["step"]) == 0 and param.grad is not None:
-            label = _label(self._optimizer, param)
-            if _core.keeps_columns(param.detach(), plain(param.grad), label):
-                self._replan(step, param)
+        rung, label = rung_of(state), _label(self._optimizer, param)
+        if rung.v not in MATRIX:
+            return
+        _core.check_memory(state["step"], f"state 'step' of {label}")
+        if int(state["step"]) > 0:
+            return
+        rows = rung.v == "rowmean"
+        if is_masked(param, label) or (
+            rows and _core.keeps_columns(param.detach(), plain(gradient), label)
+        ):
+            self._replan(step, param)
 
-    def _look_at_role(self, step: _Step, param: Tensor) -> None:
-        role = observed_role_of(param, "its parameter", self._optimizer.state[param])
-        if role is not None:
-            step.roles[param] = role
+    def _look(self, step: _Step, param: Tensor) -> None:
+        entries = observed_of(param, "its parameter", self._optimizer.state[param])
+        if entries:
+            step.found[param] = entries
 
     # ---- clipping ------------------------------------------------------------------------------
 
@@ -291,7 +300,7 @@ class StepInBackward:
         by_previous = self._max_norm is not None and self._clip == "previous"
         if by_previous and step.stepped and math.isfinite(norm):
             optimizer._gradient_norm = norm
-        optimizer._take_roles(step.roles)
+        optimizer._take_found(step.found)
         if step.skipped:
             labels = [_label(optimizer, param) for param in step.skipped]
             optimizer._count_skipped(labels, sum(step.skipped.values()))

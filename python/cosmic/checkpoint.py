@@ -7,21 +7,20 @@ from typing import Any
 
 from torch import Tensor
 
-from .planner import Group, Member, members
-from .roles import ROLES, guessed_role
-from .rungs import Geometry, Rung
-from .state import State, build_state, held_gate
+from .entries import MASKED, SIGNAL, STATE_FORMAT, State, foreign, holds, own, role_of, rung_of
+from .planner import Group, Member, members, naming
+from .rungs import Geometry
+from .state import build_state, held_gate
+from .state_checks import checked
+from .upgrade import upgraded
 
-__all__ = ["STATE_FORMAT", "parse_saved", "with_missing_options"]
+__all__ = ["parse_saved", "with_missing_options"]
 
 #: Options of a group that a checkpoint may lack, because they came after the format.
 _NEWER_OPTIONS = (
     "min_compress_size", "stochastic_rounding", "rung", "min_tier", "max_tier", "robustness",
     "rel_floor",
 )  # fmt: skip
-
-#: Format of `state_dict()`, raised whenever its meaning changes.
-STATE_FORMAT = 1
 
 
 def with_missing_options(saved: dict[str, Any], groups: Sequence[Group]) -> dict[str, Any]:
@@ -40,7 +39,8 @@ def parse_saved(saved: dict[str, Any], groups: Sequence[Group], seed: int) -> di
         seed: of the random bits, where a state must be encoded anew.
 
     Returns:
-        ``state`` by parameter (copies), ``steps``, ``skipped`` and ``gradient_norm``.
+        ``state`` by parameter (copies), ``others``, which belongs to none of them, ``steps``,
+        ``skipped``, ``gradient_norm`` and ``options_changed``.
 
     Raises:
         ValueError: if the format is newer than this release, or a state does not fit its parameter.
@@ -54,23 +54,40 @@ def parse_saved(saved: dict[str, Any], groups: Sequence[Group], seed: int) -> di
             f"{STATE_FORMAT}; upgrade cosmic-optim"
         )
     ids = [i for group in saved["param_groups"] for i in group["params"]]
-    own = list(members(groups))
-    if len(ids) != len(own):
+    everyone = list(members(groups))
+    if len(ids) != len(everyone):
         raise ValueError(
-            f"loaded state dict has {len(ids)} parameters, this optimizer has {len(own)}"
+            f"loaded state dict has {len(ids)} parameters, this optimizer has {len(everyone)}"
         )
+    _check_origin(saved, ids, everyone)
     state: dict[Tensor, State] = {}
-    for member, saved_id in zip(own, ids, strict=True):
+    for member, saved_id in zip(everyone, ids, strict=True):
         if old := saved["state"].get(saved_id):
+            if not isinstance(old, dict):
+                raise ValueError(f"the state of {member.label} is {old!r}; expected a dict")
             saved_group = {**groups[member.group], **saved["param_groups"][member.group]}
             state[member.param] = _restored(member, saved_group, old, seed)
-    counts = (int(s["step"]) for s in state.values() if "step" in s)
+    counts = (int(s["step"]) for s in state.values() if holds(s) and "step" in own(s))
     return {
         "state": state,
+        "others": {k: v for k, v in saved["state"].items() if k not in set(ids)},
         "steps": _counter(about, "steps", max(counts, default=0)),
         "skipped": _counter(about, "skipped", 0),
         "gradient_norm": _norm(about),
+        "options_changed": about.get("options_changed", False) is True,
     }
+
+
+def _check_origin(saved: dict[str, Any], ids: list[Any], everyone: list[Member]) -> None:
+    """A state dict that says nothing of Cosmic may come through a checkpointer that keeps no more
+    than states and groups; one whose states are all another optimizer's does not."""
+    states = {i: saved["state"].get(i) for i in ids}
+    ours = any(holds(s) or (isinstance(s, dict) and "rung" in s) for s in states.values())
+    first = next((k for k, i in enumerate(ids) if states[i]), None)
+    if "cosmic" not in saved and first is not None and not ours:
+        raise ValueError(
+            f"{everyone[first].label}: its state has no rung: neither Cosmic nor AdamW has saved it"
+        )
 
 
 def _norm(about: dict[str, Any]) -> float | None:
@@ -84,62 +101,33 @@ def _norm(about: dict[str, Any]) -> float | None:
 
 def _counter(about: dict[str, Any], key: str, default: int) -> int:
     value = about.get(key, default)
-    if not isinstance(value, int) or value < 0:
+    if not isinstance(value, int) or not 0 <= value < 2**62:
         raise ValueError(f"the state_dict's 'cosmic' has {key} {value!r}; expected an int >= 0")
     return value
 
 
 def _restored(member: Member, group: Group, saved: State, seed: int) -> State:
-    param, label = member.param, member.label
-    if "rung" not in saved:
-        raise ValueError(f"the state of {label} has no 'rung': it was not saved by Cosmic")
-    try:
-        rung = Rung.parse(saved["rung"])
-    except ValueError as error:
-        raise ValueError(f"the state of {label}: {error}") from None
-    try:
-        entries = rung.entries(Geometry.of(param, label))
-    except ValueError as error:
-        raise ValueError(f"{label}: {error}") from None
-    for key in entries:
-        if key not in saved:
-            raise ValueError(f"the state of {label} has no {key!r}, which {rung.name} needs")
-        if not isinstance(saved[key], Tensor):
-            raise ValueError(f"the state of {label} has {key} {saved[key]!r}; expected a tensor")
-    if "step" in entries and not (saved["step"] >= 0).all():
-        raise ValueError(f"the state of {label} has step {saved['step']}; expected 0 or more")
-    if rung.m != "none":
-        _check_start(saved, label)
-    _check_role(saved, Geometry.of(param, label), label)
-    copied = {k: v.clone() if isinstance(v, Tensor) else v for k, v in saved.items()}
-    try:
-        return build_state(
-            param, rung, copied, gate=held_gate(saved), signal="signal" in saved,
-            role=saved.get("role"), group=group, index=member.index, seed=seed,
+    """COSMIC's entries of a saved state, if it has any, and whatever others have put there."""
+    param = member.param
+    saved = {k: v.detach().clone() if isinstance(v, Tensor) else v for k, v in saved.items()}
+    with naming(member):
+        if holds(saved) or "rung" in saved:
+            Geometry.of(param)  # refuses what has no shape yet
+        saved = upgraded(param, saved, group)
+        if not holds(saved):
+            return _of_others(saved)
+        held = checked(param, own(saved))
+        state = build_state(
+            param, rung_of(held), held, gate=held_gate(held), signal=SIGNAL in held,
+            role=role_of(held), masked=MASKED in held, group=group,
+            index=member.index, seed=seed,
         )  # fmt: skip
-    except ValueError as error:
-        raise ValueError(f"{label}: {error}") from None
+    return {**foreign(saved), **state}
 
 
-def _check_start(saved: State, label: str) -> None:
-    """Of the first moment, which cannot lie behind the tensor's own count."""
-    start = saved.get("exp_avg_start", 0)
-    if type(start) is not int or start < 0 or (saved["step"] < start).any():
+def _of_others(saved: State) -> State:
+    if found := [key for key in saved if key == "rung" or str(key).startswith("exp_avg")]:
         raise ValueError(
-            f"the state of {label} has exp_avg_start {start!r}; expected an int from 0 to its step"
+            f"its state has {found[0]!r} and no rung: it was not saved by Cosmic, or not as a whole"
         )
-
-
-def _check_role(saved: State, geometry: Geometry, label: str) -> None:
-    guessed = guessed_role(geometry)
-    role = saved.get("role", guessed)
-    if role not in ROLES or (role == "vector") != (guessed == "vector"):
-        allowed = ("vector",) if guessed == "vector" else ("table", "matrix")
-        raise ValueError(
-            f"the state of {label} has role {role!r}; expected {' or '.join(map(repr, allowed))}"
-        )
-    if "signal" not in saved:
-        return
-    signal = saved["signal"]
-    if not isinstance(signal, Tensor) or not (signal.isfinite() & (signal >= 0)).all():
-        raise ValueError(f"the state of {label} has signal {signal!r}; expected a number >= 0")
+    return saved

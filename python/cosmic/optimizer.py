@@ -15,7 +15,18 @@ from torch.optim.optimizer import Optimizer
 from .adamw import exported, imported, is_adamw
 from .backward import StepInBackward
 from .budget import resolve_budget
-from .checkpoint import STATE_FORMAT, parse_saved, with_missing_options
+from .checkpoint import parse_saved, with_missing_options
+from .entries import (
+    STATE_FORMAT,
+    State,
+    drop_orphans,
+    holds,
+    marker,
+    role_of,
+    rung_of,
+    state_bytes,
+    take_over,
+)
 from .groups import check_all_placed, check_dicts, placed_params
 from .hooks import hooked_where_observed
 from .options import (
@@ -27,6 +38,7 @@ from .options import (
     check_whole,
     drop_whole_options,
 )
+from .places import real_numel
 from .planner import (
     Choice,
     Compiled,
@@ -35,13 +47,15 @@ from .planner import (
     choose,
     compile_plan,
     members,
-    observed_roles,
+    observed,
 )
 from .policies import Policy, policy_named
 from .reports import StatisticsRow, TierInfo, group_statistics, tier_table
 from .roles import Role
-from .state import is_gated, real_numel, state_bytes
+from .state import is_gated
 from .threads import forked, one_thread, thread_count
+from .upgrade import is_of_format_1, upgraded
+from .with_moments import WithMoments
 
 __all__ = ["Cosmic", "Listener", "NonfiniteGradientError"]
 
@@ -63,7 +77,7 @@ def _step_as_it_is(optimizer: Cosmic, closure: Callable[[], float] | None) -> fl
     return optimizer.step() if closure is None else optimizer.step(closure)
 
 
-class Cosmic(Optimizer):
+class Cosmic(WithMoments):
     """AdamW with compressed state, sized to a byte budget: lighter tiers for what does not fit.
 
     With ``g`` the gradient (negated by ``maximize``), ``wd`` the weight decay and ``c`` the gate's
@@ -211,7 +225,11 @@ class Cosmic(Optimizer):
     def _reset(self) -> None:
         self._compiled: Compiled | None = None
         self._planned: PlanOptions | None = None  # what the newest plan was made for
-        self._weighed: list[tuple[str | None, str]] = []  # roles and rungs, when a policy was asked
+        self._seen_anew = False  # a look has found what the newest plan does not know
+        self._options_changed = False  # between the newest plan and the checkpoint that was loaded
+        self._weighed: list[
+            tuple[Role | None, str]
+        ] = []  # roles and rungs, when a policy was asked
         self._listeners: list[Listener] = []
         self._steps = 0
         self._skipped = 0
@@ -294,7 +312,7 @@ class Cosmic(Optimizer):
         if stepped:
             torch.autograd.graph.increment_version(stepped)
         if self._looks():
-            self._take_roles(observed_roles(self.param_groups, self.state))
+            self._take_found(observed(self.param_groups, self.state))
         self._after_step(compiled, compiled.transitions if fresh else ())
 
     def step_in_backward(
@@ -343,14 +361,18 @@ class Cosmic(Optimizer):
         """As torch's, with an entry ``"cosmic"``: format, steps taken, steps skipped and, where
         ``step_in_backward`` clips by it, the gradient's last norm.
 
+        COSMIC's state of a parameter that was taken out of the groups is dropped first.
+
         Raises:
-            ValueError: for state of a parameter that was taken out of the groups.
+            ValueError: for what others keep of such a parameter, as it has no place here.
         """
+        drop_orphans(self.state, self.param_groups)
         check_all_placed(self.state, self.param_groups)
         saved = super().state_dict()
-        saved["cosmic"] = {"format": STATE_FORMAT, "steps": self._steps, "skipped": self._skipped}
-        if self._gradient_norm is not None:
-            saved["cosmic"]["gradient_norm"] = self._gradient_norm
+        saved["cosmic"] = {
+            "format": STATE_FORMAT, "steps": self._steps, "skipped": self._skipped,
+            "gradient_norm": self._gradient_norm, "options_changed": self._has_new_options(),
+        }  # fmt: skip
         return saved
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -374,12 +396,14 @@ class Cosmic(Optimizer):
             extra.update(parse_saved(saved, self.param_groups, self.seed))
             for index, group in enumerate(saved["param_groups"]):
                 self._check_group(dict(group), index)
-            return {**saved, "state": {}}  # torch would cast moments to the parameter's dtype
+            # torch would cast moments to the parameter's dtype
+            return {**saved, "state": extra["others"]}
 
         def place_state(_: Optimizer) -> None:
             self.state.update(extra["state"])
             self._steps, self._skipped = extra["steps"], extra["skipped"]
             self._gradient_norm = extra["gradient_norm"]
+            self._planned, self._options_changed = None, extra["options_changed"]
             self._compiled = None
             if self._backward is not None:
                 self._backward.forget()
@@ -406,6 +430,7 @@ class Cosmic(Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         kept = {key: getattr(self, key) for key in _KEPT}
+        kept["_options_changed"] = self._has_new_options()
         return {**super().__getstate__(), **kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -416,19 +441,26 @@ class Cosmic(Optimizer):
             for group in self.param_groups:  # what they repeat has been found to be the same
                 drop_whole_options(group, self._whole_options())
         self._compiled = None
+        for member in members(self.param_groups):  # of a release before, pickled as a whole
+            held = self.state.get(member.param, {})
+            if is_of_format_1(held):
+                group = self.param_groups[member.group]
+                self.state[member.param] = upgraded(member.param, held, group)
 
     # ---- what the optimizer holds and sees ------------------------------------------------
 
     def state_bytes(self) -> int:
-        """Bytes of all state: exactly those of the tensors in ``state_dict()``."""
+        """Bytes of all state: exactly those of COSMIC's own tensors in ``state_dict()``. What
+        others keep in ``optimizer.state`` is not counted, neither here nor by a budget."""
         return sum(state_bytes(state) for state in self.state.values())
 
     def budget_bytes(self) -> int | None:
         """The budget in bytes; before the first step, for all parameters that require grad."""
+        started = any(map(holds, self.state.values()))
         live = [
             m.param
             for m in members(self.param_groups)
-            if m.param in self.state or (not self.state and m.takes_gradients)
+            if holds(self.state.get(m.param)) or (not started and m.takes_gradients)
         ]
         return resolve_budget(self.budget, sum(real_numel(p) for p in live))
 
@@ -458,7 +490,7 @@ class Cosmic(Optimizer):
         return {
             everyone[index].name: factor
             for index, group, _, _, factor in self._last_rows()
-            if is_gated(self.state.get(everyone[index].param) or None, self.param_groups[group])
+            if is_gated(self.state.get(everyone[index].param), self.param_groups[group])
         }
 
     def _last_rows(self) -> list[StatisticsRow]:
@@ -480,6 +512,11 @@ class Cosmic(Optimizer):
     def _plan_options(self) -> PlanOptions:
         return PlanOptions.of(self.budget, self.policy, self.seed, self.param_groups)
 
+    def _has_new_options(self) -> bool:
+        """Whether options have changed since the newest plan. What they free is to be used, too."""
+        changed = self._planned is not None and self._plan_options().differ(self._planned)
+        return changed or self._options_changed
+
     def _check_group(self, group: dict[str, Any], index: int) -> None:
         check_group(group, index, self._whole_options())
 
@@ -492,12 +529,16 @@ class Cosmic(Optimizer):
         return compiled.plan.step(self.param_groups, self.state, threads, self._steps)
 
     def _looks(self) -> bool:
-        """Whether this step looks at the gradients; the next one spends the budget anew."""
-        return self.budget is not None and self._steps % self.reallocate_every == 0
+        """Whether this step looks at the gradients; the next one spends the budget anew. Without a
+        budget the first gradient of each parameter has been looked at before its step."""
+        return self._steps % self.reallocate_every == 0 and (
+            self.budget is not None or self._steps > 0
+        )
 
-    def _take_roles(self, roles: dict[Tensor, Role]) -> None:
-        for param, role in roles.items():
-            self.state[param]["role"] = role
+    def _take_found(self, found: dict[Tensor, State]) -> None:
+        for param, entries in found.items():
+            self.state[param].update(entries)
+        self._seen_anew |= bool(found)
 
     def _spends_anew(self) -> bool:
         """Whether the last step was one that looked at the gradients."""
@@ -507,15 +548,14 @@ class Cosmic(Optimizer):
     def _ready(self, *, expecting: bool = False) -> Compiled:
         # The budget is spent before a step, not after it: if a policy fails, nothing has changed.
         check_cadence(self.reallocate_every)
-        if self._compiled is None or self._plan_options().differ(self._planned):
+        if self._compiled is None or self._seen_anew or self._plan_options().differ(self._planned):
             return self._compile(expecting=expecting)
         if self._spends_anew():
-            seen = [(held.get("role"), held["rung"]) for held in self.state.values()]
+            seen = [(role_of(s), rung_of(s).name) for s in self.state.values() if holds(s)]
             if seen != self._weighed or policy_named(self.policy).uses_signal:
                 choices = self._choices(expecting=expecting)
                 self._weighed = seen  # of equal roles and rungs a policy thinks the same
-                held = [self.state.get(choice.param, {}).get("rung") for choice in choices]
-                if [choice.rung.name for choice in choices] != held:
+                if not all(marker(c.rung) in self.state.get(c.param, {}) for c in choices):
                     return compile_plan(self.param_groups, choices, self.seed)
         return self._compiled
 
@@ -530,20 +570,23 @@ class Cosmic(Optimizer):
         return compile_plan(self.param_groups, choices, self.seed)
 
     def _choices(self, *, expecting: bool, anew: Tensor | None = None) -> list[Choice]:
-        # Options that changed may free bytes, which are to be used, too.
-        changed = self._planned is not None and self._plan_options().differ(self._planned)
         state = {p: s for p, s in self.state.items() if p is not anew}
         return choose(
             self.param_groups, state, budget=self.budget, policy=policy_named(self.policy),
-            reallocate=changed or self._spends_anew(), expecting=expecting,
+            reallocate=self._has_new_options() or self._spends_anew(), expecting=expecting,
         )  # fmt: skip
 
     def _adopt(self, compiled: Compiled) -> None:
         """Make a plan's state the optimizer's, now that it has been stepped."""
-        self.state.update(compiled.states)
+        drop_orphans(self.state, self.param_groups)
+        for param, new in compiled.states.items():
+            if self.state.get(param) is None:
+                self.state[param] = {}
+            take_over(self.state[param], new)
         compiled.plan.watch(self.state)
         self._compiled = compiled
-        self._planned = self._plan_options()
+        self._planned, self._options_changed = self._plan_options(), False
+        self._seen_anew = False
 
     def _refuse_nonfinite(self) -> bool:
         """Look at the gradients; True if this step is to be left out."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,12 +15,14 @@ from . import _core
 from ._core import UnsupportedTensorError
 from .allocation import allocate
 from .budget import resolve_budget
+from .entries import MASKED, ROLE, SIGNAL, State, holds, own, role_number, role_of, rung_of
 from .groups import name_of, placed_params
 from .ladder import ladder_of
 from .policies import Candidate, Policy
 from .roles import Role, guessed_role, observed_role
-from .rungs import Geometry, Rung
-from .state import SIGNAL_BYTES, State, build_state, gate_bytes, gate_of, gate_on, state_rung
+from .rungs import MATRIX, Geometry, Rung
+from .state import SIGNAL_BYTES, build_state, gate_bytes, gate_of, gate_on
+from .state_checks import checked
 
 __all__ = [
     "Choice",
@@ -28,14 +31,21 @@ __all__ = [
     "Transition",
     "check_param",
     "choose",
+    "chosen_state",
     "compile_plan",
+    "is_masked",
     "members",
-    "observed_role_of",
-    "observed_roles",
+    "naming",
+    "observed",
+    "observed_of",
     "plain",
 ]
 
 Group = dict[str, Any]
+
+#: The share of numbers other than zero, among the rows and columns that have any, below which a
+#: gradient counts as masked: a second moment by rows and columns would be this share of what it is.
+DENSE = 0.6
 
 
 @dataclass(frozen=True)
@@ -120,7 +130,7 @@ def plain(gradient: Tensor) -> Tensor:
 
 def _direction(member: Member, old: State) -> str:
     """``"rowmean"`` or ``"colmean"``, whichever keeps more of the first gradient."""
-    held = state_rung(old).v if old else "none"
+    held = rung_of(old).v if old else "none"
     if held in ("rowmean", "colmean"):
         return held
     param, gradient = member.param, member.param.grad
@@ -138,7 +148,8 @@ class _Live:
     geometry: Geometry
     ladder: tuple[Rung, ...]
     gate: str
-    old: State
+    old: State  # COSMIC's entries alone
+    masked: bool
 
     def price(self, rung: Rung) -> int:
         """Of a rung with its gate."""
@@ -146,22 +157,21 @@ class _Live:
 
     @property
     def current(self) -> Rung | None:
-        return state_rung(self.old) if self.old else None
+        return rung_of(self.old) if self.old else None
 
     @property
     def role(self) -> Role:
-        held: Role | None = self.old.get("role")
-        return held or guessed_role(self.geometry)
+        return role_of(self.old) or guessed_role(self.geometry)
 
     @property
     def free(self) -> bool:
         return len(self.ladder) > 1
 
     def candidate(self) -> Candidate:
-        signal = float(self.old["signal"]) if "signal" in self.old else 0.0
+        signal = float(self.old[SIGNAL]) if SIGNAL in self.old else 0.0
         return Candidate(
             self.member.index, self.geometry.numel, self.ladder, self.current, self.role, signal,
-            self.geometry.matrix, self.gate,
+            self.geometry.matrix, self.gate, self.geometry.dims,
         )  # fmt: skip
 
 
@@ -209,13 +219,22 @@ def choose(
     Raises:
         ValueError, TypeError: naming the parameter or the option that is wrong.
     """
-    live = [
-        _alive(m, groups[m.group], dict(state.get(m.param, {})), budget is not None)
-        for m in members(groups)
-        if m.param.grad is not None or m.param in state or (expecting and m.takes_gradients)
-    ]
+    live = []
+    for m in members(groups):
+        with naming(m):
+            held = own(_dict_of(state, m.param))
+        if m.param.grad is not None or held or (expecting and m.takes_gradients):
+            live.append(_alive(m, groups[m.group], held, budget is not None))
     limit = resolve_budget(budget, sum(x.geometry.numel for x in live))
     return _assign(live, limit, policy, reallocate)
+
+
+def _dict_of(state: Mapping[Tensor, State], param: Tensor) -> State:
+    """What is kept of a parameter; others may have put None there."""
+    held = state.get(param)
+    if held is not None and not isinstance(held, dict):
+        raise TypeError(f"optimizer.state[param] is a {type(held).__name__}; expected a dict")
+    return held or {}
 
 
 def compile_plan(groups: Sequence[Group], choices: Sequence[Choice], seed: int) -> Compiled:
@@ -234,47 +253,90 @@ def compile_plan(groups: Sequence[Group], choices: Sequence[Choice], seed: int) 
     return compiled
 
 
-def observed_roles(groups: Sequence[Group], state: Mapping[Tensor, State]) -> dict[Tensor, Role]:
-    """What a look at the gradients says of parameters whose rung a budget may choose, where it is
-    not the role that they have."""
-    found: dict[Tensor, Role] = {}
+def observed(groups: Sequence[Group], state: Mapping[Tensor, State]) -> dict[Tensor, State]:
+    """What a look at the gradients says that is new: entries for the states of parameters."""
+    found: dict[Tensor, State] = {}
     for member in members(groups):
-        role = observed_role_of(member.param, member.label, state.get(member.param, {}))
-        if role is not None:
-            found[member.param] = role
+        entries = observed_of(member.param, member.label, state.get(member.param, {}))
+        if entries:
+            found[member.param] = entries
     return found
 
 
-def observed_role_of(param: Tensor, label: str, state: State) -> Role | None:
-    """A parameter's role after a look at its gradient; None where there is nothing new."""
-    held: Role | None = state.get("role")
+def observed_of(param: Tensor, label: str, state: State) -> State:
+    """Entries for a parameter's state after a look at its gradient: a role, where a budget may
+    choose its rung and the role is another one than it has; that the gradient is masked, where the
+    second moment is kept by rows and columns."""
     gradient = param.grad
-    if gradient is None or held not in ("table", "matrix"):
-        return None
-    seen = observed_role(held, _core.participation(param.detach(), plain(gradient), label))
-    return None if seen == held else seen
+    if gradient is None or not holds(state):
+        return {}
+    out: State = {}
+    held = role_of(state)
+    if held in ("table", "matrix"):
+        seen = observed_role(held, _core.participation(param.detach(), plain(gradient), label))
+        if seen != held:
+            out[ROLE] = role_number(seen)
+    if rung_of(state).v in MATRIX and is_masked(param, label):
+        out[MASKED] = 1
+    return out
+
+
+def is_masked(param: Tensor, label: str) -> bool:
+    """Whether a parameter's gradient has zeros that its rows and columns do not explain, as under a
+    mask: they are no description of its second moment then."""
+    if param.grad is None or param.grad.layout != torch.strided:
+        return False  # what is not dense, the step itself refuses
+    return _core.density(param.detach(), plain(param.grad), label) < DENSE
 
 
 def _alive(member: Member, group: Group, old: State, budgeted: bool) -> _Live:
     if member.param.device.type != "meta":  # an estimate is of tensors without memory
         check_param(member.param, member.label)
     geometry = Geometry.of(member.param, member.label)
-    ladder = ladder_of(
-        geometry, member.param.dtype, group, budgeted=budgeted,
-        direction=lambda: _direction(member, old), label=member.label,
+    if old:
+        with naming(member):
+            old = checked(member.param, old)
+
+    def ladder() -> tuple[Rung, ...]:
+        return ladder_of(
+            geometry, member.param.dtype, group, budgeted=budgeted,
+            direction=lambda: _direction(member, old), label=member.label,
+        )  # fmt: skip
+
+    masked = MASKED in old
+    if not old and not budgeted and any(rung.v in MATRIX for rung in ladder()):
+        masked = is_masked(member.param, member.label)
+    if masked:
+        geometry = geometry._replace(matrix=None)
+    return _Live(member, geometry, ladder(), gate_of(group), old, masked)
+
+
+def chosen_state(choice: Choice, group: Group, seed: int) -> State:
+    """The state of a parameter on its chosen rung, with what it held before.
+
+    Raises:
+        ValueError: if that does not fit the parameter.
+    """
+    live, rung = choice.live, choice.rung
+    return build_state(
+        live.member.param, rung, live.old, gate=gate_on(rung, live.gate), signal=choice.signal,
+        role=choice.role, masked=live.masked, group=group, index=live.member.index, seed=seed,
     )  # fmt: skip
-    return _Live(member, geometry, ladder, gate_of(group), old)
+
+
+@contextmanager
+def naming(member: Member) -> Iterator[None]:
+    """Errors of what is done within name the parameter."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{member.label}: {error}") from None
 
 
 def _add_row(compiled: Compiled, choice: Choice, group: Group, seed: int) -> None:
     member, rung, live = choice.live.member, choice.rung, choice.live
-    try:
-        new = build_state(
-            member.param, rung, live.old, gate=gate_on(rung, live.gate), signal=choice.signal,
-            role=choice.role, group=group, index=member.index, seed=seed,
-        )  # fmt: skip
-    except ValueError as error:
-        raise ValueError(f"{member.label}: {error}") from None
+    with naming(member):
+        new = chosen_state(choice, group, seed)
     before = live.current
     if before != rung:
         compiled.transitions.append(
@@ -303,10 +365,14 @@ def _assign(live: list[_Live], limit: int | None, policy: Policy, reallocate: bo
     if watched:
         left -= SIGNAL_BYTES * len(free)
     candidates = [x.candidate() for x in free]
-    settled = all(x.current in x.ladder and ("signal" in x.old) >= watched for x in free)
-    spent = sum(x.price(x.current) for x in free if x.current)
-    if settled and spent <= left and not reallocate:
-        rungs = [x.current for x in free if x.current]
+    settled = all(x.current in x.ladder and (SIGNAL in x.old) >= watched for x in free)
+    held = [x.current for x in free if x.current]
+    if (
+        settled
+        and not reallocate
+        and sum(x.price(r) for x, r in zip(free, held, strict=True)) <= left
+    ):
+        rungs = held
     else:
         rungs = allocate(policy, candidates, left)
     by_index = {x.member.index: r for x, r in zip(free, rungs, strict=True)}

@@ -39,6 +39,7 @@ class Candidate:
             policies that do not use it.
         matrix: rows and columns that the tensor can be seen as, or None.
         gate: the group's, or ``"none"``; its numbers are part of a rung's price.
+        dims: numbers that say where packed codes belong, as of ``Geometry``; part of a price, too.
     """
 
     index: int
@@ -49,10 +50,13 @@ class Candidate:
     signal: float = 0.0
     matrix: tuple[int, int] | None = None
     gate: str = "none"
+    dims: int = 1
 
     def price(self, rung: Rung) -> int:
         """Exact bytes of the tensor's state on a rung."""
-        return rung.nbytes(Geometry(self.numel, self.matrix)) + gate_bytes(rung, self.gate)
+        return rung.nbytes(Geometry(self.numel, self.matrix, dims=self.dims)) + gate_bytes(
+            rung, self.gate
+        )
 
 
 @runtime_checkable

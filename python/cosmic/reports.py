@@ -8,9 +8,10 @@ from typing import NamedTuple, TypeAlias
 
 from torch import Tensor
 
+from .entries import State, holds, role_of, rung_of, state_bytes
+from .places import real_numel
 from .planner import Group, members
 from .roles import Role
-from .state import State, real_numel, state_bytes, state_rung
 
 __all__ = ["StatisticsRow", "TierInfo", "group_statistics", "tier_table"]
 
@@ -25,10 +26,10 @@ class TierInfo(NamedTuple):
         name: the parameter's name, or its index as text.
         tier: 0, 1 or 2.
         rung: tier and codecs, such as ``"tier2:bf16+bf16"``.
-        codecs: codec of every slot, by its key in ``optimizer.state``.
+        codecs: codec of every moment, by its name.
         role: ``"table"``, ``"matrix"`` or ``"vector"`` where a budget may choose its rung.
         numel: real elements of the parameter.
-        nbytes: bytes of its state, counters included.
+        nbytes: bytes of COSMIC's own tensors in its state, counters included.
     """
 
     name: str
@@ -44,15 +45,16 @@ def tier_table(groups: Sequence[Group], state: Mapping[Tensor, State]) -> list[T
     """One row for every parameter that has state, in the order of the parameters."""
     out = []
     for member in members(groups):
-        if held := state.get(member.param):
-            rung, numel = state_rung(held), real_numel(member.param)
+        held = state.get(member.param, {})
+        if holds(held):
+            rung, numel = rung_of(held), real_numel(member.param)
             out.append(
                 TierInfo(
                     member.name,
                     rung.tier,
                     rung.name,
                     rung.slots,
-                    held.get("role"),
+                    role_of(held),
                     numel,
                     state_bytes(held),
                 )

@@ -25,10 +25,12 @@ __all__ = [
 #: Bytes of the tensors that a rung keeps beside its moments: an int64 counter, float64 numbers, and
 #: float32 ones of a codec.
 _SCALARS = {
-    "step": 8, "magnitude": 16, "update_rms": 8, "exp_avg_steps": 8, "exp_avg_alpha": 4,
+    "step": 8, "magnitude": 16, "update_rms": 8, "exp_avg_ustate_steps": 8,
+    "exp_avg_costate_alpha": 4,
 }  # fmt: skip
+_DIMENSION_BYTES = 8  # of each number in packed_shape and packed_order
 #: Numbers of the whole tensor that a first moment's codec keeps.
-_NUMBERS = {"ustate": ("exp_avg_steps",), "costate": ("exp_avg_alpha",)}
+_NUMBERS = {"ustate": ("exp_avg_ustate_steps",), "costate": ("exp_avg_costate_alpha",)}
 _ALIASES = {torch.float32: "fp32", torch.bfloat16: "bf16", "float32": "fp32", "bfloat16": "bf16"}
 
 #: Columns of a matrix that has codecs of rows and columns.
@@ -46,11 +48,14 @@ class Geometry(NamedTuple):
         numel: real elements.
         matrix: rows and columns that the tensor can be seen as, or None.
         shape: the same with columns too few for a codec; None for what has one dimension.
+        dims: numbers that say where codes belong: the tensor's dimensions, and their order where it
+            is not that of the indices.
     """
 
     numel: int
     matrix: tuple[int, int] | None
     shape: tuple[int, int] | None = None
+    dims: int = 1
 
     @classmethod
     def of(cls, param: Tensor, label: str = "the parameter") -> Geometry:
@@ -68,10 +73,10 @@ class Geometry(NamedTuple):
         sizes, strides = tuple(like.shape), like.stride()
         matrix = _core.matrix_shape(sizes, strides, label, _LEAST_COLUMNS)
         shape = _core.matrix_shape(tuple(param.shape), param.detach().stride(), label, 2)
-        return cls(like.numel(), matrix, shape)
+        order = _core.walk_order(sizes, strides, label)
+        return cls(like.numel(), matrix, shape, len(sizes) + len(order or ()))
 
 
-@functools.cache
 @functools.cache
 def combinations(rule: str = "adam") -> tuple[tuple[str, str], ...]:
     """First- and second-moment codecs that are compiled together with a rule, ``"adam"`` or
@@ -180,9 +185,15 @@ class Rung:
 
     @property
     def slots(self) -> dict[str, str]:
-        """Codec of every slot that this rung keeps, by its key in ``optimizer.state``."""
-        slots = {"exp_avg": self.m, "exp_avg_slow": self.m_slow, "exp_avg_sq": self.v}
+        """Codec of every slot that this rung keeps, by the slot's name: the key of its moment in
+        ``optimizer.state``, or with what its planes are called the keys of these."""
+        slots = {"exp_avg": self.m, "exp_avg_slow": self.m_slow, self.second: self.v}
         return {key: codec for key, codec in slots.items() if codec != "none"}
+
+    @property
+    def second(self) -> str:
+        """The second moment's name: about the first it is a variance."""
+        return "exp_avg_var" if self.centered else "exp_avg_sq"
 
     @property
     def packed(self) -> bool:
@@ -195,13 +206,12 @@ class Rung:
         Raises:
             ValueError: for a codec of rows and columns where there is no matrix.
         """
-        return {
-            key + plane[0]: plane
-            for key, codec in self.slots.items()
-            for plane in _core.slot_layout(
-                codec, key == "exp_avg_sq", geometry.numel, geometry.matrix
-            )
-        }
+        return {key + plane[0]: plane for key in self.slots for plane in self.layout(key, geometry)}
+
+    def layout(self, slot: str, geometry: Geometry) -> list[_core.Plane]:
+        """The tensors of one slot."""
+        codec, second = self.slots[slot], slot == self.second
+        return _core.slot_layout(codec, second, geometry.numel, geometry.matrix)
 
     @property
     def scalars(self) -> tuple[str, ...]:
@@ -211,16 +221,16 @@ class Rung:
         kept = {"scalar_sign": ("magnitude",), "rmsprop": ("update_rms",)}
         return ("step", *kept.get(self.rule, ()), *_NUMBERS.get(self.m, ()))
 
-    def entries(self, geometry: Geometry) -> tuple[str, ...]:
-        """Keys of every tensor that this rung keeps in ``optimizer.state``."""
-        return (*self.scalars, *self.planes(geometry))
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Keys of every tensor of numbers and moments that it keeps in ``optimizer.state``."""
+        return (*self.scalars, *self.planes(Geometry(1, (2, _LEAST_COLUMNS))))
 
     def nbytes(self, geometry: Geometry | int) -> int:
         """Exact bytes of this rung's state for a tensor, padding and scales included.
 
         Args:
-            geometry: of the tensor; or its real elements alone, where no codec of rows and
-                columns is in question.
+            geometry: of the tensor; or its real elements alone, for a tensor of one dimension.
         """
         return _nbytes(self, Geometry(geometry, None) if isinstance(geometry, int) else geometry)
 
@@ -228,7 +238,8 @@ class Rung:
 @functools.lru_cache(maxsize=16384)  # asked for every tensor's ladder; a model has few shapes
 def _nbytes(rung: Rung, geometry: Geometry) -> int:
     scalars = sum(_SCALARS[key] for key in rung.scalars)
-    return scalars + sum(plane[4] for plane in rung.planes(geometry).values())
+    place = _DIMENSION_BYTES * geometry.dims if rung.packed else 0
+    return scalars + place + sum(plane[4] for plane in rung.planes(geometry).values())
 
 
 @functools.cache

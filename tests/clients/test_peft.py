@@ -25,10 +25,11 @@ pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is d
 WIDE = 512  # of the hidden layer: long enough for a low-rank factor to look like a table
 
 #: Bytes of state of a layer by rank: attention's A and B, the way down's A and B. Those below 4,096
-#: elements have fp32 moments, the others "u4+factored"; two counters of 4 bytes in either case.
+#: elements have fp32 moments, the others "u4+factored" and 8 bytes a dimension; all have a counter
+#: of 8 bytes.
 LAYER_BYTES = {
-    8: (8 * 512 + 8) + (8 * 1536 + 8) + (2048 + 2 * 32 + 4 * 520 + 8) + (8 * 512 + 8),
-    64: 2632 + 7368 + 19208 + 2632,
+    8: (8 * 512 + 8) + (8 * 1536 + 8) + (2048 + 2 * 32 + 4 * 520 + 16 + 8) + (8 * 512 + 8),
+    64: 2648 + 7384 + 19224 + 2648,
 }
 
 

@@ -21,7 +21,7 @@ from helpers import bits
 from optimizers import ROWS, Row, params_of
 
 GOLDEN = Path(__file__).parent / "golden"
-VERSION = "0.1.0"
+VERSION = "0.2.0"
 
 #: Of codecs: three blocks, the last one with a rest; of stochastic rounding: bfloat16.
 TENSORS = (((16, 17), torch.float32), ((40,), torch.bfloat16), ((), torch.float32))

@@ -174,9 +174,15 @@ def test_an_empty_list_of_parameters_is_no_error() -> None:
     assert optimizer.tiers() == []
 
 
-def test_state_of_a_parameter_that_was_taken_away_is_not_saved_silently() -> None:
+def test_state_of_a_parameter_that_was_taken_away_is_dropped_but_what_others_keep_is_named() -> (
+    None
+):
     optimizer = stepped(Cosmic(named()), 0, 1)
     gone = optimizer.param_groups[0]["params"].pop(1)
+    assert optimizer.state[nn.Parameter(torch.zeros(2))] == {}  # looking makes it
+    assert sorted(optimizer.state_dict()["state"]) == [0, 1, 2]
+    assert gone not in optimizer.state
+    optimizer.state[gone]["slow_params"] = torch.zeros(5, 7)
     with refused(optimizer, ValueError, "1 in all", "(5, 7)", "delete optimizer.state[param]"):
         optimizer.state_dict()
     del optimizer.state[gone]

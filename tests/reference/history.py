@@ -17,7 +17,7 @@ from .random_bits import slot_keys
 from .trust_focus import Trust
 
 Array = NDArray[Any]
-#: Keys in ``optimizer.state``; their places are the slot numbers of the random bits.
+#: Names of the moments; their places are the slot numbers of the random bits.
 SLOTS = ("exp_avg", "exp_avg_slow", "exp_avg_sq")
 #: What follows a slot's name where it is a number of the whole tensor.
 NUMBERS = ("_steps", "_alpha")
@@ -69,13 +69,27 @@ class History:
         return "exp_avg" in self.codecs and self.codecs["exp_avg"].update_units
 
     @property
+    def packed(self) -> bool:
+        """Whether some moment is anything but one number an element."""
+        return not {*self.names, "none"} <= {*PLAIN, "none"}
+
+    @property
     def tensors(self) -> dict[str, Array]:
         """As they are in ``optimizer.state``."""
         return {
-            key + suffix: plane
-            for key, planes in self.planes.items()
+            self._key(slot, suffix): plane
+            for slot, planes in self.planes.items()
             for suffix, plane in planes.items()
         }
+
+    def _key(self, slot: str, suffix: str) -> str:
+        """What ``optimizer.state`` calls a plane: a second moment about the first is a variance,
+        and codes and what belongs to them have their codec's name."""
+        codec = self.names[slot == "exp_avg_sq"]
+        name = "exp_avg_var" if slot == "exp_avg_sq" and self.centered else slot
+        if codec in PLAIN or codec in KEPT:
+            return name + suffix
+        return f"{name}_{codec}{suffix or '_codes'}"
 
     def _correction(self, t: int) -> float:
         """Bias correction of the first moment after step ``t``; 1 before it has any."""

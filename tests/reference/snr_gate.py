@@ -13,7 +13,7 @@ OUTLIER = 10.0  # means
 
 @dataclass(frozen=True)
 class Gate:
-    """Running statistics, in the order in which ``state["gate"]`` holds them."""
+    """Running statistics, in the order in which ``state["gate_snr"]`` holds them."""
 
     count: float = 0.0
     mean: float = 0.0

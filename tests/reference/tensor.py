@@ -60,7 +60,7 @@ class ReferenceTensor:
 
     @property
     def gate_numbers(self) -> list[float]:
-        """As ``state["gate"]`` holds them; none without a gate."""
+        """As ``state["gate_snr"]`` or ``state["gate_agar"]`` holds them; none without a gate."""
         if self.options.rule == "belief":
             return [self.trust.last_mean]
         return self.gate.as_list() if self.options.gate == "snr" else []

@@ -21,7 +21,7 @@ FIRST_MEAN = 0.5  # of a first gradient, whose average and whose square are both
 
 @dataclass(frozen=True)
 class Trust:
-    """What ``state["gate"]`` holds: the mean share of the last step, 0 before there is one."""
+    """What ``state["gate_agar"]`` holds: the mean share of the last step, 0 before there is one."""
 
     last_mean: float = 0.0
 
