@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
-from .entries import MASKED, SIGNAL, STATE_FORMAT, State, foreign, holds, own, role_of, rung_of
+from .entries import STATE_FORMAT, State, foreign, holds, own
 from .planner import Group, Member, members, naming
 from .rungs import Geometry
-from .state import build_state, held_gate
+from .state import rebuilt
 from .state_checks import checked
 from .upgrade import upgraded
 
@@ -117,11 +117,7 @@ def _restored(member: Member, group: Group, saved: State, seed: int) -> State:
         if not holds(saved):
             return _of_others(saved)
         held = checked(param, own(saved))
-        state = build_state(
-            param, rung_of(held), held, gate=held_gate(held), signal=SIGNAL in held,
-            role=role_of(held), masked=MASKED in held, group=group,
-            index=member.index, seed=seed,
-        )  # fmt: skip
+        state = rebuilt(param, held, group, member.index, seed)
     return {**foreign(saved), **state}
 
 

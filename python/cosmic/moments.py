@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from . import _core
-from .entries import MASKED, SIGNAL, State, holds, own, role_of, rung_of
+from .entries import State, holds, own, rung_of
 from .places import order_of, real_view
 from .rungs import Rung
-from .state import Group, build_state, decoded_moments, encode, held_gate, recentered
+from .state import Group, decoded_moments, encode, rebuilt, recentered
 from .state_checks import checked
 
 __all__ = ["Moments", "Rows", "kept_moments", "read", "selected", "written"]
@@ -73,8 +73,9 @@ def _real_moments(param: Tensor, held: State, group: Group) -> dict[str, Tensor]
 
 
 def _as_param(param: Tensor, moment: Tensor | None) -> Tensor | None:
-    complex_one = moment is not None and param.is_complex()
-    return torch.view_as_complex(moment.contiguous()) if complex_one else moment  # type: ignore
+    if moment is None or not param.is_complex():
+        return moment
+    return torch.view_as_complex(moment.contiguous())
 
 
 def _correction(held: State, group: Group) -> float:
@@ -94,7 +95,7 @@ def written(
     given: Mapping[str, Tensor | float | None],
     *,
     step: int | None,
-    rows: Rows | None,
+    rows: Tensor | None,
     index: int,
     seed: int,
 ) -> State:
@@ -102,21 +103,20 @@ def written(
 
     Tensors that it holds are written in place. Codes of blocks in which nothing was given stay.
 
+    Args:
+        rows: indices along the first dimension, as from ``selected``; None: all.
+
     Raises:
         ValueError: for a moment that the rung does not keep, has another shape or is not finite, a
-            negative second moment, a step below 0, and rows out of range. Nothing has changed then.
+            negative second moment, and a step below 0. Nothing has changed then.
     """
     rung, before = rung_of(state), read(param, state, group)
     moments = {}
     for name in _NAMES:
         old = getattr(before, name)
-        moments[name] = _merged(param, rung, name, old, given.get(name), rows)
+        moments[name] = _merged(rung, name, old, given.get(name), rows)
     count = _counted(rung, before.step, step)
-    held = checked(param, own(state))
-    new = build_state(
-        param, rung, held, gate=held_gate(held), signal=SIGNAL in held, role=role_of(held),
-        masked=MASKED in held, group=group, index=index, seed=seed,
-    )  # fmt: skip
+    new = rebuilt(param, checked(param, own(state)), group, index, seed)
     if count is not None:
         new["step"].fill_(count)
     real = {name: real_view(value) for name, value in moments.items() if value is not None}
@@ -145,12 +145,11 @@ def _counted(rung: Rung, before: int, step: int | None) -> int | None:
 
 
 def _merged(
-    param: Tensor,
     rung: Rung,
     name: str,
     old: Tensor | None,
     given: Tensor | float | None,
-    rows: Rows | None,
+    rows: Tensor | None,
 ) -> Tensor | None:
     if given is None:
         return old
@@ -159,18 +158,17 @@ def _merged(
             f"{name} is given, but it is on {rung.name}, which keeps none; fix a rung that does "
             "(group options rung, tier, min_tier), or leave it out"
         )
-    chosen = None if rows is None else selected(param, rows)
-    wanted = old if chosen is None else old[chosen]
+    wanted = old if rows is None else old[rows]
     value = _as_moment(given, name, old)
     if value.dim() and value.shape != wanted.shape:
         raise ValueError(
             f"{name} has shape {tuple(value.shape)}; expected {tuple(wanted.shape)} or one number"
         )
     _check_range(value, name)
-    if chosen is None:
+    if rows is None:
         return value.expand(wanted.shape).clone()
     out = old.clone()
-    out[chosen] = value
+    out[rows] = value
     return out
 
 
@@ -227,7 +225,7 @@ def _index(rows: Any) -> slice | Tensor:
     else:
         found = torch.tensor(operator.index(rows), device="cpu")
     whole = not found.is_floating_point() and not found.is_complex()
-    if not whole or (found.dtype == torch.bool and (found.dim() != 1)):
+    if not whole or (found.dtype == torch.bool and found.dim() != 1):
         raise TypeError("an index is a whole number, a mask has one bool a row")
     return found
 
@@ -238,7 +236,7 @@ def _put(
     new: State,
     moments: dict[str, Tensor],
     group: Group,
-    rows: Rows | None,
+    rows: Tensor | None,
     index: int,
     seed: int,
 ) -> None:
@@ -251,7 +249,7 @@ def _put(
     before = {key: planes.clone() for key, planes in kept.items()}
     encode(param, rung, new, moments, group, index, seed)
     if before and rows is not None:
-        untouched = ~_touched(param, new, selected(param, rows))
+        untouched = ~_touched(param, new, rows)
         for key, planes in kept.items():
             planes[untouched] = before[key][untouched]
 

@@ -20,6 +20,7 @@ from .entries import (
     holds,
     marker,
     role_number,
+    role_of,
     rung_of,
 )
 from .places import order_of, place_of, real_view, walked_as
@@ -38,6 +39,7 @@ __all__ = [
     "gate_on",
     "held_gate",
     "is_gated",
+    "rebuilt",
     "recentered",
 ]
 
@@ -170,6 +172,14 @@ def build_state(
     if masked:
         state[MASKED] = 1
     return state
+
+
+def rebuilt(param: Tensor, held: State, group: Group, index: int, seed: int) -> State:
+    """A checked state on its own rung, laid out as the parameter is now."""
+    return build_state(
+        param, rung_of(held), held, gate=held_gate(held), signal=SIGNAL in held,
+        role=role_of(held), masked=MASKED in held, group=group, index=index, seed=seed,
+    )  # fmt: skip
 
 
 def _carries(was: Rung, rung: Rung) -> bool:

@@ -122,22 +122,22 @@ def _stand_in(param: Tensor, state: State) -> Tensor:
 
 def whole_step(step: object) -> Tensor:
     """The count that a state's ``step`` is, in whatever form others have put it there."""
+    number: object = step
     if isinstance(step, Tensor):
         _core.check_memory(step, "state 'step'")
-    if isinstance(step, Tensor) and step.dtype == torch.int64 and step.dim() == 0:
-        number: object = int(step)
-    elif isinstance(step, Tensor):
         number = step.item() if step.numel() == 1 and not step.is_complex() else step
-    else:
-        number = step
-    whole = isinstance(number, int | float) and math.isfinite(number) and number == int(number)
-    if not whole or isinstance(number, bool) or not 0 <= number < 2**62:  # type: ignore[operator]
+    if (
+        isinstance(number, bool)
+        or not isinstance(number, int | float)
+        or not 0 <= number < 2**62
+        or number != int(number)
+    ):
         raise ValueError(
             f"its state has step {number!r}; expected an int64 tensor of one number, 0 or more"
         )
     if isinstance(step, Tensor) and step.dtype == torch.int64 and step.dim() == 0:
         return step
-    return torch.tensor(int(number), dtype=torch.int64, device="cpu")  # type: ignore[call-overload]
+    return torch.tensor(int(number), dtype=torch.int64, device="cpu")
 
 
 def _check_start(state: State, rung: Rung) -> None:

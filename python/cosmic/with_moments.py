@@ -92,16 +92,15 @@ class WithMoments(Optimizer):
         """
         member = self._member(param)
         group = self.param_groups[member.group]
-        if rows is not None:
-            with naming(member):
-                rows = selected(param, rows)  # once: what is given may be read once
+        with naming(member):  # once: what is given may be read once
+            chosen = None if rows is None else selected(param, rows)
         given = {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq, "exp_avg_slow": exp_avg_slow}
         with naming(member):
             held = self.state.get(param, {})
             if not holds(held):
                 held = self._first_state(member)
             new = written(
-                param, held, group, given, step=step, rows=rows, index=member.index,
+                param, held, group, given, step=step, rows=chosen, index=member.index,
                 seed=self.seed,
             )  # fmt: skip
         if self.state.get(param) is None:
