@@ -13,7 +13,7 @@ from collections import defaultdict
 import torch
 
 from cosmic import Cosmic
-from cosmic.budget import ADAMW_BYTES
+from cosmic.capital.budget import ADAMW_BYTES
 from cosmic.finetune.models import build_model
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import cosmic
-from cosmic.roles import Role
+from cosmic.state.roles import Role
 
 BUILT_IN = ("uniform", "signal")
 REVERSED = "reversed"

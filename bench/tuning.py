@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from cosmic.budget import ADAMW_BYTES
+from cosmic.capital.budget import ADAMW_BYTES
 from cosmic.finetune.config import RunConfig
 from run_store import Result, Store
 from training_run import Run

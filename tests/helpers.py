@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cosmic import Cosmic, _core
-from cosmic.entries import rung_of
+from cosmic.state.entries import rung_of
 
 #: Sizes where blocks of 128 and lanes of 16 begin and end.
 SIZES = (1, 7, 127, 128, 129, 511, 4097)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cosmic import Cosmic
-from cosmic.state import decoded_moments
+from cosmic.state.building import decoded_moments
 from helpers import UNUSUAL, parameter, take_steps
 
 SHAPE = (21, 34)

@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR
 
 from cosmic import Cosmic
 from cosmic.rungs import combinations
-from cosmic.state import decoded_moments
+from cosmic.state.building import decoded_moments
 from helpers import (
     UNUSUAL,
     digest,

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from backward_steps import give, normal_gradients, ordinary_step, pair
 from cosmic import Cosmic
 from cosmic.logging import EventLog
-from cosmic.state import decoded_moments
+from cosmic.state.building import decoded_moments
 from helpers import bits, digest, normal, parameters, refused, same_bits
 
 SHAPE = (40, 33)

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from cosmic import Cosmic, Rung, estimate_memory
-from cosmic.entries import rung_of
 from cosmic.rungs import Geometry, combinations
-from cosmic.state import decoded_moments
+from cosmic.state.building import decoded_moments
+from cosmic.state.entries import rung_of
 from helpers import UNUSUAL, digest, give_gradients, normal, parameters, same_bits, take_steps
 from helpers import state_tensors as tensors_of
 

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from cosmic import Candidate, Cosmic, Rung
-from cosmic.entries import ROLE, SIGNAL
-from cosmic.roles import ROLES
 from cosmic.rungs import Geometry
+from cosmic.state.entries import ROLE, SIGNAL
+from cosmic.state.roles import ROLES
 from helpers import UNUSUAL, digest, normal, parameters, refused, take_steps
 
 FULL = Rung(2, "fp32", "none", "fp32")

@@ -21,7 +21,8 @@ from backward_steps import (
     params_of,
     tied,
 )
-from cosmic import Candidate, Cosmic, planner
+from cosmic import Candidate, Cosmic
+from cosmic.step import planner
 from helpers import UNUSUAL, digest, normal, parameter, parameters
 from test_reproducible import SCENARIOS, by_state_dict, make, run, steps_of
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cosmic import Cosmic
-from cosmic.entries import STATE_FORMAT, marker, rung_of
+from cosmic.state.entries import STATE_FORMAT, marker, rung_of
 from helpers import UNUSUAL, parameters, refused, take_steps
 
 State = dict[str, Any]

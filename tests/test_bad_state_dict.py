@@ -11,7 +11,7 @@ import torch
 from torch.optim import Adam, AdamW, Optimizer
 
 from cosmic import Cosmic
-from cosmic.entries import STATE_FORMAT, marker, rung_of
+from cosmic.state.entries import STATE_FORMAT, marker, rung_of
 from helpers import UNUSUAL, digest, give_gradients, parameters, refused, take_steps
 
 Saved = dict[str, Any]

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from cosmic import Cosmic, Rung
-from cosmic.budget import resolve_budget
-from cosmic.ladder import DEFAULT_STATE_DTYPE
-from cosmic.policies import worth
+from cosmic.capital.budget import resolve_budget
+from cosmic.capital.ladder import DEFAULT_STATE_DTYPE
+from cosmic.capital.policies import worth
 from cosmic.rungs import Geometry, combinations, without_momentum
 from helpers import (
     UNUSUAL,

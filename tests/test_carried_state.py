@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from cosmic import Cosmic
 from cosmic.rungs import combinations
-from cosmic.state import decoded_moments
+from cosmic.state.building import decoded_moments
 from helpers import (
     UNUSUAL,
     digest,

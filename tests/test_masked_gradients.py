@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 
 from cosmic import Cosmic, _core
-from cosmic.planner import DENSE
 from cosmic.rungs import MATRIX, combinations
+from cosmic.step.planner import DENSE
 from helpers import bits, digest, normal, parameter, through_a_file
 
 SHAPE = (48, 128)

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from cosmic import Candidate, Cosmic, RolePolicy, Rung, SignalPolicy, UniformPolicy, _core
-from cosmic.allocation import HYSTERESIS, allocate
-from cosmic.entries import role_of
-from cosmic.policies import policy_named
-from cosmic.roles import Role, guessed_role, observed_role
+from cosmic.capital.allocation import HYSTERESIS, allocate
+from cosmic.capital.policies import policy_named
 from cosmic.rungs import Geometry
+from cosmic.state.entries import role_of
+from cosmic.state.roles import Role, guessed_role, observed_role
 from helpers import normal, parameters, same_bits
 
 LADDER = tuple(

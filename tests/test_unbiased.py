@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cosmic import Cosmic
-from cosmic.state import decoded_moments
+from cosmic.state.building import decoded_moments
 
 BETA2 = 0.999
 STEPS = 4000

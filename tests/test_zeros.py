@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from cosmic import Cosmic, Rung, _core
 from cosmic.rungs import Geometry
-from cosmic.state import decoded_moments
+from cosmic.state.building import decoded_moments
 from helpers import UNUSUAL, normal
 
 BLOCK = 128

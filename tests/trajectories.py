@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cosmic import Cosmic
-from cosmic.entries import rung_of
-from cosmic.state import decoded_moments
+from cosmic.state.building import decoded_moments
+from cosmic.state.entries import rung_of
 from helpers import normal, real_dtype_name, set_gradient, stored
 from reference.options import Options
 from reference.tensor import ReferenceTensor

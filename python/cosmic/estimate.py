@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from .backward import listed
-from .budget import ADAMW_BYTES
+from .capital.budget import ADAMW_BYTES
+from .capital.policies import policy_named
 from .optimizer import Cosmic
-from .planner import choose
-from .policies import policy_named
+from .step.backward import listed
+from .step.planner import choose
 
 __all__ = ["MemoryEstimate", "TensorEstimate", "estimate_memory"]
 

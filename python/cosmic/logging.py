@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from . import _core
+from .capital.policies import policy_named
 from .optimizer import Cosmic, Listener
-from .policies import policy_named
 from .threads import thread_count
 
 __all__ = ["EventLog"]

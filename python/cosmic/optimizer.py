@@ -12,11 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer
 
-from .adamw import exported, imported, is_adamw
-from .backward import StepInBackward
-from .budget import resolve_budget
-from .checkpoint import parse_saved, with_missing_options
-from .entries import (
+from .capital.budget import resolve_budget
+from .capital.policies import Policy, policy_named
+from .reports import StatisticsRow, TierInfo, group_statistics, tier_table
+from .state.adamw import exported, imported, is_adamw
+from .state.building import is_gated
+from .state.checkpoint import parse_saved, with_missing_options
+from .state.entries import (
     STATE_FORMAT,
     State,
     drop_orphans,
@@ -27,9 +29,13 @@ from .entries import (
     state_bytes,
     take_over,
 )
-from .groups import check_all_placed, check_dicts, placed_params
-from .hooks import hooked_where_observed
-from .options import (
+from .state.groups import check_all_placed, check_dicts, placed_params
+from .state.places import real_numel
+from .state.roles import Role
+from .state.upgrade import is_of_format_1, upgraded
+from .step.backward import StepInBackward
+from .step.hooks import hooked_where_observed
+from .step.options import (
     WHOLE_OPTIONS,
     PlanOptions,
     check_cadence,
@@ -38,8 +44,7 @@ from .options import (
     check_whole,
     drop_whole_options,
 )
-from .places import real_numel
-from .planner import (
+from .step.planner import (
     Choice,
     Compiled,
     Transition,
@@ -49,12 +54,7 @@ from .planner import (
     members,
     observed,
 )
-from .policies import Policy, policy_named
-from .reports import StatisticsRow, TierInfo, group_statistics, tier_table
-from .roles import Role
-from .state import is_gated
 from .threads import forked, one_thread, thread_count
-from .upgrade import is_of_format_1, upgraded
 from .with_moments import WithMoments
 
 __all__ = ["Cosmic", "Listener", "NonfiniteGradientError"]

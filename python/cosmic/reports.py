@@ -8,10 +8,10 @@ from typing import NamedTuple, TypeAlias
 
 from torch import Tensor
 
-from .entries import State, holds, role_of, rung_of, state_bytes
-from .places import real_numel
-from .planner import Group, members
-from .roles import Role
+from .state.entries import State, holds, role_of, rung_of, state_bytes
+from .state.places import real_numel
+from .state.roles import Role
+from .step.planner import Group, members
 
 __all__ = ["StatisticsRow", "TierInfo", "group_statistics", "tier_table"]
 

@@ -8,10 +8,10 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer
 
-from .entries import State, forget, holds, take_over
-from .moments import Moments, Rows, kept_moments, read, selected, written
-from .planner import Choice, Compiled, Member, chosen_state, members, naming
-from .shaping import shaped_states
+from .state.entries import State, forget, holds, take_over
+from .state.moments import Moments, Rows, kept_moments, read, selected, written
+from .state.shaping import shaped_states
+from .step.planner import Choice, Compiled, Member, chosen_state, members, naming
 
 __all__ = ["WithMoments"]
 

@@ -16,7 +16,7 @@ from clients.setting import BATCH, KINDS, ROWS, Tokens, batches, parameter_bits,
 from clients.setting import tiny_gpt2 as gpt2
 from clients.test_trainer import trainer_of
 from cosmic import Cosmic
-from cosmic.roles import Role
+from cosmic.state.roles import Role
 from helpers import digest, same_bits
 
 # Peft asks the model by a name that transformers is about to drop.

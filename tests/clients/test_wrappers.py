@@ -23,9 +23,9 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from cosmic import Cosmic
-from cosmic.entries import foreign
-from cosmic.options import WHOLE_OPTIONS
 from cosmic.presets import CASMO, TurboAdam
+from cosmic.state.entries import foreign
+from cosmic.step.options import WHOLE_OPTIONS
 from helpers import digest, through_a_file
 
 WORDS, WIDTH, CLASSES, BATCH = 512, 16, 8, 64

@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 from cosmic import Cosmic
-from cosmic.entries import own
+from cosmic.state.entries import own
 from helpers import digest, give_gradients, normal, parameter, same_bits, take_steps
 from optimizers import ROWS, Row, params_of
 

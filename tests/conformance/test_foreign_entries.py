@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 
 from cosmic import Cosmic
-from cosmic.entries import foreign, own
+from cosmic.state.entries import foreign, own
 from helpers import digest, give_gradients, parameter, parameters, take_steps, through_a_file
 from optimizers import ROWS, Row, each, moved, params_of, started, stepped
 

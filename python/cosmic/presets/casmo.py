@@ -11,8 +11,8 @@ from torch import Tensor
 
 from .. import _core
 from ..optimizer import Cosmic, Params
-from ..options import check_group
-from ..planner import Compiled, Transition
+from ..step.options import check_group
+from ..step.planner import Compiled, Transition
 from .casmo_options import (
     GATE,
     OPTIONS,

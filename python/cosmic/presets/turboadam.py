@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from ..groups import check_dicts
 from ..optimizer import Cosmic, Params
-from ..planner import Compiled
+from ..state.groups import check_dicts
+from ..step.planner import Compiled
 
 __all__ = ["TurboAdam"]
 

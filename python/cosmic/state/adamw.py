@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..rungs import Rung
+from ..step.planner import Group, Member, members, naming
+from .checks import whole_step
 from .entries import STATE_FORMAT, State, holds, marker, rung_of
 from .moments import read
-from .planner import Group, Member, members, naming
-from .rungs import Rung
-from .state_checks import whole_step
 
 __all__ = ["exported", "imported", "is_adamw"]
 

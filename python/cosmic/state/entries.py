@@ -13,9 +13,9 @@ from typing import Any
 
 from torch import Tensor
 
+from ..rungs import Rung
 from .groups import placed_params
 from .roles import ROLES, Role
-from .rungs import Rung
 
 __all__ = [
     "GATE_SIZES",

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from . import _core
+from .. import _core
+from ..rungs import Rung
+from .building import Group, decoded_moments, encode, rebuilt, recentered
+from .checks import checked
 from .entries import State, holds, own, rung_of
 from .places import order_of, real_view
-from .rungs import Rung
-from .state import Group, decoded_moments, encode, rebuilt, recentered
-from .state_checks import checked
 
 __all__ = ["Moments", "Rows", "kept_moments", "read", "selected", "written"]
 

@@ -15,16 +15,16 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils.hooks import RemovableHandle
 
-from . import _core
-from .entries import State, holds, rung_of
-from .groups import placed_params
+from .. import _core
+from ..rungs import MATRIX
+from ..state.entries import State, holds, rung_of
+from ..state.groups import placed_params
+from ..threads import thread_count
 from .options import check_nonfinite
 from .planner import Compiled, Transition, is_masked, members, observed_of, plain
-from .rungs import MATRIX
-from .threads import thread_count
 
 if TYPE_CHECKING:
-    from .optimizer import Cosmic
+    from ..optimizer import Cosmic
 
 __all__ = ["EndedStep", "StepInBackward", "listed"]
 

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _core
+from .. import _core
+from ..rungs import Geometry, Rung
 from .entries import GATE_SIZES, MASKED, ROLE, SIGNAL, State, gate_key, rung_of
 from .places import order_of, real_view, walked_as
 from .roles import ROLES, guessed_role
-from .rungs import Geometry, Rung
 
 __all__ = ["CODEC_NUMBERS", "checked", "whole_step"]
 

@@ -11,18 +11,18 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
-from . import _core
-from ._core import UnsupportedTensorError
-from .allocation import allocate
-from .budget import resolve_budget
-from .entries import MASKED, ROLE, SIGNAL, State, holds, own, role_number, role_of, rung_of
-from .groups import name_of, placed_params
-from .ladder import ladder_of
-from .policies import Candidate, Policy
-from .roles import Role, guessed_role, observed_role
-from .rungs import MATRIX, Geometry, Rung
-from .state import SIGNAL_BYTES, build_state, gate_bytes, gate_of, gate_on
-from .state_checks import checked
+from .. import _core
+from .._core import UnsupportedTensorError
+from ..capital.allocation import allocate
+from ..capital.budget import resolve_budget
+from ..capital.ladder import ladder_of
+from ..capital.policies import Candidate, Policy
+from ..rungs import MATRIX, Geometry, Rung
+from ..state.building import SIGNAL_BYTES, build_state, gate_bytes, gate_of, gate_on
+from ..state.checks import checked
+from ..state.entries import MASKED, ROLE, SIGNAL, State, holds, own, role_number, role_of, rung_of
+from ..state.groups import name_of, placed_params
+from ..state.roles import Role, guessed_role, observed_role
 
 __all__ = [
     "Choice",

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from . import _core
+from .. import _core
+from ..rungs import Geometry, Rung
+from ..threads import thread_count
 from .entries import GATE_SIZES, ROLE, SIGNAL, STATE_FORMAT, State, gate_key, holds, marker
 from .places import order_of, place_of, walked_as
 from .roles import ROLES
-from .rungs import Geometry, Rung
-from .threads import thread_count
 
 __all__ = ["is_of_format_1", "upgraded"]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from . import _core
-from .budget import check_budget
-from .groups import check_dicts
-from .policies import Policy, policy_named
-from .rungs import Rung, parse_state_dtype
+from .. import _core
+from ..capital.budget import check_budget
+from ..capital.policies import Policy, policy_named
+from ..rungs import Rung, parse_state_dtype
+from ..state.groups import check_dicts
 
 __all__ = [
     "WHOLE_OPTIONS",

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from .rungs import Geometry
+from ..rungs import Geometry
 
 __all__ = ["ROLES", "Role", "guessed_role", "observed_role"]
 

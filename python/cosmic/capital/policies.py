@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from .roles import Role
-from .rungs import Geometry, Rung
-from .state import gate_bytes
+from ..rungs import Geometry, Rung
+from ..state.building import gate_bytes
+from ..state.roles import Role
 
 __all__ = [
     "POLICIES",

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from .rungs import (
+from ..rungs import (
     MATRIX,
     Geometry,
     Rung,

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _core
+from .. import _core
 
 __all__ = ["order_of", "place_of", "real_numel", "real_view", "walked_as"]
 

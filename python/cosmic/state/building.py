@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _core
+from .. import _core
+from ..rungs import PLAIN, Geometry, Rung
+from .checks import CODEC_NUMBERS
 from .entries import (
     GATE_SIZES,
     MASKED,
@@ -25,8 +27,6 @@ from .entries import (
 )
 from .places import order_of, place_of, real_view, walked_as
 from .roles import Role
-from .rungs import PLAIN, Geometry, Rung
-from .state_checks import CODEC_NUMBERS
 
 __all__ = [
     "MOMENTS",

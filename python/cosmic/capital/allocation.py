@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from . import _core
+from .. import _core
+from ..rungs import Rung
 from .policies import Candidate, Policy
-from .rungs import Rung
 
 __all__ = ["HYSTERESIS", "allocate"]
 

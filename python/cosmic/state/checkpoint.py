@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import Tensor
 
+from ..rungs import Geometry
+from ..step.planner import Group, Member, members, naming
+from .building import rebuilt
+from .checks import checked
 from .entries import STATE_FORMAT, State, foreign, holds, own
-from .planner import Group, Member, members, naming
-from .rungs import Geometry
-from .state import rebuilt
-from .state_checks import checked
 from .upgrade import upgraded
 
 __all__ = ["parse_saved", "with_missing_options"]

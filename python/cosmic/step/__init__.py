@@ -1,0 +1,1 @@
+"""The step: plans made, run and adopted, after backward or within it."""
