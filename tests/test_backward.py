@@ -22,7 +22,7 @@ from backward_steps import (
     tied,
 )
 from cosmic import Candidate, Cosmic
-from cosmic.step import planner
+from cosmic.step import plans
 from helpers import UNUSUAL, digest, normal, parameter, parameters
 from test_reproducible import SCENARIOS, by_state_dict, make, run, steps_of
 
@@ -153,9 +153,9 @@ def test_state_for_all_is_there_from_the_first_gradient_on() -> None:
 def test_plans_are_made_no_more_often_than_ordinarily(monkeypatch: pytest.MonkeyPatch) -> None:
     """One for all steps: a gradient that comes costs nothing for the other parameters."""
     made: list[int] = []
-    compile_plan = planner.compile_plan
+    compile_plan = plans.compile_plan
     monkeypatch.setattr(
-        "cosmic.optimizer.compile_plan",
+        "cosmic.step.planned.compile_plan",
         lambda *a, **k: made.append(1) or compile_plan(*a, **k),  # type: ignore[func-returns-value]
     )
     ours = Cosmic(parameters(*[(9, 7)] * 50), **UNUSUAL)

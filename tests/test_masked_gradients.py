@@ -12,7 +12,7 @@ from torch.optim import AdamW
 
 from cosmic import Cosmic, _core
 from cosmic.rungs import MATRIX, combinations
-from cosmic.step.planner import DENSE
+from cosmic.step.looks import DENSE
 from helpers import bits, digest, normal, parameter, through_a_file
 
 SHAPE = (48, 128)

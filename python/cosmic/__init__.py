@@ -5,13 +5,13 @@ from . import loading  # noqa: F401  (first: it says what is missing)
 # isort: split
 from . import _core, logging, ops
 from ._core import UnsupportedTensorError
-from .capital.policies import Candidate, Policy, RolePolicy, SignalPolicy, UniformPolicy
 from .estimate import MemoryEstimate, TensorEstimate, estimate_memory
+from .moments import Moments
 from .optimizer import Cosmic, NonfiniteGradientError
+from .policies import Candidate, Policy, RolePolicy, SignalPolicy, UniformPolicy
 from .quantization import QuantizedTensor, quantize
 from .reports import TierInfo
 from .rungs import Rung
-from .state.moments import Moments
 
 __version__: str = _core.__version__
 

@@ -13,8 +13,8 @@ from torch.nn.parameter import is_lazy
 from .capital.budget import ADAMW_BYTES
 from .capital.policies import policy_named
 from .optimizer import Cosmic
-from .step.backward import listed
-from .step.planner import choose
+from .state.members import listed
+from .step.choices import choose
 
 __all__ = ["MemoryEstimate", "TensorEstimate", "estimate_memory"]
 

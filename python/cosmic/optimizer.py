@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, TypeAlias, overload
 
@@ -13,68 +11,25 @@ from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer
 
 from .capital.budget import resolve_budget
-from .capital.policies import Policy, policy_named
-from .reports import StatisticsRow, TierInfo, group_statistics, tier_table
-from .state.adamw import exported, imported, is_adamw
-from .state.building import is_gated
-from .state.checkpoint import parse_saved, with_missing_options
-from .state.entries import (
-    STATE_FORMAT,
-    State,
-    drop_orphans,
-    holds,
-    marker,
-    role_of,
-    rung_of,
-    state_bytes,
-    take_over,
-)
-from .state.groups import check_all_placed, check_dicts, placed_params
+from .capital.policies import Policy
+from .reports import TierInfo, gate_factors, group_statistics, tier_table
+from .state.adamw import exported
+from .state.checkpoint import read_saved
+from .state.entries import STATE_FORMAT, drop_orphans, holds, state_bytes
+from .state.groups import check_all_placed
+from .state.members import check_param, members
 from .state.places import real_numel
-from .state.roles import Role
-from .state.upgrade import is_of_format_1, upgraded
-from .step.backward import StepInBackward
-from .step.hooks import hooked_where_observed
-from .step.options import (
-    WHOLE_OPTIONS,
-    PlanOptions,
-    check_cadence,
-    check_group,
-    check_nonfinite,
-    check_whole,
-    drop_whole_options,
-)
-from .step.planner import (
-    Choice,
-    Compiled,
-    Transition,
-    check_param,
-    choose,
-    compile_plan,
-    members,
-    observed,
-)
-from .threads import forked, one_thread, thread_count
+from .step.backward import StepInBackward, refuse_wrapper
+from .step.hooks import hooked_where_observed, step_as_it_is
+from .step.options import check_whole, drop_whole_options
+from .step.ordinary import take_step
+from .step.planned import Listener, NonfiniteGradientError
+from .threads import forked, one_thread
 from .with_moments import WithMoments
 
 __all__ = ["Cosmic", "Listener", "NonfiniteGradientError"]
 
 Params: TypeAlias = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
-Listener: TypeAlias = Callable[[str, dict[str, Any]], None]
-
-#: What a copy or a pickle of the optimizer keeps beside torch's own.
-_KEPT = (*WHOLE_OPTIONS, "_steps", "_skipped", "_nonfinite_seen", "_gradient_norm")
-
-
-class NonfiniteGradientError(RuntimeError):
-    """A gradient held an infinity or a NaN, and ``nonfinite="raise"``."""
-
-
-# As torch.compiler.disable, but the compiler is imported only where it is used.
-@torch._disable_dynamo  # type: ignore[attr-defined]
-def _step_as_it_is(optimizer: Cosmic, closure: Callable[[], float] | None) -> float | None:
-    """A step within a function that is being compiled, which it interrupts."""
-    return optimizer.step() if closure is None else optimizer.step(closure)
 
 
 class Cosmic(WithMoments):
@@ -222,21 +177,6 @@ class Cosmic(WithMoments):
         }  # fmt: skip
         super().__init__(params, {**defaults, **self._preset})
 
-    def _reset(self) -> None:
-        self._compiled: Compiled | None = None
-        self._planned: PlanOptions | None = None  # what the newest plan was made for
-        self._seen_anew = False  # a look has found what the newest plan does not know
-        self._options_changed = False  # between the newest plan and the checkpoint that was loaded
-        self._weighed: list[
-            tuple[Role | None, str]
-        ] = []  # roles and rungs, when a policy was asked
-        self._listeners: list[Listener] = []
-        self._steps = 0
-        self._skipped = 0
-        self._nonfinite_seen = 0
-        self._gradient_norm: float | None = None  # of the step before, for clipping in backward
-        self._backward: StepInBackward | None = None
-
     # ---- torch.optim's interface ----------------------------------------------------------
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -280,7 +220,7 @@ class Cosmic(WithMoments):
             NonfiniteGradientError: with ``nonfinite="raise"``. Nothing has changed then.
         """
         if torch.compiler.is_compiling():
-            return _step_as_it_is(self, closure)
+            return step_as_it_is(self, closure)
         if self._backward is not None and (ended := self._backward.end_step(closure)):
             if ended.counts:
                 self._after_step(ended.compiled, ended.transitions)
@@ -291,29 +231,10 @@ class Cosmic(WithMoments):
                 loss = closure()
         if forked():
             with one_thread():
-                self._take_step()
+                take_step(self)
         else:
-            self._take_step()
+            take_step(self)
         return loss
-
-    def _take_step(self) -> None:
-        if self.nonfinite != "propagate" and self._refuse_nonfinite():
-            return
-        compiled = self._ready()
-        stepped = self._run(compiled)
-        if stepped is None:  # a tensor, a group or a state was exchanged
-            compiled = self._compile()
-            stepped = self._run(compiled)
-            if stepped is None:
-                raise RuntimeError("param_groups or state changed while the step was prepared")
-        fresh = self._compiled is not compiled
-        if fresh:
-            self._adopt(compiled)
-        if stepped:
-            torch.autograd.graph.increment_version(stepped)
-        if self._looks():
-            self._take_found(observed(self.param_groups, self.state))
-        self._after_step(compiled, compiled.transitions if fresh else ())
 
     def step_in_backward(
         self,
@@ -347,15 +268,11 @@ class Cosmic(WithMoments):
             RuntimeError: if the mode is on already, or for a wrapper that passes for the optimizer,
                 such as Lightning's.
         """
-        if "param_groups" not in vars(self):  # what is set here is not the optimizer's
-            raise RuntimeError(
-                f"step_in_backward() was called of a wrapper, {type(self).__name__}; call it of "
-                "what is wrapped: optimizer.optimizer.step_in_backward(...)"
-            )
+        refuse_wrapper(self)
         if self._backward is not None:
             raise RuntimeError("step_in_backward() is on already; remove() its handle first")
-        self._backward = StepInBackward(self, model, max_norm, clip)
-        return self._backward
+        self._backward = mode = StepInBackward(self, model, max_norm, clip)
+        return mode
 
     def state_dict(self) -> dict[str, Any]:
         """As torch's, with an entry ``"cosmic"``: format, steps taken, steps skipped and, where
@@ -390,27 +307,18 @@ class Cosmic(WithMoments):
         extra: dict[str, Any] = {}
 
         def take_state(_: Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
-            if is_adamw(saved):
-                saved = imported(saved, self.param_groups)
-            saved = with_missing_options(saved, self.param_groups)
-            extra.update(parse_saved(saved, self.param_groups, self.seed))
+            saved, found = read_saved(saved, self.param_groups, self.seed)
             for index, group in enumerate(saved["param_groups"]):
                 self._check_group(dict(group), index)
+            extra.update(found)
             # torch would cast moments to the parameter's dtype
-            return {**saved, "state": extra["others"]}
-
-        def place_state(_: Optimizer) -> None:
-            self.state.update(extra["state"])
-            self._steps, self._skipped = extra["steps"], extra["skipped"]
-            self._gradient_norm = extra["gradient_norm"]
-            self._planned, self._options_changed = None, extra["options_changed"]
-            self._compiled = None
-            if self._backward is not None:
-                self._backward.forget()
+            return {**saved, "state": found["others"]}
 
         handles = [
             self.register_load_state_dict_pre_hook(take_state),
-            self.register_load_state_dict_post_hook(place_state, prepend=True),
+            self.register_load_state_dict_post_hook(
+                lambda _: self._take_loaded(extra), prepend=True
+            ),
         ]
         try:
             super().load_state_dict(state_dict)
@@ -427,25 +335,6 @@ class Cosmic(WithMoments):
             ValueError: for a slow average, for which AdamW has no place.
         """
         return exported(self.param_groups, self.state)
-
-    def __getstate__(self) -> dict[str, Any]:
-        kept = {key: getattr(self, key) for key in _KEPT}
-        kept["_options_changed"] = self._has_new_options()
-        return {**super().__getstate__(), **kept}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        if "seed" in state:  # unpickled or copied; torch also calls this to load a state_dict
-            self._reset()
-        super().__setstate__(state)
-        if "seed" not in state:
-            for group in self.param_groups:  # what they repeat has been found to be the same
-                drop_whole_options(group, self._whole_options())
-        self._compiled = None
-        for member in members(self.param_groups):  # of a release before, pickled as a whole
-            held = self.state.get(member.param, {})
-            if is_of_format_1(held):
-                group = self.param_groups[member.group]
-                self.state[member.param] = upgraded(member.param, held, group)
 
     # ---- what the optimizer holds and sees ------------------------------------------------
 
@@ -486,18 +375,7 @@ class Cosmic(WithMoments):
 
     def gate_factors(self) -> dict[str, float]:
         """The gate's factor of every gated parameter at the last step, by name."""
-        everyone = list(members(self.param_groups))
-        return {
-            everyone[index].name: factor
-            for index, group, _, _, factor in self._last_rows()
-            if is_gated(self.state.get(everyone[index].param), self.param_groups[group])
-        }
-
-    def _last_rows(self) -> list[StatisticsRow]:
-        compiled = self._compiled
-        if compiled is None or compiled.members != sum(1 for _ in placed_params(self.param_groups)):
-            return []  # groups were taken away: the rows are of parameters that are gone
-        return compiled.plan.statistics()
+        return gate_factors(self.param_groups, self.state, self._last_rows())
 
     def add_listener(self, listener: Listener) -> None:
         """Call ``listener(event, fields)`` at every step, tier transition and skipped step."""
@@ -506,142 +384,3 @@ class Cosmic(WithMoments):
     def remove_listener(self, listener: Listener) -> None:
         """Undo ``add_listener``."""
         self._listeners.remove(listener)
-
-    # ---- the plan --------------------------------------------------------------------------
-
-    def _plan_options(self) -> PlanOptions:
-        return PlanOptions.of(self.budget, self.policy, self.seed, self.param_groups)
-
-    def _has_new_options(self) -> bool:
-        """Whether options have changed since the newest plan. What they free is to be used, too."""
-        changed = self._planned is not None and self._plan_options().differ(self._planned)
-        return changed or self._options_changed
-
-    def _check_group(self, group: dict[str, Any], index: int) -> None:
-        check_group(group, index, self._whole_options())
-
-    def _whole_options(self) -> dict[str, Any]:
-        return {option: getattr(self, option) for option in WHOLE_OPTIONS}
-
-    def _run(self, compiled: Compiled) -> list[Tensor] | None:
-        """Step by the plan; None, with nothing changed, if it must be made anew."""
-        threads = thread_count()
-        return compiled.plan.step(self.param_groups, self.state, threads, self._steps)
-
-    def _looks(self) -> bool:
-        """Whether this step looks at the gradients; the next one spends the budget anew. Without a
-        budget the first gradient of each parameter has been looked at before its step."""
-        return self._steps % self.reallocate_every == 0 and (
-            self.budget is not None or self._steps > 0
-        )
-
-    def _take_found(self, found: dict[Tensor, State]) -> None:
-        for param, entries in found.items():
-            self.state[param].update(entries)
-        self._seen_anew |= bool(found)
-
-    def _spends_anew(self) -> bool:
-        """Whether the last step was one that looked at the gradients."""
-        looks = self.budget is not None and self._steps > 0
-        return looks and (self._steps - 1) % self.reallocate_every == 0
-
-    def _ready(self, *, expecting: bool = False) -> Compiled:
-        # The budget is spent before a step, not after it: if a policy fails, nothing has changed.
-        check_cadence(self.reallocate_every)
-        if self._compiled is None or self._seen_anew or self._plan_options().differ(self._planned):
-            return self._compile(expecting=expecting)
-        if self._spends_anew():
-            seen = [(role_of(s), rung_of(s).name) for s in self.state.values() if holds(s)]
-            if seen != self._weighed or policy_named(self.policy).uses_signal:
-                choices = self._choices(expecting=expecting)
-                self._weighed = seen  # of equal roles and rungs a policy thinks the same
-                if not all(marker(c.rung) in self.state.get(c.param, {}) for c in choices):
-                    return compile_plan(self.param_groups, choices, self.seed)
-        return self._compiled
-
-    def _compile(self, *, expecting: bool = False, anew: Tensor | None = None) -> Compiled:
-        """``expecting``: gradients are still to come; ``anew``: a parameter whose state is left."""
-        check_whole(self.budget, self.policy, self.nonfinite, self.seed, self.reallocate_every)
-        check_dicts(self.param_groups)
-        for index, group in enumerate(self.param_groups):
-            self._check_group(group, index)
-            drop_whole_options(group, self._whole_options())
-        choices = self._choices(expecting=expecting, anew=anew)
-        return compile_plan(self.param_groups, choices, self.seed)
-
-    def _choices(self, *, expecting: bool, anew: Tensor | None = None) -> list[Choice]:
-        state = {p: s for p, s in self.state.items() if p is not anew}
-        return choose(
-            self.param_groups, state, budget=self.budget, policy=policy_named(self.policy),
-            reallocate=self._has_new_options() or self._spends_anew(), expecting=expecting,
-        )  # fmt: skip
-
-    def _adopt(self, compiled: Compiled) -> None:
-        """Make a plan's state the optimizer's, now that it has been stepped."""
-        drop_orphans(self.state, self.param_groups)
-        for param, new in compiled.states.items():
-            if self.state.get(param) is None:
-                self.state[param] = {}
-            take_over(self.state[param], new)
-        compiled.plan.watch(self.state)
-        self._compiled = compiled
-        self._planned, self._options_changed = self._plan_options(), False
-        self._seen_anew = False
-
-    def _refuse_nonfinite(self) -> bool:
-        """Look at the gradients; True if this step is to be left out."""
-        check_nonfinite(self.nonfinite)
-        compiled = self._ready()
-        found = compiled.plan.inspect(self.param_groups, self.state, thread_count())
-        if found is None:
-            self._compiled = None
-            compiled = self._compile()
-            found = compiled.plan.inspect(self.param_groups, self.state, thread_count()) or []
-        bad = [(index, count) for index, _, count in found if count]
-        if not bad:
-            return False
-        if self.nonfinite == "raise":
-            raise self._nonfinite_error(bad)
-        labels = {m.index: m.label for m in members(self.param_groups)}
-        self._count_skipped([labels[i] for i, _ in bad], sum(count for _, count in bad))
-        return True
-
-    def _nonfinite_error(self, bad: Sequence[tuple[int, int]]) -> NonfiniteGradientError:
-        """``bad``: index and non-finite elements of each parameter that has some."""
-        labels = {m.index: m.label for m in members(self.param_groups)}
-        index, count = bad[0]
-        return NonfiniteGradientError(
-            f"gradient of {labels[index]} has {count} non-finite elements "
-            f"({len(bad)} parameters in all have some); nothing was stepped"
-        )
-
-    def _count_skipped(self, labels: list[str], elements: int) -> None:
-        self._skipped += 1
-        self._nonfinite_seen += elements
-        self._emit("skipped", {"step": self._steps, "parameters": labels})
-
-    def _after_step(self, compiled: Compiled, transitions: Sequence[Transition]) -> None:
-        self._steps += 1
-        bad, first = compiled.plan.nonfinite, not self._nonfinite_seen
-        self._nonfinite_seen += bad
-        # What may raise comes last: listeners, and a warning that may be an error.
-        if self._listeners:
-            for transition in transitions:
-                fields = {"step": self._steps - 1, **dataclasses.asdict(transition)}
-                self._emit("transition", fields)
-            self._emit("step", {"step": self._steps})
-        if bad and first:
-            self._warn_of_nonfinite(bad)
-
-    def _warn_of_nonfinite(self, count: int) -> None:
-        warnings.warn(
-            f"{count} elements of gradients are infinite or NaN at step {self._steps}; as in AdamW "
-            "they spoil their own elements. Further ones are counted in stats(); "
-            "nonfinite='raise' or 'skip' looks before it steps.",
-            RuntimeWarning,
-            stacklevel=5,
-        )
-
-    def _emit(self, event: str, fields: dict[str, Any]) -> None:
-        for listener in self._listeners:
-            listener(event, fields)

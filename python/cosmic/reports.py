@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 from torch import Tensor
 
 from .state.entries import State, holds, role_of, rung_of, state_bytes
+from .state.gates import is_gated
+from .state.groups import Group
+from .state.members import members
 from .state.places import real_numel
 from .state.roles import Role
-from .step.planner import Group, members
+from .step.plans import StatisticsRow
 
-__all__ = ["StatisticsRow", "TierInfo", "group_statistics", "tier_table"]
-
-#: Parameter's index, its group, mean of |g|, RMS of the update, gate factor; from the plan.
-StatisticsRow: TypeAlias = tuple[int, int, float, float, float]
+__all__ = ["TierInfo", "gate_factors", "group_statistics", "tier_table"]
 
 
 class TierInfo(NamedTuple):
@@ -81,3 +81,15 @@ def group_statistics(
             }
         )
     return out
+
+
+def gate_factors(
+    groups: Sequence[Group], state: Mapping[Tensor, State], rows: Sequence[StatisticsRow]
+) -> dict[str, float]:
+    """The factor of every gated parameter; see ``Cosmic.gate_factors``."""
+    everyone = list(members(groups))
+    return {
+        everyone[index].name: factor
+        for index, group, _, _, factor in rows
+        if is_gated(state.get(everyone[index].param), groups[group])
+    }

@@ -6,24 +6,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
-from torch.optim.optimizer import Optimizer
 
+from .moments import Moments
 from .state.entries import State, forget, holds, take_over
-from .state.moments import Moments, Rows, kept_moments, read, selected, written
+from .state.members import Member, members, naming
+from .state.moments import Rows, kept_moments, read, selected, written
 from .state.shaping import shaped_states
-from .step.planner import Choice, Compiled, Member, chosen_state, members, naming
+from .step.planned import Planned
+from .step.plans import chosen_state
 
 __all__ = ["WithMoments"]
 
 
-class WithMoments(Optimizer):
+class WithMoments(Planned):
     """An optimizer whose moments can be read and written whatever codecs keep them."""
-
-    seed: int
-    _compiled: Compiled | None
-
-    def _choices(self, *, expecting: bool, anew: Tensor | None = None) -> list[Choice]:
-        raise NotImplementedError
 
     def shape_state(
         self, model: nn.Module, metadata: Mapping[str, Any], *, prefix: str = ""

@@ -96,7 +96,7 @@ def test_entries_that_change_at_every_step_do_not_make_a_plan_each_time(
     def refuse(*_: object) -> None:
         raise AssertionError("a plan was made anew")
 
-    monkeypatch.setattr("cosmic.optimizer.compile_plan", refuse)
+    monkeypatch.setattr("cosmic.step.planned.compile_plan", refuse)
     for step in range(2, 5):
         for p in params:
             optimizer.state[p]["counter"] += 1

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from ..rungs import Geometry, Rung
-from ..state.building import gate_bytes
+from ..state.gates import gate_bytes
 from ..state.roles import Role
 
 __all__ = [

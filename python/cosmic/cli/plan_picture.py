@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from cosmic.cli.plan import bits
+from cosmic.cli.plan_text import bits
 from cosmic.estimate import MemoryEstimate, TensorEstimate
 from cosmic.finetune.plot import GRID
 

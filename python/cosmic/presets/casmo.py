@@ -12,7 +12,7 @@ from torch import Tensor
 from .. import _core
 from ..optimizer import Cosmic, Params
 from ..step.options import check_group
-from ..step.planner import Compiled, Transition
+from ..step.plans import Compiled, Transition
 from .casmo_options import (
     GATE,
     OPTIONS,

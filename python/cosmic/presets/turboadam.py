@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..optimizer import Cosmic, Params
 from ..state.groups import check_dicts
-from ..step.planner import Compiled
+from ..step.plans import Compiled
 
 __all__ = ["TurboAdam"]
 

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from ..rungs import Rung
-from ..step.planner import Group, Member, members, naming
 from .checks import whole_step
 from .entries import STATE_FORMAT, State, holds, marker, rung_of
+from .groups import Group
+from .members import Member, members, naming
 from .moments import read
 
 __all__ = ["exported", "imported", "is_adamw"]

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -19,64 +16,21 @@ from .entries import (
     STATE_FORMAT,
     State,
     gate_key,
-    holds,
     marker,
     role_number,
     role_of,
     rung_of,
 )
+from .gates import held_gate
+from .groups import Group
 from .places import order_of, place_of, real_view, walked_as
 from .roles import Role
 
-__all__ = [
-    "MOMENTS",
-    "SIGNAL_BYTES",
-    "build_state",
-    "decoded_moments",
-    "encode",
-    "gate_bytes",
-    "gate_of",
-    "gate_on",
-    "held_gate",
-    "is_gated",
-    "rebuilt",
-    "recentered",
-]
+__all__ = ["MOMENTS", "build_state", "decoded_moments", "encode", "rebuilt", "recentered"]
 
-Group = dict[str, Any]
-
-SIGNAL_BYTES = 8
 _LEAST_DEVIATION = 0.1
 #: Names of the moments, as `decoded_moments` gives them.
 MOMENTS = ("exp_avg", "exp_avg_slow", "exp_avg_sq")
-
-
-def gate_of(group: Mapping[str, Any]) -> str:
-    """The core's name of the gate that a group asks for."""
-    if group["gate"] == "calibrated_agar":
-        return "exact_agar" if group["exact"] else "lagged_agar"
-    return group["gate"] or "none"
-
-
-def gate_on(rung: Rung, gate: str) -> str:
-    """The gate that a rung has where its group asks for one: "agar" reads the moments, so that
-    without full history there is none."""
-    return "none" if gate == "agar" and not rung.centered else gate
-
-
-def is_gated(state: State | None, group: Mapping[str, Any]) -> bool:
-    """Whether a gate acts on a parameter with this state."""
-    return state is not None and holds(state) and gate_on(rung_of(state), gate_of(group)) != "none"
-
-
-def gate_bytes(rung: Rung, gate: str) -> int:
-    """Bytes of the numbers of a rung's gate."""
-    return 8 * GATE_SIZES[gate_on(rung, gate)]
-
-
-def held_gate(state: State) -> str:
-    """The gate whose numbers a state holds; ``"none"`` if it holds no gate's."""
-    return next((gate for gate in GATE_SIZES if gate_key(gate) in state), "none")
 
 
 def _strides(tensor: Tensor) -> list[int]:

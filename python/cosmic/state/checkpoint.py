@@ -8,13 +8,15 @@ from typing import Any
 from torch import Tensor
 
 from ..rungs import Geometry
-from ..step.planner import Group, Member, members, naming
+from .adamw import imported, is_adamw
 from .building import rebuilt
 from .checks import checked
 from .entries import STATE_FORMAT, State, foreign, holds, own
+from .groups import Group
+from .members import Member, members, naming
 from .upgrade import upgraded
 
-__all__ = ["parse_saved", "with_missing_options"]
+__all__ = ["read_saved"]
 
 #: Options of a group that a checkpoint may lack, because they came after the format.
 _NEWER_OPTIONS = (
@@ -23,7 +25,22 @@ _NEWER_OPTIONS = (
 )  # fmt: skip
 
 
-def with_missing_options(saved: dict[str, Any], groups: Sequence[Group]) -> dict[str, Any]:
+def read_saved(
+    saved: dict[str, Any], groups: Sequence[Group], seed: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A state dict, of Cosmic or of AdamW, with all options that Cosmic's groups have; and what
+    ``_parsed`` finds in it.
+
+    Raises:
+        ValueError: as of ``imported`` and ``_parsed``.
+    """
+    if is_adamw(saved):
+        saved = imported(saved, groups)
+    saved = _with_missing_options(saved, groups)
+    return saved, _parsed(saved, groups, seed)
+
+
+def _with_missing_options(saved: dict[str, Any], groups: Sequence[Group]) -> dict[str, Any]:
     """The state dict with options that an older release did not have, as ``groups`` have them."""
     filled = [
         {**{key: own[key] for key in own if key in _NEWER_OPTIONS}, **group}
@@ -32,7 +49,7 @@ def with_missing_options(saved: dict[str, Any], groups: Sequence[Group]) -> dict
     return {**saved, "param_groups": filled + saved["param_groups"][len(filled) :]}
 
 
-def parse_saved(saved: dict[str, Any], groups: Sequence[Group], seed: int) -> dict[str, Any]:
+def _parsed(saved: dict[str, Any], groups: Sequence[Group], seed: int) -> dict[str, Any]:
     """State for the parameters of ``groups`` out of a state dict.
 
     Args:

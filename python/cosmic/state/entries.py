@@ -23,6 +23,7 @@ __all__ = [
     "MASKED",
     "ROLE",
     "SIGNAL",
+    "SIGNAL_BYTES",
     "STATE_FORMAT",
     "State",
     "drop_orphans",
@@ -47,6 +48,7 @@ STATE_FORMAT = 2
 #: What the key begins with that says which rung a state is of.
 MARKER = "rung:"
 ROLE, SIGNAL, MASKED = "budget_role", "budget_signal", "masked"
+SIGNAL_BYTES = 8
 #: Of any rung: where a packed tensor's codes belong, when a first moment started, whether gradients
 #: have masks, and what the budget keeps.
 _OF_ANY_RUNG = ("packed_shape", "packed_order", "exp_avg_start", MASKED, ROLE, SIGNAL)

@@ -7,7 +7,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-__all__ = ["check_all_placed", "check_dicts", "name_of", "placed_params"]
+__all__ = ["Group", "check_all_placed", "check_dicts", "name_of", "placed_params"]
+
+#: A parameter group: its parameters and its options.
+Group = dict[str, Any]
 
 
 def check_dicts(groups: object) -> None:

@@ -4,40 +4,26 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from .. import _core
+from ..moments import Moments
 from ..rungs import Rung
-from .building import Group, decoded_moments, encode, rebuilt, recentered
+from .building import decoded_moments, encode, rebuilt, recentered
 from .checks import checked
 from .entries import State, holds, own, rung_of
+from .groups import Group
 from .places import order_of, real_view
 
-__all__ = ["Moments", "Rows", "kept_moments", "read", "selected", "written"]
+__all__ = ["Rows", "kept_moments", "read", "selected", "written"]
 
 #: A selection along a parameter's first dimension.
 Rows: TypeAlias = int | slice | Iterable[int] | Tensor
 _NAMES = ("exp_avg", "exp_avg_sq", "exp_avg_slow")
 _MOST, _MOST_SQUARE = 2.0**126, 2.0**96  # sums by rows and columns leave out more
-
-
-class Moments(NamedTuple):
-    """The moments of one parameter, in AdamW's meaning.
-
-    Attributes:
-        exp_avg: average of the gradient, of the parameter's shape; None where its rung keeps none.
-        exp_avg_sq: average of its square, about zero; None where its rung keeps none.
-        exp_avg_slow: the slow average; None without ``beta_slow``.
-        step: the parameter's own count, by which AdamW corrects the bias of the first two.
-    """
-
-    exp_avg: Tensor | None
-    exp_avg_sq: Tensor | None
-    exp_avg_slow: Tensor | None
-    step: int
 
 
 def read(param: Tensor, state: State, group: Group) -> Moments:

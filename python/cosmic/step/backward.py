@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,18 +19,17 @@ from .. import _core
 from ..rungs import MATRIX
 from ..state.entries import State, holds, rung_of
 from ..state.groups import placed_params
+from ..state.members import listed, members
 from ..threads import thread_count
+from .looks import is_masked, observed_of, plain
 from .options import check_nonfinite
-from .planner import Compiled, Transition, is_masked, members, observed_of, plain
+from .planned import EndedStep, Planned
+from .plans import Compiled, Transition
 
-if TYPE_CHECKING:
-    from ..optimizer import Cosmic
-
-__all__ = ["EndedStep", "StepInBackward", "listed"]
+__all__ = ["StepInBackward", "refuse_wrapper"]
 
 _T = TypeVar("_T")
 _CLIPS = ("previous", "tensor")
-_NAMED = 3  # parameters that a message names before it says how many more there are
 
 
 @dataclass
@@ -52,14 +51,6 @@ class _Step:
             self.transitions[new.name] = Transition(new.name, before, new.after)
 
 
-class EndedStep(NamedTuple):
-    """What ``step()`` still has to account for."""
-
-    compiled: Compiled
-    transitions: list[Transition]
-    counts: bool  # False: all that came was skipped
-
-
 class StepInBackward:
     """The mode of ``Cosmic.step_in_backward``: a context manager, left at its end or by ``remove``.
 
@@ -67,7 +58,7 @@ class StepInBackward:
     """
 
     def __init__(
-        self, optimizer: Cosmic, model: nn.Module | None, max_norm: float | None, clip: str
+        self, optimizer: Planned, model: nn.Module | None, max_norm: float | None, clip: str
     ) -> None:
         _check_clip(max_norm, clip)
         _check_nonfinite(optimizer.nonfinite)
@@ -349,7 +340,7 @@ def _norm(gradient: Tensor) -> float:
     return norm
 
 
-def _label(optimizer: Cosmic, param: Tensor) -> str:
+def _label(optimizer: Planned, param: Tensor) -> str:
     found = (m.label for m in members(optimizer.param_groups) if m.param is param)
     return next(found, "a parameter that the optimizer does not have")
 
@@ -371,7 +362,7 @@ def _check_nonfinite(mode: str) -> None:
         )
 
 
-def _check_model(optimizer: Cosmic, model: nn.Module) -> None:
+def _check_model(optimizer: Planned, model: nn.Module) -> None:
     own = {param for _, _, param in placed_params(optimizer.param_groups)}
     named = dict(model.named_parameters())
     missing = [name for name, p in named.items() if p.requires_grad and p not in own]
@@ -389,7 +380,10 @@ def _check_model(optimizer: Cosmic, model: nn.Module) -> None:
         )
 
 
-def listed(names: list[str]) -> str:
-    """Names for a message: the first of them, and how many more there are."""
-    more = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+def refuse_wrapper(optimizer: Planned) -> None:
+    """Raise RuntimeError for what passes for the optimizer: what is set there is not its own."""
+    if "param_groups" not in vars(optimizer):
+        raise RuntimeError(
+            f"step_in_backward() was called of a wrapper, {type(optimizer).__name__}; call it of "
+            "what is wrapped: optimizer.optimizer.step_in_backward(...)"
+        )

@@ -1,4 +1,4 @@
-"""torch's wrapper of ``step``, used where somebody looks and left out where nobody does."""
+"""What goes around ``step``: torch's wrapper, where somebody looks, and its compiler, kept out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch.optim import optimizer as torch_optimizer
 from torch.optim.optimizer import Optimizer
 
-__all__ = ["hooked_where_observed"]
+__all__ = ["hooked_where_observed", "step_as_it_is"]
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -39,3 +39,10 @@ def _observed(optimizer: Optimizer) -> bool:
         or torch_optimizer._global_optimizer_post_hooks
         or torch.autograd._profiler_enabled()  # type: ignore[attr-defined]
     )
+
+
+# As torch.compiler.disable, but the compiler is imported only where it is used.
+@torch._disable_dynamo  # type: ignore[attr-defined]
+def step_as_it_is(optimizer: Optimizer, closure: Callable[[], float] | None) -> float | None:
+    """A step within a function that is being compiled, which it interrupts."""
+    return optimizer.step() if closure is None else optimizer.step(closure)

@@ -1,0 +1,78 @@
+"""The plan as text: a table for people, JSON for programs."""
+
+from __future__ import annotations
+
+import argparse
+import io
+from typing import Any
+
+import torch
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from cosmic.estimate import MemoryEstimate, TensorEstimate
+
+MB = 1e6
+NOTE = (
+    "Roles are those that shapes suggest; the gradients may correct them, within the same budget. "
+    "1 MB is 10^6 bytes."
+)
+
+
+def to_json(arguments: argparse.Namespace, estimate: MemoryEstimate) -> dict[str, Any]:
+    """The plan for programs; sizes in bytes."""
+    return {
+        "model": arguments.model,
+        "budget": arguments.budget,
+        "policy": arguments.policy,
+        "gate": arguments.gate,
+        "dtype": arguments.dtype,
+        "weight_bytes": estimate.weight_bytes,
+        "gradient_bytes": estimate.gradient_bytes,
+        "state_bytes": estimate.state_bytes,
+        "adamw_bytes": estimate.adamw_bytes,
+        "total_bytes": estimate.total_bytes,
+        "tensors": [
+            {**tensor._asdict(), "bits_per_parameter": bits(tensor)} for tensor in estimate.tensors
+        ],
+    }
+
+
+def bits(tensor: TensorEstimate) -> float:
+    """Bits of state an element."""
+    numel = torch.Size(tensor.shape).numel()
+    return 8 * tensor.state_bytes / numel if numel else 0.0
+
+
+def format_plan(estimate: MemoryEstimate) -> str:
+    """The table and the totals as plain text."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for title in ("parameter", "shape", "role", "rung"):
+        table.add_column(title, no_wrap=True)
+    for title in ("bits/param", "bytes", "AdamW's bytes"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for t in estimate.tensors:
+        shape = " x ".join(map(str, t.shape)) or "1"
+        numbers = (f"{bits(t):.3f}", f"{t.state_bytes:,}", f"{t.adamw_bytes:,}")
+        table.add_row(t.name, shape, t.role, t.rung, *numbers)
+    out = io.StringIO()
+    Console(file=out, width=1000, color_system=None, force_terminal=False).print(table)
+    lines = (line.rstrip() for line in out.getvalue().splitlines())
+    return "\n".join(line for line in lines if line) + "\n\n" + _totals(estimate) + f"\n\n{NOTE}\n"
+
+
+def _totals(estimate: MemoryEstimate) -> str:
+    numel = sum(torch.Size(t.shape).numel() for t in estimate.tensors)
+    share = estimate.state_bytes / estimate.adamw_bytes if estimate.adamw_bytes else 0.0
+    density = 8 * estimate.state_bytes / numel if numel else 0.0
+    rows = [
+        ("weights", estimate.weight_bytes, ""),
+        ("gradients", estimate.gradient_bytes, ""),
+        ("state", estimate.state_bytes, f"{density:.3f} bits a parameter, {share:.2%} of AdamW's"),
+        ("AdamW's state", estimate.adamw_bytes, "fp32 moments"),
+        ("in all", estimate.total_bytes, "weights, gradients and state; activations not counted"),
+    ]
+    return "\n".join(
+        f"{name:<14}{size / MB:>14,.3f} MB   {note}".rstrip() for name, size, note in rows
+    )

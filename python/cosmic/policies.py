@@ -1,0 +1,7 @@
+"""The policies by their public path, by which pickles of earlier releases name them, too."""
+
+from __future__ import annotations
+
+from .capital.policies import Candidate, Policy, RolePolicy, SignalPolicy, UniformPolicy
+
+__all__ = ["Candidate", "Policy", "RolePolicy", "SignalPolicy", "UniformPolicy"]

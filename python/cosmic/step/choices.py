@@ -1,0 +1,195 @@
+"""Which rung for whom: what each parameter may have, and what the budget gives it of that."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from .. import _core
+from ..capital.allocation import allocate
+from ..capital.budget import resolve_budget
+from ..capital.ladder import ladder_of
+from ..capital.policies import Candidate, Policy
+from ..rungs import MATRIX, Geometry, Rung
+from ..state.checks import checked
+from ..state.entries import MASKED, SIGNAL, SIGNAL_BYTES, State, own, role_of, rung_of
+from ..state.gates import gate_bytes, gate_of
+from ..state.groups import Group
+from ..state.members import Member, check_param, members, naming
+from ..state.roles import Role, guessed_role
+from .looks import is_masked, plain
+
+__all__ = ["Choice", "choose"]
+
+
+def _direction(member: Member, old: State) -> str:
+    """``"rowmean"`` or ``"colmean"``, whichever keeps more of the first gradient."""
+    held = rung_of(old).v if old else "none"
+    if held in ("rowmean", "colmean"):
+        return held
+    param, gradient = member.param, member.param.grad
+    if gradient is None:
+        return "rowmean"
+    columns = _core.keeps_columns(param.detach(), plain(gradient), member.label)
+    return "colmean" if columns else "rowmean"
+
+
+@dataclass
+class _Live:
+    """A parameter that holds state or is about to."""
+
+    member: Member
+    geometry: Geometry
+    ladder: tuple[Rung, ...]
+    gate: str
+    old: State  # COSMIC's entries alone
+    masked: bool
+
+    def price(self, rung: Rung) -> int:
+        """Of a rung with its gate."""
+        return rung.nbytes(self.geometry) + gate_bytes(rung, self.gate)
+
+    @property
+    def current(self) -> Rung | None:
+        return rung_of(self.old) if self.old else None
+
+    @property
+    def role(self) -> Role:
+        return role_of(self.old) or guessed_role(self.geometry)
+
+    @property
+    def free(self) -> bool:
+        return len(self.ladder) > 1
+
+    def candidate(self) -> Candidate:
+        signal = float(self.old[SIGNAL]) if SIGNAL in self.old else 0.0
+        return Candidate(
+            self.member.index, self.geometry.numel, self.ladder, self.current, self.role, signal,
+            self.geometry.matrix, self.gate, self.geometry.dims,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A rung for a parameter, and what else it keeps."""
+
+    live: _Live
+    rung: Rung
+    signal: bool
+
+    @property
+    def param(self) -> Tensor:
+        return self.live.member.param
+
+    @property
+    def role(self) -> Role | None:
+        """Kept where the budget may choose again."""
+        return self.live.role if self.live.free else None
+
+    @property
+    def nbytes(self) -> int:
+        """Of all its state."""
+        watched = SIGNAL_BYTES if self.signal else 0
+        return self.live.price(self.rung) + watched
+
+
+def choose(
+    groups: Sequence[Group],
+    state: Mapping[Tensor, State],
+    *,
+    budget: int | str | None,
+    policy: Policy,
+    reallocate: bool = False,
+    expecting: bool = False,
+) -> list[Choice]:
+    """A rung for every parameter that has a gradient or state, in the order of the parameters.
+
+    Roles and signals are those that the state holds; gradients are not looked at.
+
+    Args:
+        reallocate: ask the policy even where nothing forces a change.
+        expecting: choose for every parameter that requires grad: its gradient is still to come.
+
+    Raises:
+        ValueError, TypeError: naming the parameter or the option that is wrong.
+    """
+    live = []
+    for m in members(groups):
+        with naming(m):
+            held = own(_dict_of(state, m.param))
+        if m.param.grad is not None or held or (expecting and m.takes_gradients):
+            live.append(_alive(m, groups[m.group], held, budget is not None))
+    limit = resolve_budget(budget, sum(x.geometry.numel for x in live))
+    return _assign(live, limit, policy, reallocate)
+
+
+def _dict_of(state: Mapping[Tensor, State], param: Tensor) -> State:
+    """What is kept of a parameter; others may have put None there."""
+    held = state.get(param)
+    if held is not None and not isinstance(held, dict):
+        raise TypeError(f"optimizer.state[param] is a {type(held).__name__}; expected a dict")
+    return held or {}
+
+
+def _alive(member: Member, group: Group, old: State, budgeted: bool) -> _Live:
+    if member.param.device.type != "meta":  # an estimate is of tensors without memory
+        check_param(member.param, member.label)
+    geometry = Geometry.of(member.param, member.label)
+    if old:
+        with naming(member):
+            old = checked(member.param, old)
+
+    def ladder() -> tuple[Rung, ...]:
+        return ladder_of(
+            geometry, member.param.dtype, group, budgeted=budgeted,
+            direction=lambda: _direction(member, old), label=member.label,
+        )  # fmt: skip
+
+    masked = MASKED in old
+    if not old and not budgeted and any(rung.v in MATRIX for rung in ladder()):
+        masked = is_masked(member.param, member.label)
+    if masked:
+        geometry = geometry._replace(matrix=None)
+    return _Live(member, geometry, ladder(), gate_of(group), old, masked)
+
+
+def _assign(live: list[_Live], limit: int | None, policy: Policy, reallocate: bool) -> list[Choice]:
+    if limit is None:
+        return [Choice(x, x.ladder[-1], signal=False) for x in live]
+    floor = sum(x.price(x.ladder[0]) for x in live)
+    if floor > limit:
+        raise ValueError(
+            f"the budget is {limit} bytes, but gates, fixed rungs and the least that each "
+            f"parameter may have (tier, rung, min_tier) need {floor}; give a budget of at least "
+            f"{floor} bytes, or free some groups"
+        )
+    free = [x for x in live if x.free]
+    left = limit - sum(0 if x.free else x.price(x.ladder[0]) for x in live)
+    watched = policy.uses_signal and _can_watch(free, left)
+    if watched:
+        left -= SIGNAL_BYTES * len(free)
+    candidates = [x.candidate() for x in free]
+    settled = all(x.current in x.ladder and (SIGNAL in x.old) >= watched for x in free)
+    held = [x.current for x in free if x.current]
+    if (
+        settled
+        and not reallocate
+        and sum(x.price(r) for x, r in zip(free, held, strict=True)) <= left
+    ):
+        rungs = held
+    else:
+        rungs = allocate(policy, candidates, left)
+    by_index = {x.member.index: r for x, r in zip(free, rungs, strict=True)}
+    return [
+        Choice(x, by_index.get(x.member.index, x.ladder[0]), signal=watched and x.free)
+        for x in live
+    ]
+
+
+def _can_watch(free: Sequence[_Live], left: int) -> bool:
+    """Whether watching signals leaves enough to buy anything with."""
+    base = sum(x.price(x.ladder[0]) for x in free)
+    cheapest = min((x.price(x.ladder[1]) - x.price(x.ladder[0]) for x in free), default=0)
+    return bool(free) and left >= base + SIGNAL_BYTES * len(free) + cheapest
