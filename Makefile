@@ -37,7 +37,7 @@ lint: $(VENV)/.installed-test
 # is loaded later, would not be seen; the first report ends the run.
 SANITIZED := $(CURDIR)/build/sanitized
 sanitize: $(SANITIZED)/.installed
-	PYTHONPATH="$(SANITIZED)/package:$(CURDIR)/tests" \
+	PYTHONPATH="$(SANITIZED)/package:$(CURDIR)/tests:$(CURDIR)/tests/support" \
 	LD_PRELOAD="$(foreach name,asan ubsan stdc++,$(shell $(CXX) -print-file-name=lib$(name).so))" \
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	$(BIN)/python tests/sanitized.py

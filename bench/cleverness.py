@@ -17,7 +17,7 @@ import torch
 import transformers
 
 from cosmic import Cosmic, _core
-from harness import machine, paired, print_table, write_json
+from shared.harness import machine, paired, print_table, write_json
 
 #: The shapes of a small GPT-2: 3.5 million parameters, 76 tensors.
 SMALL: dict[str, Any] = {

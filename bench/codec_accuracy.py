@@ -28,7 +28,7 @@ from torch import Tensor
 
 import peers
 from cosmic import Cosmic
-from harness import machine, print_table, write_json
+from shared.harness import machine, print_table, write_json
 
 SIDE = 256
 LR = 1e-3

@@ -20,13 +20,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import peers
-import setting
 from cosmic.finetune.config import RunConfig
-from frontier_plot import draw
-from harness import print_table, write_json
-from tuning import Row, compare
-from variants import BUDGETED, YARDSTICK, budgeted
-from verdicts import floor_verdicts, noise_of, point_verdict, rule
+from plots.frontier import draw
+from shared import setting
+from shared.harness import print_table, write_json
+from shared.tuning import Row, compare
+from shared.variants import BUDGETED, YARDSTICK, budgeted
+from shared.verdicts import floor_verdicts, noise_of, point_verdict, rule
 
 BUDGETS = (*("0%", "0.1%", "0.5%", "1%", "1.7%", "3%", "6.5%", "10%", "12.9%", "25%", "100%"),)
 PEERS = (

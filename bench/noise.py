@@ -23,12 +23,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cosmic.finetune.machine import core_count
-from harness import print_table, write_json
-from noise_compare import POINTS, Row, compare
-from noise_plot import draw
-from noise_store import Store
-from noise_tasks import TASKS
-from noise_verdicts import CLAIMS, Claim, margin, verdict
+from noisy.compare import POINTS, Row, compare
+from noisy.store import Store
+from noisy.tasks import TASKS
+from noisy.verdicts import CLAIMS, Claim, margin, verdict
+from plots.noise import draw
+from shared.harness import print_table, write_json
 
 COLUMNS = {
     "task": "", "point": "", "optimizer": "", "test": ".3f", "deviation": ".3f", "best": ".3f",

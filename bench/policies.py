@@ -21,15 +21,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import setting
 from cosmic.finetune.config import RunConfig
-from harness import print_table, write_json
-from policies_plot import Panel, draw
-from policy_variants import BUILT_IN, RANDOM, REVERSED
-from run_store import Store
-from tuning import Row, Tuning, against, compare
-from variants import budgeted
-from verdicts import Noise, noise_of
+from plots.policies import Panel, draw
+from shared import setting
+from shared.harness import print_table, write_json
+from shared.policy_variants import BUILT_IN, RANDOM, REVERSED
+from shared.run_store import Store
+from shared.tuning import Row, Tuning, against, compare
+from shared.variants import budgeted
+from shared.verdicts import Noise, noise_of
 
 COLUMNS = {
     "name": "", "loss": ".4f", "deviation": ".4f", "difference": "+.4f", "percent": "+.2f",

@@ -22,12 +22,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import peers
-import setting
 from cosmic.finetune.config import RunConfig
-from harness import print_table, write_json
-from quality_plot import draw
-from tuning import Row, compare
-from variants import STATES, YARDSTICK
+from plots.quality import draw
+from shared import setting
+from shared.harness import print_table, write_json
+from shared.tuning import Row, compare
+from shared.variants import STATES, YARDSTICK
 
 COLUMNS = {
     "name": "", "loss": ".4f", "deviation": ".4f", "difference": "+.4f", "lr": "g",

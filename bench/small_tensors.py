@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 
 from cosmic import Cosmic, _core
-from harness import Paired, machine, paired, print_table, write_json
+from shared.harness import Paired, machine, paired, print_table, write_json
 
 #: (number of tensors, elements of each, state). Matrices of 16 rows, where they are large enough.
 CASES = [

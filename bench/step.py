@@ -23,7 +23,7 @@ import torch
 import peers
 from cosmic import Cosmic, _core
 from cosmic.presets import CASMO
-from harness import Paired, machine, paired, print_table, write_json
+from shared.harness import Paired, machine, paired, print_table, write_json
 
 YARDSTICK = "p.add_(g)"
 COLUMNS = 4096

@@ -26,7 +26,7 @@ from cosmic.finetune.worker import (
     training_figures,
 )
 from cosmic.logging import EventLog
-from variants import parameter_groups, variant
+from shared.variants import parameter_groups, variant
 
 KEPT = (
     *("validation_loss", "train_loss", "optimizer_ms", "seconds"),

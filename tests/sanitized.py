@@ -18,9 +18,14 @@ from cosmic import _core
 CASES = "rung- or size-1- or size-129 or 7x33 or 5x16 or 3x11x20 or from- or special or agar-zero"
 
 RUNS: list[list[str]] = [
-    ["test_oracle.py", "-k", CASES],
-    ["test_layouts.py", "test_bad_input.py", "test_bad_ops.py", "test_bad_packed_state.py"],
-    ["test_bytes.py", "test_quantization.py", "test_moments.py"],
+    ["core/test_oracle.py", "-k", CASES],
+    [
+        "core/test_layouts.py",
+        "optimizer/test_bad_input.py",
+        "ops/test_bad_ops.py",
+        "state/test_bad_packed_state.py",
+    ],
+    ["capital/test_bytes.py", "state/test_quantization.py", "state/test_moments.py"],
     ["conformance/test_exchanged_state.py", "conformance/test_state_shapes.py"],
 ]
 

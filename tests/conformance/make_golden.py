@@ -1,6 +1,6 @@
 """Writes a small checkpoint of every optimizer of the table, and the bits that follow from it.
 
-    PYTHONPATH=tests python tests/conformance/make_golden.py
+    PYTHONPATH=tests/support python tests/conformance/make_golden.py
 
 Made at a release, in a folder of its version, and never again: what it wrote is what later releases
 must load. Files that are there are left alone, so that a new row of the table gets its own.

@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from cosmic import Cosmic
 from helpers import UNUSUAL, normal, parameters
-from test_reproducible import gradients
+from scenarios import gradients
 
 Gradients = Sequence[Tensor | None]
 

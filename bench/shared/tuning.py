@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 
 from cosmic.capital.budget import ADAMW_BYTES
 from cosmic.finetune.config import RunConfig
-from run_store import Result, Store
+from shared.run_store import Result, Store
+from shared.variants import YARDSTICK, variant
 from training_run import Run
-from variants import YARDSTICK, variant
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from noise_optimizers import version
-from noise_tasks import TASKS, train
+from noisy.optimizers import version
+from noisy.tasks import TASKS, train
 
 Result = dict[str, Any]
 
@@ -40,7 +40,7 @@ class Run:
 
 
 def measure(run: Run) -> Result:
-    """The figures of `noise_tasks.train`."""
+    """The figures of `tasks.train`."""
     return train(run.task, run.optimizer, run.lr, run.weight_decay, run.seed)
 
 

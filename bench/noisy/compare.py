@@ -7,9 +7,9 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from noise_optimizers import OPTIMIZERS
-from noise_store import Result, Run, Store
-from noise_tasks import TASKS
+from noisy.optimizers import OPTIMIZERS
+from noisy.store import Result, Run, Store
+from noisy.tasks import TASKS
 
 POINTS = ("common", "tuned")
 MOST_OF_LONG = 3  # seeds of a task that is tuned with fewer than all

@@ -14,7 +14,7 @@ from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
 
 from cosmic.finetune.plot import COLOURS, GRID
-from tuning import Row
+from shared.tuning import Row
 
 PADDING = 1.5  # pixels around a label
 POINT = 9.0  # pixels around a point

@@ -12,9 +12,9 @@ from cosmic.finetune import run as finetune
 from cosmic.finetune.config import RunConfig
 from cosmic.finetune.machine import core_count
 from cosmic.finetune.models import load_config
-from harness import machine
-from run_store import Store
-from tuning import Row, Tuning
+from shared.harness import machine
+from shared.run_store import Store
+from shared.tuning import Row, Tuning
 
 
 def parser(description: str, out: str, **defaults: Any) -> argparse.ArgumentParser:

@@ -11,10 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter
 
-import plotting
 from cosmic.finetune.plot import COLOURS
-from tuning import Row
-from variants import BUDGETED, YARDSTICK
+from plots import plotting
+from shared.tuning import Row
+from shared.variants import BUDGETED, YARDSTICK
 
 ROOM = 0.05  # of AdamW's loss (or the best), above it; worse losses are drawn at the upper edge
 LINEAR = 0.1  # percent: the axis is linear from zero to here, then logarithmic

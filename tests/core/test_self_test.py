@@ -10,7 +10,7 @@ import pytest
 
 from cosmic import _core
 
-FINGERPRINT = Path(__file__).parent / "wheels" / "fingerprint.txt"
+FINGERPRINT = Path(__file__).parents[1] / "wheels" / "fingerprint.txt"
 
 
 def test_every_isa_steps_every_combination_with_the_same_bits() -> None:

@@ -24,7 +24,7 @@ from backward_steps import (
 from cosmic import Candidate, Cosmic
 from cosmic.step import plans
 from helpers import UNUSUAL, digest, normal, parameter, parameters
-from test_reproducible import SCENARIOS, by_state_dict, make, run, steps_of
+from scenarios import SCENARIOS, by_state_dict, make, run, steps_of
 
 #: Without a budget, whose tiers depend on who has had a gradient; that has tests of its own. Nor
 #: presets, one of which refuses.

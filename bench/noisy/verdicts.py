@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from noise_optimizers import COMPRESSED, COORDINATE, SCALAR, STRONG, YARDSTICK
-from noise_tasks import DIGITS, GRADIENTS, GROKKING, LABELS
+from noisy.optimizers import COMPRESSED, COORDINATE, SCALAR, STRONG, YARDSTICK
+from noisy.tasks import DIGITS, GRADIENTS, GROKKING, LABELS
 
 Wanted = Literal["higher", "lower", "equal"]
 

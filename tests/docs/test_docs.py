@@ -21,7 +21,7 @@ import cosmic
 from cosmic import ops, presets
 from cosmic.cli.main import make_parser
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 #: Files of the top level that are pages of the site.

@@ -7,8 +7,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tuning import Row
-from variants import budgeted
+from shared.tuning import Row
+from shared.variants import budgeted
 
 NEAR = 5.0  # percent: losses further above the least do not count into the noise
 SHARE = 0.3  # percent of a loss: a difference that matters, where the noise is smaller

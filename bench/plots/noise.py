@@ -9,12 +9,12 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-import plotting
 from cosmic.finetune.plot import COLOURS
-from harness import machine
-from noise_compare import Row
-from noise_optimizers import COMPRESSED, OPTIMIZERS
-from noise_tasks import DIGITS, GRADIENTS, GROKKING, LABELS
+from noisy.compare import Row
+from noisy.optimizers import COMPRESSED, OPTIMIZERS
+from noisy.tasks import DIGITS, GRADIENTS, GROKKING, LABELS
+from plots import plotting
+from shared.harness import machine
 
 STYLE: dict[str, dict[str, Any]] = {
     name: {"color": colour, "linestyle": (0, (4, 2)) if name == COMPRESSED else "-"}

@@ -80,7 +80,7 @@ def run_in_process(run: Run, tokens: Path) -> Result | str:
     with tempfile.TemporaryDirectory() as temporary:
         job, out = Path(temporary, "run.json"), Path(temporary, "result.json")
         run.save(job)
-        script = Path(__file__).with_name("training_run.py")
+        script = Path(__file__).parents[1] / "training_run.py"
         process = subprocess.run(
             [sys.executable, str(script), str(job), str(tokens), str(out)],
             env=os.environ | ONE_THREAD,

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from modular import PRIME, Adder, addition
-from noise_optimizers import OPTIMIZERS, Setting
+from noisy.modular import PRIME, Adder, addition
+from noisy.optimizers import OPTIMIZERS, Setting
 
 CLASSES = 10
 CURVE = 30  # points of a curve

@@ -12,7 +12,7 @@ import torch
 import cosmic
 import cosmic.presets
 import peers
-from policy_variants import policy_options
+from shared.policy_variants import policy_options
 
 YARDSTICK = "adamw"
 HIDDEN = ", hidden "

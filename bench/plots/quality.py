@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter
 
-import plotting
 from cosmic.finetune.plot import COLOURS
-from tuning import Row
+from plots import plotting
+from shared.tuning import Row
 
 LEAST_BITS = 0.25  # drawn there: zero has no place on a logarithmic axis
 ROOM = 0.6  # above AdamW's loss (or the best); what is worse is drawn at the upper edge

@@ -12,10 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-import plotting
 from cosmic.finetune.plot import COLOURS
-from policy_variants import RANDOM
-from tuning import Row
+from plots import plotting
+from shared.policy_variants import RANDOM
+from shared.tuning import Row
 
 DRAW: dict[str, Any] = {"marker": "o", "markersize": 3.5, "color": COLOURS[5], "alpha": 0.9}
 

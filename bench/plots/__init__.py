@@ -1,0 +1,1 @@
+"""The pictures, each named after its program, and what they share."""
