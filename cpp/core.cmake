@@ -23,12 +23,14 @@ add_library(
   ${CMAKE_CURRENT_LIST_DIR}/core/strided.cpp
   ${CMAKE_CURRENT_LIST_DIR}/gates/calibrated_agar.cpp
   ${CMAKE_CURRENT_LIST_DIR}/isa/dispatch.cpp
-  ${CMAKE_CURRENT_LIST_DIR}/plan/agar.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/parts/registry.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/parts/rule.cpp
   ${CMAKE_CURRENT_LIST_DIR}/plan/bind.cpp
   ${CMAKE_CURRENT_LIST_DIR}/plan/coefficients.cpp
   ${CMAKE_CURRENT_LIST_DIR}/plan/combinations.cpp
   ${CMAKE_CURRENT_LIST_DIR}/plan/density.cpp
   ${CMAKE_CURRENT_LIST_DIR}/plan/direction.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/plan/gating.cpp
   ${CMAKE_CURRENT_LIST_DIR}/plan/hyperparameters.cpp
   ${CMAKE_CURRENT_LIST_DIR}/plan/layout.cpp
   ${CMAKE_CURRENT_LIST_DIR}/plan/matrix.cpp
@@ -37,7 +39,6 @@ add_library(
   ${CMAKE_CURRENT_LIST_DIR}/plan/plan.cpp
   ${CMAKE_CURRENT_LIST_DIR}/plan/quantize.cpp
   ${CMAKE_CURRENT_LIST_DIR}/plan/self_test.cpp
-  ${CMAKE_CURRENT_LIST_DIR}/plan/tensor_numbers.cpp
   ${CMAKE_CURRENT_LIST_DIR}/plan/transfer.cpp
   ${CMAKE_CURRENT_LIST_DIR}/plan/work.cpp)
 target_include_directories(cosmic_core PUBLIC ${CMAKE_CURRENT_LIST_DIR})

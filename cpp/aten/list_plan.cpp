@@ -4,6 +4,7 @@
 
 #include "core/error.h"
 #include "core/overlap.h"
+#include "parts/registry.h"
 #include "plan/bind.h"
 
 namespace cosmic {
@@ -79,11 +80,10 @@ void ListPlan::bind_step(const TensorList &steps) {
   written_.push_back({what, view, true});
 }
 
-void ListPlan::set_rule(Rule rule, const std::string &m, const std::string &v) {
-  row().rule = rule;
+void ListPlan::set_rule(const std::string &rule, const std::string &m, const std::string &v) {
+  row().rule = rule_named(rule);
   try {
-    row().combination =
-        find_combination(row().is_f64(), rule == Rule::adam ? "adam" : "sign", m, "none", v);
+    row().combination = find_combination(row().is_f64(), rule, m, "none", v);
   } catch (const Error &error) {
     throw Error(error.kind, row().name + ": " + error.what());
   }

@@ -33,7 +33,7 @@ public:
   void bind_step(const TensorList &steps);
 
   // Makes the row added last one of this rule and these codecs.
-  void set_rule(Rule rule, const std::string &m, const std::string &v);
+  void set_rule(const std::string &rule, const std::string &m, const std::string &v);
 
   Row &row() { return plan_.rows.back(); }
 

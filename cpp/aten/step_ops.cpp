@@ -27,7 +27,7 @@ void adam_step_(const Tensors &params, const Tensors &grads, const Tensors &exp_
     plan.add_row(k);
     const std::string m = plan.bind_moment(plan.row().m, first);
     const std::string v = plan.bind_moment(plan.row().v, second);
-    plan.set_rule(Rule::adam, m, v);
+    plan.set_rule("adam", m, v);
     plan.bind_step(counters);
   }
   plan.step(static_cast<uint64_t>(seed));
@@ -46,7 +46,7 @@ void sign_step_(const Tensors &params, const Tensors &grads, double lr, double b
   ListPlan plan(group, {"params", params}, {"grads", grads}, {});
   for (size_t k = 0; k < params.size(); ++k) {
     plan.add_row(k);
-    plan.set_rule(Rule::sign, "none", "none");
+    plan.set_rule("sign", "none", "none");
   }
   plan.step(0);
 }

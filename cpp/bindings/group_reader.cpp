@@ -1,9 +1,12 @@
 #include "bindings/group_reader.h"
 
-#include <iterator>
+#include <algorithm>
 #include <string>
+#include <string_view>
+#include <utility>
 
 #include "core/error.h"
+#include "parts/registry.h"
 #include "plan/hyperparameters.h"
 
 namespace py = pybind11;
@@ -12,42 +15,47 @@ namespace cosmic {
 
 namespace {
 
-constexpr const char *kKeys[] = {
-    "lr",         "betas",     "eps",           "weight_decay", "maximize",
-    "beta_slow",  "alpha",     "slow_warmup",   "c_min",        "stochastic_rounding",
-    "robustness", "rel_floor", "m_step_factor", "null_pct",     "amp_pct"};
-enum Key {
-  kLr,
-  kBetas,
-  kEps,
-  kWeightDecay,
-  kMaximize,
-  kBetaSlow,
-  kAlpha,
-  kSlowWarmup,
-  kCMin,
-  kStochasticRounding,
-  kRobustness,
-  kRelFloor,
-  kFirstOptional, // from here on options of presets, which other groups do not have
-  kMStepFactor = kFirstOptional,
-  kNullPct,
-  kAmpPct
+// Of every group, whatever its parts.
+constexpr const char *kKeys[] = {"lr",           "betas",    "eps",
+                                 "weight_decay", "maximize", "stochastic_rounding"};
+enum Key { kLr, kBetas, kEps, kWeightDecay, kMaximize, kStochasticRounding, kFirstOfParts };
+
+// An entry of a group: one of every group, or an option that one or more parts read.
+struct Wanted {
+  const char *name;
+  PyObject *key;                // interned
+  const PartOption *option;     // null for one of every group
+  std::vector<size_t> places{}; // in Group::options
 };
 
-PyObject *interned(size_t key) {
-  static PyObject *names[std::size(kKeys)] = {};
-  if (!names[key]) names[key] = PyUnicode_InternFromString(kKeys[key]);
-  return names[key];
+std::vector<Wanted> make_wanted() {
+  std::vector<Wanted> out;
+  for (const char *name : kKeys) out.push_back({name, PyUnicode_InternFromString(name), nullptr});
+  for (const Part *part : all_parts())
+    for (size_t k = 0; k < part->options.size(); ++k) {
+      const PartOption &option = part->options[k];
+      auto found = std::find_if(out.begin(), out.end(), [&](const Wanted &each) {
+        return std::string_view(each.name) == option.name;
+      });
+      if (found == out.end())
+        found = out.insert(found, {option.name, PyUnicode_InternFromString(option.name), &option});
+      found->places.push_back(part->first_option + k);
+    }
+  return out;
+}
+
+const std::vector<Wanted> &wanted() {
+  static const std::vector<Wanted> every = make_wanted();
+  return every;
 }
 
 class Entry {
 public:
-  Entry(int group, Key key, py::object value)
-      : group_(group), key_(key), value_(std::move(value)) {}
+  Entry(int group, const char *name, py::object value)
+      : group_(group), name_(name), value_(std::move(value)) {}
 
   [[noreturn]] void fail(const char *expected) const {
-    throw Error(ErrorKind::value, "param_groups[" + std::to_string(group_) + "]['" + kKeys[key_] +
+    throw Error(ErrorKind::value, "param_groups[" + std::to_string(group_) + "]['" + name_ +
                                       "'] is " + std::string(py::repr(value_)) + "; expected " +
                                       expected);
   }
@@ -86,17 +94,17 @@ private:
   }
 
   int group_;
-  Key key_;
+  const char *name_;
   py::object value_;
 };
 
-py::object value_of(const py::dict &group, int index, size_t key) {
-  PyObject *value = PyDict_GetItemWithError(group.ptr(), interned(key));
+py::object value_of(const py::dict &group, int index, const Wanted &entry) {
+  PyObject *value = PyDict_GetItemWithError(group.ptr(), entry.key);
   if (!value) {
     PyErr_Clear();
-    if (key >= kFirstOptional) return {};
+    if (entry.option && entry.option->missing == PartOption::If::absent) return {};
     throw Error(ErrorKind::value, "param_groups[" + std::to_string(index) + "] has no '" +
-                                      kKeys[key] +
+                                      entry.name +
                                       "'; was it removed, loaded from another "
                                       "optimizer's state_dict, or the group appended by hand? "
                                       "(add_param_group fills in what it lacks)");
@@ -104,29 +112,25 @@ py::object value_of(const py::dict &group, int index, size_t key) {
   return py::reinterpret_borrow<py::object>(value);
 }
 
+double option_of(const Entry &entry, const PartOption &option) {
+  if (entry.is_absent()) return option.fallback;
+  if (option.missing == PartOption::If::none_is_zero && entry.is_none()) return 0;
+  return entry.in({option.name, option.low, option.high, option.expected});
+}
+
 Group parse(const std::vector<py::object> &values, int index) {
-  const auto entry = [&](Key key) { return Entry(index, key, values[key]); };
+  const auto entry = [&](size_t key) { return Entry(index, wanted()[key].name, values[key]); };
   Group g;
   g.lr = entry(kLr).in(ranges::kLr);
   entry(kBetas).pair(g.beta1, g.beta2);
   g.eps = entry(kEps).in(ranges::kEps);
   g.weight_decay = entry(kWeightDecay).in(ranges::kWeightDecay);
   g.maximize = entry(kMaximize).truth();
-  if (const Entry slow = entry(kBetaSlow); !slow.is_none())
-    g.beta_slow = slow.in(ranges::kBetaSlow);
-  g.alpha = entry(kAlpha).in(ranges::kAlpha);
-  if (const Entry warmup = entry(kSlowWarmup); !warmup.is_none())
-    g.slow_warmup = static_cast<int64_t>(warmup.in(ranges::kSlowWarmup));
-  g.c_min = entry(kCMin).in(ranges::kCMin);
   g.stochastic_rounding = entry(kStochasticRounding).truth();
-  g.robustness = entry(kRobustness).in(ranges::kRobustness);
-  g.rel_floor = entry(kRelFloor).in(ranges::kRelFloor);
-  const auto optional = [&](Key key, const Range &range, double &out) {
-    if (const Entry value = entry(key); !value.is_absent()) out = value.in(range);
-  };
-  optional(kMStepFactor, ranges::kMStepFactor, g.m_step_factor);
-  optional(kNullPct, ranges::kNullPct, g.null_pct);
-  optional(kAmpPct, ranges::kAmpPct, g.amp_pct);
+  for (size_t key = kFirstOfParts; key < wanted().size(); ++key) {
+    const double value = option_of(entry(key), *wanted()[key].option);
+    for (const size_t place : wanted()[key].places) g.options[place] = value;
+  }
   return g;
 }
 
@@ -145,16 +149,17 @@ bool immutable(const py::object &value) {
 } // namespace
 
 void GroupReader::read(const py::dict &group, int index, Group &out) {
-  std::vector<py::object> values;
-  bool same = seen_.size() == std::size(kKeys);
-  for (size_t key = 0; same && key < std::size(kKeys); ++key) {
-    const PyObject *value = PyDict_GetItemWithError(group.ptr(), interned(key));
-    same = value == seen_[key].ptr() && immutable(seen_[key]);
+  const std::vector<Wanted> &keys = wanted();
+  bool same = seen_.size() == keys.size();
+  for (size_t k = 0; same && k < keys.size(); ++k) {
+    const PyObject *value = PyDict_GetItemWithError(group.ptr(), keys[k].key);
+    same = value == seen_[k].ptr() && immutable(seen_[k]);
   }
   if (same) return;
   PyErr_Clear();
-  values.reserve(std::size(kKeys));
-  for (size_t key = 0; key < std::size(kKeys); ++key) values.push_back(value_of(group, index, key));
+  std::vector<py::object> values;
+  values.reserve(keys.size());
+  for (const Wanted &key : keys) values.push_back(value_of(group, index, key));
   out = parse(values, index);
   seen_ = std::move(values);
 }

@@ -5,7 +5,7 @@
 
 #include <vector>
 
-#include "plan/row.h"
+#include "parts/group.h"
 
 namespace cosmic {
 

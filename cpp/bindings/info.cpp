@@ -3,7 +3,7 @@
 #include "bindings/register.h"
 #include "isa/dispatch.h"
 #include "kernels/kernels.h"
-#include "plan/coefficients.h"
+#include "parts/rule.h"
 #include "plan/self_test.h"
 
 namespace py = pybind11;
@@ -47,7 +47,7 @@ void register_info(py::module_ &m) {
   m.attr("BLOCK") = kBlock;
   m.def("build_info", &build_info);
   m.def("self_test", &tested);
-  m.def("sign_scale", &sign_scale, py::arg("beta1"));
+  m.def("sign_scale", &rules::sign_scale, py::arg("beta1"));
 }
 
 } // namespace cosmic

@@ -6,6 +6,7 @@
 #include "bindings/register.h"
 #include "bindings/tensor_reader.h"
 #include "core/error.h"
+#include "parts/registry.h"
 #include "plan/density.h"
 #include "plan/direction.h"
 #include "plan/layout.h"
@@ -101,7 +102,7 @@ py::list layout(const std::string &codec, bool second_moment, int64_t numel,
     shape = {sizes[0].cast<int64_t>(), sizes[1].cast<int64_t>()};
   }
   py::list out;
-  for (const Plane &plane : slot_layout(codec, second_moment, numel, shape))
+  for (const Plane &plane : slot_layout(codec_named(codec), second_moment, numel, shape))
     out.append(py::make_tuple(plane.suffix, plane.dtype, plane.count, plane.shaped,
                               plane.count * plane.bits / 8));
   return out;

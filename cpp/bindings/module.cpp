@@ -3,11 +3,11 @@
 
 PYBIND11_MODULE(_core, m) {
   m.doc() = "COSMIC's compiled core: plans, kernels and quantization. Links nothing of torch.";
-  cosmic::register_agar(m);
   cosmic::register_budget(m);
   cosmic::register_errors(m);
   cosmic::register_info(m);
   cosmic::register_layout(m);
+  cosmic::register_parts(m);
   cosmic::register_plan(m);
   cosmic::register_quantize(m);
 }

@@ -10,10 +10,10 @@
 #include "bindings/tensor_reader.h"
 #include "core/error.h"
 #include "core/overlap.h"
+#include "parts/registry.h"
 #include "plan/bind.h"
 #include "plan/coefficients.h"
 #include "plan/transfer.h"
-#include "rules/scalar_magnitude.h"
 
 namespace py = pybind11;
 
@@ -21,35 +21,11 @@ namespace cosmic {
 
 namespace {
 
-Rule rule_of(const std::string &name) {
-  if (name == "sign") return Rule::sign;
-  if (name == "scalar_sign") return Rule::scalar_sign;
-  if (name == "rmsprop") return Rule::rmsprop;
-  if (name == "adam") return Rule::adam;
-  if (name == "belief") return Rule::belief;
-  throw Error(ErrorKind::value,
-              "unknown rule '" + name + "'; expected sign, scalar_sign, rmsprop, adam or belief");
-}
-
-Gate gate_of(const std::string &name) {
-  if (name == "none") return Gate::none;
-  if (name == "snr") return Gate::snr;
-  if (name == "agar") return Gate::trust_focus;
-  if (name == "exact_agar" || name == "lagged_agar") return Gate::none; // see agar_kind_of
-  throw Error(ErrorKind::value,
-              "unknown gate '" + name + "'; expected none, snr, agar, exact_agar or lagged_agar");
-}
-
-// What must be added up over the tensor for its rule, its gate and its codec.
-std::string probe_of(const Row &row, const std::string &m) {
-  if (row.rule == Rule::belief) return "share";
-  if (row.agar_kind == AgarKind::lagged) return "agar";
-  return m == "costate" ? "alignment" : "none";
-}
-
-AgarKind agar_kind_of(const std::string &name) {
-  if (name == "exact_agar") return AgarKind::exact;
-  return name == "lagged_agar" ? AgarKind::lagged : AgarKind::none;
+// What is added up over the tensor in its step, for the next one; or before it, for its codec.
+std::string probe_of(const Row &row) {
+  if (const GatePart *gate = gate_named(row.rule->gate)) return gate->probe;
+  if (row.gate && !row.exact && row.gate->probe != "none") return row.gate->probe;
+  return row.m_codec ? row.m_codec->probe : "none";
 }
 
 } // namespace
@@ -63,7 +39,7 @@ void PlanBinding::add_idle(const py::object &param) {
 void PlanBinding::add_row(const py::object &param, const std::string &name, int group,
                           uint32_t index, const std::string &rule, const std::string &m,
                           const std::string &m_slow, const std::string &v, const std::string &gate,
-                          const py::dict &state) {
+                          bool exact, const py::dict &state) {
   Entry entry;
   Row row;
   entry.param = param;
@@ -71,36 +47,32 @@ void PlanBinding::add_row(const py::object &param, const std::string &name, int 
   row.name = name;
   row.group = group;
   row.index = index;
-  row.rule = rule_of(rule);
-  row.gate_kind = gate_of(gate);
-  row.agar_kind = agar_kind_of(gate);
+  row.rule = rule_named(rule);
+  if (!row.rule) throw Error(ErrorKind::value, "rule is 'none'; expected a rule's name");
+  row.gate = gate_named(gate);
+  row.exact = row.gate && exact;
+  entry.codecs = {codec_named(m), codec_named(m_slow), codec_named(v)};
+  row.m_codec = entry.codecs.m;
   entry.param_view = read_tensor(param.ptr(), name);
   entry.complex =
       PyObject_HasAttrString(param.ptr(), "is_complex") && param.attr("is_complex")().cast<bool>();
   if (entry.param_view.numel() > 0) place_of(param.ptr(), name); // within its storage
   entry.order = bind_param(row, entry.param_view);
-  row.combination = find_combination(row.is_f64(), rule == "scalar_sign" ? "sign" : rule, m, m_slow,
-                                     v, probe_of(row, m));
-  row.measured = m == "costate";
-  if (row.agar_kind == AgarKind::exact)
-    row.probing = find_combination(row.is_f64(), rule, m, m_slow, v, "agar");
-  entry.codecs = {m, m_slow, v};
-  entry.gate = gate;
+  const auto combined = [&](const std::string &probe) {
+    return find_combination(row.is_f64(), row.rule->kernel(), m, m_slow, v, probe);
+  };
+  row.combination = combined(probe_of(row));
+  if (row.exact) row.probing = combined(row.gate->probe);
   entry.held = HeldState(state);
-  bind_state(row, state, entry.codecs, gate, entry.param_view, entry.order);
+  bind_state(row, state, entry.codecs, entry.param_view, entry.order);
   entry.row = static_cast<int>(plan_.rows.size());
   plan_.rows.push_back(std::move(row));
   entries_.push_back(std::move(entry));
 }
 
-void PlanBinding::set_agar(size_t group, std::shared_ptr<CalibratedAgar> calibration,
-                           bool by_tensor, std::optional<double> clamp_factor) {
-  AgarGate gate;
-  gate.calibration = std::move(calibration);
-  gate.by_tensor = by_tensor;
-  if (clamp_factor) gate.clamp_factor = *clamp_factor;
-  if (plan_.agar_gates.size() <= group) plan_.agar_gates.resize(group + 1);
-  plan_.agar_gates[group] = std::move(gate);
+void PlanBinding::set_memory(size_t group, std::shared_ptr<GateMemory> memory) {
+  if (plan_.memories.size() <= group) plan_.memories.resize(group + 1);
+  plan_.memories[group] = std::move(memory);
 }
 
 bool PlanBinding::refresh_groups(const py::list &groups) {
@@ -140,10 +112,10 @@ bool PlanBinding::refresh_param(Entry &entry, Row &row) {
 
 void PlanBinding::check_gated(const Row &row) const {
   const auto group = static_cast<size_t>(row.group);
-  const auto &gates = plan_.agar_gates;
-  if (row.agar_kind != AgarKind::none && (group >= gates.size() || !gates[group].calibration))
-    throw Error(ErrorKind::runtime, "param_groups[" + std::to_string(row.group) +
-                                        "] is gated, but the plan has no calibration for it");
+  const auto &memories = plan_.memories;
+  if (row.gate && row.gate->remember && (group >= memories.size() || !memories[group]))
+    throw Error(ErrorKind::runtime, "param_groups[" + std::to_string(row.group) + "] has gate '" +
+                                        row.gate->name + "', but the plan has no memory of it");
 }
 
 bool PlanBinding::make_watch() {
@@ -176,7 +148,7 @@ bool PlanBinding::refresh_state(Entry &entry, Row &row) {
   if (seen == HeldState::Seen::changed) return false;
   entry.held.follow(row.name); // which looks whether they lie within their storages
   if (seen == HeldState::Seen::same) return true;
-  bind_state(row, entry.held.own(), entry.codecs, entry.gate, entry.param_view, entry.order);
+  bind_state(row, entry.held.own(), entry.codecs, entry.param_view, entry.order);
   return true;
 }
 
@@ -406,13 +378,12 @@ void PlanBinding::write_moments(const py::dict &group, const py::dict &from) {
   encode_moments(plan_.rows.back(), parsed, plan_.seed, moments(from));
 }
 
-std::pair<double, double> PlanBinding::start_of_magnitude(const py::dict &group) const {
+std::vector<double> PlanBinding::started_numbers(const std::string &rule,
+                                                 const py::dict &group) const {
   Group parsed;
   GroupReader().read(group, 0, parsed);
   const Row &row = plan_.rows.back();
-  double state[scalar_magnitude::kStateSize];
-  start_magnitude(state, mean_root(row, parsed), row, parsed);
-  return {state[scalar_magnitude::kAbs], state[scalar_magnitude::kSquare]};
+  return cosmic::started_numbers(*rule_named(rule), mean_root(row, parsed), row, parsed);
 }
 
 py::list PlanBinding::statistics() const {
@@ -443,9 +414,8 @@ void register_plan(py::module_ &m) {
       .def("add_idle", &PlanBinding::add_idle, py::arg("param"))
       .def("add_row", &PlanBinding::add_row, py::arg("param"), py::arg("name"), py::arg("group"),
            py::arg("index"), py::arg("rule"), py::arg("m"), py::arg("m_slow"), py::arg("v"),
-           py::arg("gate"), py::arg("state"))
-      .def("set_agar", &PlanBinding::set_agar, py::arg("group"), py::arg("calibration"),
-           py::arg("by_tensor"), py::arg("clamp_factor"))
+           py::arg("gate"), py::arg("exact"), py::arg("state"))
+      .def("set_memory", &PlanBinding::set_memory, py::arg("group"), py::arg("memory"))
       .def("step", &PlanBinding::step, py::arg("groups"), py::arg("states"), py::arg("threads"),
            py::arg("steps"))
       .def("inspect", &PlanBinding::inspect, py::arg("groups"), py::arg("states"),
@@ -458,7 +428,7 @@ void register_plan(py::module_ &m) {
       .def("inherit", &PlanBinding::inherit, py::arg("before"))
       .def("read_moments", &PlanBinding::read_moments, py::arg("group"), py::arg("to"))
       .def("write_moments", &PlanBinding::write_moments, py::arg("group"), py::arg("source"))
-      .def("start_of_magnitude", &PlanBinding::start_of_magnitude, py::arg("group"))
+      .def("started_numbers", &PlanBinding::started_numbers, py::arg("rule"), py::arg("group"))
       .def("watch", &PlanBinding::watch, py::arg("states"))
       .def("statistics", &PlanBinding::statistics)
       .def_property_readonly("refused", &PlanBinding::refused)

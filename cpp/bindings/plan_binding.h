@@ -4,9 +4,7 @@
 #include <pybind11/pybind11.h>
 
 #include <memory>
-#include <optional>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "bindings/group_reader.h"
@@ -28,11 +26,11 @@ public:
   // A parameter with the state of its rung, as tensors in `state`.
   void add_row(const pybind11::object &param, const std::string &name, int group, uint32_t index,
                const std::string &rule, const std::string &m, const std::string &m_slow,
-               const std::string &v, const std::string &gate, const pybind11::dict &state);
+               const std::string &v, const std::string &gate, bool exact,
+               const pybind11::dict &state);
 
-  // How a parameter group is gated by calibrated AGAR; `clamp_factor` may be None.
-  void set_agar(size_t group, std::shared_ptr<CalibratedAgar> calibration, bool by_tensor,
-                std::optional<double> clamp_factor);
+  // What the gate of a parameter group keeps of it.
+  void set_memory(size_t group, std::shared_ptr<GateMemory> memory);
 
   // Steps every parameter that has a gradient and returns these parameters; returns None, and has
   // changed nothing, if the plan no longer describes the groups and must be built anew. Where the
@@ -66,9 +64,9 @@ public:
   void read_moments(const pybind11::dict &group, const pybind11::dict &to) const;
   void write_moments(const pybind11::dict &group, const pybind11::dict &from);
 
-  // The averages of rule scalar_sign with which the row added last, one with a second moment, goes
-  // on when it gives up its moments.
-  std::pair<double, double> start_of_magnitude(const pybind11::dict &group) const;
+  // The numbers of another rule with which the row added last, one with a second moment, goes on
+  // when it gives up its moments.
+  std::vector<double> started_numbers(const std::string &rule, const pybind11::dict &group) const;
 
   // The state that the rows were made with is the optimizer's now: its dicts, in which others may
   // keep entries, take the place of those that `add_row` was given. From now on `step` notices if
@@ -92,7 +90,6 @@ private:
     HeldState held;                        // of `state`
     size_t first_watched = 0, watched = 0; // tensors of `held` in watch_
     SlotCodecs codecs;
-    std::string gate;
     bool complex = false;
     TensorView param_view, grad_view;
     WalkOrder order;

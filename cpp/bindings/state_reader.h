@@ -10,13 +10,12 @@
 namespace cosmic {
 
 struct SlotCodecs {
-  std::string m, m_slow, v;
+  const CodecPart *m = nullptr, *m_slow = nullptr, *v = nullptr;
 };
 
-// `state` is the parameter's dict, `gate` the name that its gate's numbers go by; `param` and
-// `order` describe the parameter. Throws Error that names the entry which is missing or does not
-// fit.
+// `state` is the parameter's dict; `param` and `order` describe the parameter. The row says which
+// rule and gate keep numbers. Throws Error that names the entry which is missing or does not fit.
 void bind_state(Row &row, const pybind11::dict &state, const SlotCodecs &codecs,
-                const std::string &gate, const TensorView &param, const WalkOrder &order);
+                const TensorView &param, const WalkOrder &order);
 
 } // namespace cosmic

@@ -4,6 +4,8 @@
 // Layout: plane 0, element k of the tensor's walk order at index k, 2 bytes; no padding.
 #pragma once
 
+#if defined(COSMIC_TARGET) // the arithmetic, on lanes
+
 #include "codecs/context.h"
 
 namespace cosmic::COSMIC_TARGET {
@@ -48,3 +50,20 @@ struct Bf16 : CodecTraits {
 };
 
 } // namespace cosmic::COSMIC_TARGET
+
+#else // what it says of itself
+
+#include "parts/codec.h"
+
+namespace cosmic::parts {
+
+inline CodecPart bf16() {
+  CodecPart part;
+  part.name = "bf16";
+  part.first = part.second = {planes::of_element("bfloat16", dlpack::kBfloat, 16)};
+  return part;
+}
+
+} // namespace cosmic::parts
+
+#endif

@@ -4,12 +4,15 @@
 //   m ~ alpha g' + scale sign(d), with g' the gradient of the next step, scale = |d| / sqrt(128) of
 //   the block
 // A block's ratio |d| / |m| decides how its scale is kept: blocks below the tensor's `null_pct`
-// percentile get 0, those from `amp_pct` on a float16 (plan/tensor_numbers.cpp).
+// percentile get 0, those from `amp_pct` on a float16.
 // Layout: plane 0, 16 bytes of signs a block (1: negative); plane 1, a float a block: 1.25 bits an
 // element; plane 2, not part of the state, the ratios. Nothing is random.
 #pragma once
 
+#if defined(COSMIC_TARGET) // the arithmetic, on lanes
+
 #include "codecs/packed.h"
+#include "gates/no_probe.h"
 
 namespace cosmic::COSMIC_TARGET {
 
@@ -75,4 +78,111 @@ struct CoState : CodecTraits {
   }
 };
 
+// Probe `alignment`: (m, g) and (g, g), from which alpha follows. What is not finite, or whose
+// product might not be, does not count.
+template <class Real> struct Alignment {
+  using Look = NoLook;
+  static constexpr int kFirstSum = 0, kSums = 2;
+  static constexpr bool kMeasures = true, kLooksTwice = false, kSelects = false;
+  using V = Lanes<Real>;
+
+  COSMIC_METHOD explicit Alignment(const Coefficients & /*c*/) {}
+  COSMIC_METHOD void look(const Slots<V> &slots, const V &gradient, V *terms) const {
+    const V zero = V::splat(Real(0)), most = V::splat(Real(0x1p60f));
+    const V g = where_greater(most, abs(gradient), gradient, zero);
+    terms[0] = where_greater(most, abs(slots.m), slots.m, zero) * g;
+    terms[1] = g * g;
+  }
+};
+
 } // namespace cosmic::COSMIC_TARGET
+
+#else // what it says of itself
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "isa/dispatch.h"
+#include "kernels/kernels.h"
+#include "parts/codec.h"
+
+namespace cosmic::parts {
+
+namespace costate_codec {
+
+enum { kNullPct, kAmpPct }; // options
+enum { kAlong, kSquare };   // what the probe adds up
+
+// The place of a percentile among `count` sorted numbers, as turboadam 0.1.0 takes it.
+inline size_t lower_place(double share, int64_t count) {
+  return static_cast<size_t>(
+      std::max<int64_t>(0, static_cast<int64_t>(share * static_cast<double>(count)) - 1));
+}
+inline size_t upper_place(double share, int64_t count) {
+  return static_cast<size_t>(
+      std::min(count - 1, static_cast<int64_t>(share * static_cast<double>(count))));
+}
+
+// What is too large for a half stays as it is.
+inline float to_half_and_back(float x) {
+  const Kernels &kernels = chosen_kernels();
+  float lanes[kLanes] = {x};
+  uint16_t halves[kLanes];
+  kernels.narrow_f16(lanes, kLanes, halves);
+  kernels.widen_f16(halves, kLanes, lanes);
+  return std::isfinite(lanes[0]) ? lanes[0] : x;
+}
+
+inline void classify_blocks(const Encoded &state, const CodecStep &step) {
+  if (state.blocks == 0) return;
+  std::vector<float> sorted(state.by_block, state.by_block + state.blocks);
+  std::sort(sorted.begin(), sorted.end());
+  const float null_below = sorted[lower_place(step.options[kNullPct], state.blocks)];
+  const float amplitude_from = sorted[upper_place(step.options[kAmpPct], state.blocks)];
+  auto *scales = static_cast<float *>(state.planes.data[1]);
+  for (int64_t b = 0; b < state.blocks; ++b) {
+    const float ratio = state.by_block[b];
+    if (ratio >= amplitude_from)
+      scales[b] = to_half_and_back(scales[b]);
+    else if (ratio < null_below)
+      scales[b] = 0;
+  }
+}
+
+inline void coefficients(Coefficients &c, const float *numbers, const CodecStep & /*step*/) {
+  c.m_before = numbers[0];
+}
+
+inline void measure(Coefficients &c, const double *probed) {
+  const double along = probed[kAlong], square = probed[kSquare];
+  const auto alpha = static_cast<float>(square > 0 ? along / square : 0.0);
+  c.m_now = std::isfinite(alpha) ? alpha : 0.0f;
+}
+
+inline void finish(float *numbers, const Coefficients &c, double /*encoded*/, double /*numel*/,
+                   const Encoded &state, const CodecStep &step) {
+  numbers[0] = static_cast<float>(c.m_now);
+  classify_blocks(state, step);
+}
+
+} // namespace costate_codec
+
+inline CodecPart costate() {
+  CodecPart part;
+  part.name = "costate";
+  part.options = {{"null_pct", 0, 1, "a number in [0, 1]", 0.1, PartOption::If::absent},
+                  {"amp_pct", 0, 1, "a number in [0, 1]", 0.9, PartOption::If::absent}};
+  part.first = {planes::codes(1), {"scale", "float32", dlpack::kFloat, 32, PlaneOf::Each::block}};
+  part.numbers = {"costate_alpha", {{"share of the gradient"}}, true};
+  part.probe = "alignment";
+  part.measured = part.by_block = part.of_next_gradient = true;
+  part.coefficients = costate_codec::coefficients;
+  part.measure = costate_codec::measure;
+  part.finish = costate_codec::finish;
+  return part;
+}
+
+} // namespace cosmic::parts
+
+#endif

@@ -8,6 +8,8 @@
 // column within a work item, then the items in order (plan/matrix.cpp).
 #pragma once
 
+#if defined(COSMIC_TARGET) // the arithmetic, on lanes
+
 #include "codecs/context.h"
 
 namespace cosmic::COSMIC_TARGET {
@@ -144,3 +146,21 @@ private:
 };
 
 } // namespace cosmic::COSMIC_TARGET
+
+#else // what it says of itself
+
+#include "parts/codec.h"
+
+namespace cosmic::parts {
+
+inline CodecPart factored() {
+  CodecPart part;
+  part.name = "factored";
+  part.second = {planes::rows(), planes::columns()};
+  part.by_rows = part.by_columns = true;
+  return part;
+}
+
+} // namespace cosmic::parts
+
+#endif

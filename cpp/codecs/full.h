@@ -2,6 +2,8 @@
 // Layout: plane 0, element k of the tensor's walk order at index k; no padding.
 #pragma once
 
+#if defined(COSMIC_TARGET) // the arithmetic, on lanes
+
 #include "codecs/context.h"
 
 namespace cosmic::COSMIC_TARGET {
@@ -50,3 +52,27 @@ using Fp32 = Full<float>;
 using Fp64 = Full<double>;
 
 } // namespace cosmic::COSMIC_TARGET
+
+#else // what it says of itself
+
+#include "parts/codec.h"
+
+namespace cosmic::parts {
+
+inline CodecPart fp32() {
+  CodecPart part;
+  part.name = "fp32";
+  part.first = part.second = {planes::of_element("float32", dlpack::kFloat, 32)};
+  return part;
+}
+
+inline CodecPart fp64() {
+  CodecPart part;
+  part.name = "fp64";
+  part.first = part.second = {planes::of_element("float64", dlpack::kFloat, 64)};
+  return part;
+}
+
+} // namespace cosmic::parts
+
+#endif

@@ -9,6 +9,8 @@
 // the absmax with an offset, and `v8`, the aligned bits of aligned_bits.h with 255 steps.
 #pragma once
 
+#if defined(COSMIC_TARGET) // the arithmetic, on lanes
+
 #include "codecs/aligned_bits.h"
 #include "codecs/aligned_roots.h"
 #include "codecs/signed_levels.h"
@@ -25,3 +27,21 @@ using PlainQ8 = Blockwise<SignedLevels<8, false>>;
 using PlainV8 = Blockwise<AlignedBits<8>>;
 
 } // namespace cosmic::COSMIC_TARGET
+
+#else // what it says of itself
+
+#include "parts/codec.h"
+
+namespace cosmic::parts {
+
+inline CodecPart q8() {
+  CodecPart part;
+  part.name = "q8";
+  part.first = {planes::codes(8), planes::bf16_of_block("scale")};
+  part.second = {planes::codes(8), {"scale", "int32", dlpack::kInt, 32, PlaneOf::Each::block}};
+  return part;
+}
+
+} // namespace cosmic::parts
+
+#endif

@@ -5,6 +5,8 @@
 // Layout: plane 0, a float a row, or a float a column.
 #pragma once
 
+#if defined(COSMIC_TARGET) // the arithmetic, on lanes
+
 #include "codecs/factored.h"
 
 namespace cosmic::COSMIC_TARGET {
@@ -13,3 +15,29 @@ using RowMean = Factored;
 using ColMean = Factored;
 
 } // namespace cosmic::COSMIC_TARGET
+
+#else // what it says of itself
+
+#include "parts/codec.h"
+
+namespace cosmic::parts {
+
+inline CodecPart rowmean() {
+  CodecPart part;
+  part.name = "rowmean";
+  part.second = {planes::rows()};
+  part.by_rows = true;
+  return part;
+}
+
+inline CodecPart colmean() {
+  CodecPart part;
+  part.name = "colmean";
+  part.second = {planes::columns()};
+  part.by_columns = true;
+  return part;
+}
+
+} // namespace cosmic::parts
+
+#endif

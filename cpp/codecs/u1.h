@@ -4,6 +4,8 @@
 // shortens the average's memory.
 #pragma once
 
+#if defined(COSMIC_TARGET) // the arithmetic, on lanes
+
 #include "codecs/midrise.h"
 
 namespace cosmic::COSMIC_TARGET {
@@ -11,3 +13,20 @@ namespace cosmic::COSMIC_TARGET {
 using U1 = Blockwise<Midrise<1>>;
 
 } // namespace cosmic::COSMIC_TARGET
+
+#else // what it says of itself
+
+#include "parts/codec.h"
+
+namespace cosmic::parts {
+
+inline CodecPart u1() {
+  CodecPart part;
+  part.name = "u1";
+  part.first = {planes::codes(1), planes::bf16_of_block("scale")};
+  return part;
+}
+
+} // namespace cosmic::parts
+
+#endif

@@ -3,6 +3,8 @@
 // 2.125 bits an element. Rounding is stochastic, unbiased within 1.5 steps.
 #pragma once
 
+#if defined(COSMIC_TARGET) // the arithmetic, on lanes
+
 #include "codecs/midrise.h"
 
 namespace cosmic::COSMIC_TARGET {
@@ -10,3 +12,20 @@ namespace cosmic::COSMIC_TARGET {
 using U2 = Blockwise<Midrise<2>>;
 
 } // namespace cosmic::COSMIC_TARGET
+
+#else // what it says of itself
+
+#include "parts/codec.h"
+
+namespace cosmic::parts {
+
+inline CodecPart u2() {
+  CodecPart part;
+  part.name = "u2";
+  part.first = {planes::codes(2), planes::bf16_of_block("scale")};
+  return part;
+}
+
+} // namespace cosmic::parts
+
+#endif

@@ -5,6 +5,8 @@
 // for -7..7 scales. Rounding is stochastic and unbiased in u.
 #pragma once
 
+#if defined(COSMIC_TARGET) // the arithmetic, on lanes
+
 #include "codecs/signed_levels.h"
 
 namespace cosmic::COSMIC_TARGET {
@@ -12,3 +14,20 @@ namespace cosmic::COSMIC_TARGET {
 using U4 = Blockwise<SignedLevels<4, true>>;
 
 } // namespace cosmic::COSMIC_TARGET
+
+#else // what it says of itself
+
+#include "parts/codec.h"
+
+namespace cosmic::parts {
+
+inline CodecPart u4() {
+  CodecPart part;
+  part.name = "u4";
+  part.first = {planes::codes(4), planes::bf16_of_block("scale")};
+  return part;
+}
+
+} // namespace cosmic::parts
+
+#endif

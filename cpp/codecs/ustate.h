@@ -9,6 +9,8 @@
 // element.
 #pragma once
 
+#if defined(COSMIC_TARGET) // the arithmetic, on lanes
+
 #include "codecs/packed.h"
 
 namespace cosmic::COSMIC_TARGET {
@@ -156,3 +158,60 @@ private:
 };
 
 } // namespace cosmic::COSMIC_TARGET
+
+#else // what it says of itself
+
+#include <cmath>
+
+#include "parts/codec.h"
+
+namespace cosmic::parts {
+
+namespace ustate_codec {
+
+enum { kStepFactor };      // options
+enum { kDecode, kEncode }; // numbers
+
+// The step between codes from a sum of squares; the last one if that is not finite.
+inline float code_step(double square_sum, double numel, double factor, float last) {
+  const double step = std::sqrt(square_sum / numel) * factor;
+  return std::isfinite(step) ? static_cast<float>(step) : last;
+}
+
+inline void coefficients(Coefficients &c, const float *numbers, const CodecStep &step) {
+  c.m_before = numbers[kDecode];
+  c.m_now = step.first ? static_cast<float>(step.options[kStepFactor]) : numbers[kEncode];
+}
+
+inline void finish(float *numbers, const Coefficients &c, double encoded, double numel,
+                   const Encoded & /*state*/, const CodecStep &step) {
+  numbers[kDecode] = static_cast<float>(c.m_now);
+  numbers[kEncode] =
+      code_step(encoded, numel, step.options[kStepFactor], static_cast<float>(c.m_now));
+}
+
+// No step has said yet how far apart the codes are to be: the first round has.
+inline void start(float *numbers, Coefficients &c, double encoded, double numel,
+                  const CodecStep &step) {
+  c.m_now = code_step(encoded, numel, step.options[kStepFactor], 0);
+  numbers[kDecode] = numbers[kEncode] = static_cast<float>(c.m_now);
+}
+
+} // namespace ustate_codec
+
+inline CodecPart ustate() {
+  CodecPart part;
+  part.name = "ustate";
+  part.options = {
+      {"m_step_factor", kAboveZero, kHuge, "a finite number > 0", 1.1, PartOption::If::absent}};
+  part.first = {planes::codes(2), planes::bf16_of_block("mean", 2)};
+  part.numbers = {"ustate_steps", {{"step of the codes"}, {"of the next ones"}}, true};
+  part.coefficients = ustate_codec::coefficients;
+  part.finish = ustate_codec::finish;
+  part.start = ustate_codec::start;
+  return part;
+}
+
+} // namespace cosmic::parts
+
+#endif

@@ -4,6 +4,8 @@
 // stochastic and unbiased in v.
 #pragma once
 
+#if defined(COSMIC_TARGET) // the arithmetic, on lanes
+
 #include "codecs/aligned_bits.h"
 
 namespace cosmic::COSMIC_TARGET {
@@ -11,3 +13,20 @@ namespace cosmic::COSMIC_TARGET {
 using V4 = Blockwise<AlignedBits<4>>;
 
 } // namespace cosmic::COSMIC_TARGET
+
+#else // what it says of itself
+
+#include "parts/codec.h"
+
+namespace cosmic::parts {
+
+inline CodecPart v4() {
+  CodecPart part;
+  part.name = "v4";
+  part.second = {planes::codes(4), {"scale", "int16", dlpack::kInt, 16, PlaneOf::Each::block}};
+  return part;
+}
+
+} // namespace cosmic::parts
+
+#endif

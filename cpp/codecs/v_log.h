@@ -15,6 +15,8 @@
 // a block of 1e-30; a block of ones has a lo of -0.
 #pragma once
 
+#if defined(COSMIC_TARGET) // the arithmetic, on lanes
+
 #include "codecs/blockwise.h"
 #include "codecs/elementary.h"
 
@@ -240,3 +242,26 @@ using VLog6 = Blockwise<LogLevels<6>>;
 using VLog8 = Blockwise<LogLevels<8>>;
 
 } // namespace cosmic::COSMIC_TARGET
+
+#else // what it says of itself
+
+#include "parts/codec.h"
+
+namespace cosmic::parts {
+
+template <int kBits> CodecPart log_levels() {
+  CodecPart part;
+  part.name = "vlog" + std::to_string(kBits);
+  part.second = {planes::codes(kBits),
+                 {"scale", "float16", dlpack::kFloat, 16, PlaneOf::Each::block, 2}};
+  return part;
+}
+inline CodecPart vlog2() { return log_levels<2>(); }
+inline CodecPart vlog3() { return log_levels<3>(); }
+inline CodecPart vlog4() { return log_levels<4>(); }
+inline CodecPart vlog6() { return log_levels<6>(); }
+inline CodecPart vlog8() { return log_levels<8>(); }
+
+} // namespace cosmic::parts
+
+#endif

@@ -47,7 +47,7 @@ struct Coefficients {
          m_correction = 1;        // 1 - beta1^t, of the step before and of this one
   double m_before = 0, m_now = 0; // of a first moment's codec with one number a tensor: what the
                                   // state was encoded with, and what it is to be encoded with
-  double focus_scale = 1, focus_floor = 1; // of rule belief, gates/trust_focus.h
+  double focus_scale = 1, focus_floor = 1; // of rule belief, gates/agar.h
   // what gate calibrated_agar holds |m| and v within
   double m_limit = std::numeric_limits<double>::infinity();
   double v_limit = std::numeric_limits<double>::infinity();

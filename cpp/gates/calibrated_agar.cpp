@@ -6,6 +6,8 @@
 #include <utility>
 #include <vector>
 
+#include "core/error.h"
+
 namespace cosmic {
 
 namespace {
@@ -56,17 +58,94 @@ CalibratedAgar::Calibration calibrated(const std::deque<double> &samples,
   return found;
 }
 
-} // namespace
+// ---- what a checkpoint holds
+// ---------------------------------------------------------------------
 
-CalibratedAgar::CalibratedAgar(const Options &options)
-    : options_(options), capacity_(options.tau_init_steps) {}
+constexpr const char *kUnit = "a number in [0, 1]", *kSample = "a list of numbers in [0, 1]";
 
-void CalibratedAgar::set_options(const Options &options) {
-  options_ = options;
-  capacity_ = std::max(capacity_, options.tau_init_steps); // or it would never be full
+// Values by name, each of which may be missing, which is as None.
+class Reader {
+public:
+  // `before` and `after` stand around a name in messages.
+  Reader(const NamedValues &values, const char *before, const char *after)
+      : values_(values), before_(before), after_(after) {}
+
+  const Named &get(const char *name) const {
+    static const Named absent{"", {}, "None"};
+    for (const Named &each : values_)
+      if (each.name == name) return each;
+    return absent;
+  }
+  bool has(const char *name) const {
+    return !std::holds_alternative<std::monostate>(get(name).value);
+  }
+  double number(const char *name, double low, double high, const char *expected) const {
+    const Named &entry = get(name);
+    const auto *real = std::get_if<double>(&entry.value);
+    const auto *whole = std::get_if<int64_t>(&entry.value);
+    const double x = real ? *real : whole ? static_cast<double>(*whole) : NAN;
+    if (!(x >= low && x <= high)) refuse(name, expected);
+    return x;
+  }
+  double share(const char *name) const { return number(name, 0, 1, kUnit); }
+  int64_t whole(const char *name, int64_t least, const char *expected) const {
+    const auto *found = std::get_if<int64_t>(&get(name).value);
+    if (!found || *found < least) refuse(name, expected);
+    return *found;
+  }
+  std::vector<double> numbers(const char *name, double low, double high,
+                              const char *expected) const {
+    const auto *found = std::get_if<std::vector<double>>(&get(name).value);
+    if (!found) refuse(name, expected);
+    for (const double x : *found)
+      if (!(x >= low && x <= high)) refuse(name, expected);
+    return *found;
+  }
+  [[noreturn]] void refuse(const char *name, const char *expected) const {
+    throw Error(ErrorKind::value, before_ + name + after_ + get(name).text + "; expected " + expected);
+  }
+
+private:
+  const NamedValues &values_;
+  const std::string before_, after_;
+};
+
+std::optional<CalibratedAgar::Calibration> calibration_of(const Reader &saved) {
+  const auto *initialized = std::get_if<bool>(&saved.get("tau_initialized").value);
+  if (!initialized && saved.has("tau_initialized"))
+    saved.refuse("tau_initialized", "True or False");
+  if (!initialized || !*initialized) return std::nullopt;
+  CalibratedAgar::Calibration out{};
+  out.tau = saved.number("tau", -kHuge, kHuge, "a finite number");
+  out.mean = saved.share("agar_mean");
+  out.std = saved.number("agar_std", 1 / kHuge, kHuge, "a finite number > 0");
+  out.median = saved.share("agar_median");
+  out.p10 = saved.share("agar_p10");
+  out.p90 = saved.share("agar_p90");
+  out.c_min = saved.share("c_min");
+  return out;
 }
 
-double CalibratedAgar::confidence(double agar) {
+} // namespace
+
+void CalibratedAgar::set_options(const NamedValues &options) {
+  constexpr int64_t kLeastSamples = 50;
+  const Reader given(options, "", " is ");
+  Options read;
+  read.tau_init_steps = given.whole("tau_init_steps", kLeastSamples, "an int >= 50");
+  constexpr const char *kRange = "two finite numbers, the lower first";
+  const std::vector<double> range = given.numbers("tau_clip_range", -kHuge, kHuge, kRange);
+  if (range.size() != 2 || !(range[0] <= range[1])) given.refuse("tau_clip_range", kRange);
+  read.tau_lowest = range[0];
+  read.tau_highest = range[1];
+  read.c_min = given.share("c_min");
+  if (given.has("agar_clamp_factor"))
+    read.clamp_factor = given.number("agar_clamp_factor", 0, kHuge, "None or a number >= 0");
+  options_ = read;
+  capacity_ = std::max(capacity_, options_.tau_init_steps); // or it would never be full
+}
+
+double CalibratedAgar::take(double agar) {
   if (std::isfinite(agar) && !calibration_) collect(agar);
   const double found = factor(agar);
   current_agar_ = agar;
@@ -90,15 +169,107 @@ double CalibratedAgar::factor(double agar) const {
   return std::clamp(least + (1.0 - least) / (1.0 + std::exp(-z)), least, 1.0);
 }
 
-void CalibratedAgar::restore(const std::optional<Calibration> &calibration,
-                             std::deque<double> samples, int64_t capacity) {
+NamedValues CalibratedAgar::save() const {
+  const auto known = [this](double Calibration::*field) -> Named::Value {
+    if (!calibration_) return {};
+    return (*calibration_).*field;
+  };
+  return {{"tau", known(&Calibration::tau)},
+          {"tau_initialized", calibration_.has_value()},
+          {"agar_buffer", std::vector<double>(samples_.begin(), samples_.end())},
+          {"agar_buffer_maxlen", capacity_},
+          {"agar_mean", known(&Calibration::mean)},
+          {"agar_std", known(&Calibration::std)},
+          {"agar_median", known(&Calibration::median)},
+          {"agar_p10", known(&Calibration::p10)},
+          {"agar_p90", known(&Calibration::p90)},
+          {"c_min", calibration_ ? calibration_->c_min : options_.c_min}};
+}
+
+void CalibratedAgar::load(const NamedValues &values) {
+  const Reader saved(values, "saved calibration has ", " ");
+  const auto calibration = calibration_of(saved);
+  std::vector<double> samples;
+  if (saved.has("agar_buffer")) samples = saved.numbers("agar_buffer", 0, 1, kSample);
+  int64_t capacity = 0;
+  if (saved.has("agar_buffer_maxlen"))
+    capacity = saved.whole("agar_buffer_maxlen", 0, "None or an int >= 0");
   calibration_ = calibration;
-  samples_ = std::move(samples);
+  samples_.assign(samples.begin(), samples.end());
   capacity_ = std::max(capacity, options_.tau_init_steps);
   current_agar_.reset();
   current_confidence_.reset();
 }
 
-double agar_of(double sum, double numel) { return std::clamp(sum / numel, 0.0, 1.0); }
+NamedValues CalibratedAgar::seen() const {
+  const auto value = [](const std::optional<double> &x) {
+    return x ? Named::Value(*x) : Named::Value();
+  };
+  return {{"current_agar", value(current_agar_)},
+          {"current_confidence", value(current_confidence_)}};
+}
+
+// ---- what the gate says of itself
+// ----------------------------------------------------------------
+
+namespace parts {
+
+namespace {
+
+enum { kMeanAbsM, kMeanV, kFactor }; // numbers: of the last sample, where it is lagged
+enum { kAbsM, kV, kRatio };          // what the probe adds up
+
+CalibratedAgar &memory_of(const GateStep &step) {
+  return static_cast<CalibratedAgar &>(*step.memory);
+}
+
+// Of a row that has seen nothing but zeros so far, nothing is known.
+double factor(const double *numbers, const GateStep &step) {
+  return step.exact || numbers[kMeanV] > 0 ? numbers[kFactor] : 1.0;
+}
+
+void set_limits(Coefficients &c, const double *numbers, const GateStep &step) {
+  if (!step.exact && !(numbers[kMeanV] > 0)) return;
+  const double clamp = memory_of(step).clamp_factor().value_or(INFINITY);
+  c.m_limit = clamp * (numbers[kMeanAbsM] + step.eps);
+  c.v_limit = clamp * (numbers[kMeanV] + step.eps);
+}
+
+bool clamps(const GateStep &step) {
+  return memory_of(step).clamp_factor().value_or(INFINITY) < INFINITY;
+}
+
+void observe_means(double *numbers, const Sums &sums, const GateStep & /*step*/) {
+  numbers[kMeanAbsM] = sums.probed[kAbsM] / sums.numel;
+  numbers[kMeanV] = sums.probed[kV] / sums.numel;
+}
+
+void observe(double *numbers, const Sums &sums, const GateStep &step) {
+  if (!step.exact) observe_means(numbers, sums, step);
+  const double ratio = step.exact ? sums.looked : sums.probed[kRatio];
+  numbers[kFactor] = memory_of(step).take(std::clamp(ratio / sums.numel, 0.0, 1.0));
+}
+
+} // namespace
+
+GatePart calibrated_agar() {
+  GatePart part;
+  part.name = "calibrated_agar";
+  part.numbers = {"gate_calibrated_agar", {{"mean of |m|"}, {"mean of v"}, {"factor"}}};
+  part.probe = "agar";
+  part.keeps_if_exact = false;
+  part.refuses_nonfinite = true;
+  part.remember = []() -> std::unique_ptr<GateMemory> {
+    return std::make_unique<CalibratedAgar>();
+  };
+  part.factor = factor;
+  part.coefficients = set_limits;
+  part.observe = observe;
+  part.looks_again = clamps;
+  part.observe_first = observe_means;
+  return part;
+}
+
+} // namespace parts
 
 } // namespace cosmic

@@ -2,7 +2,6 @@
 // slots of a few blocks together. One pass over memory, everything between in registers and L1.
 #pragma once
 
-#include "codecs/alignment_probe.h"
 #include "codecs/bf16.h"
 #include "codecs/costate.h"
 #include "codecs/factored.h"
@@ -16,9 +15,9 @@
 #include "codecs/ustate.h"
 #include "codecs/v4.h"
 #include "codecs/v_log.h"
-#include "gates/agar_probe.h"
+#include "gates/agar.h"
+#include "gates/calibrated_agar.h"
 #include "gates/no_probe.h"
-#include "gates/share_probe.h"
 #include "kernels/kernels.h"
 #include "kernels/reach.h"
 #include "kernels/sums.h"

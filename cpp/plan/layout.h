@@ -1,11 +1,11 @@
-// How the state of a slot lies in memory: the one table of codecs that Python and the bindings
-// read.
+// How the state of a slot lies in memory: what a codec says of its planes, for one tensor.
 #pragma once
 
 #include <string>
 #include <vector>
 
 #include "core/strided.h"
+#include "parts/codec.h"
 
 namespace cosmic {
 
@@ -30,9 +30,9 @@ struct Plane {
   bool shaped;        // has the parameter's shape and layout, not one dimension
 };
 
-// The planes of a codec ("u4", "factored", ...) for a moment of `numel` elements; none for "none".
-// Throws Error for a codec that the slot cannot have, and for rows and columns without a matrix.
-std::vector<Plane> slot_layout(const std::string &codec, bool second_moment, int64_t numel,
+// The planes of a codec for a moment of `numel` elements; none without a codec. Throws Error for a
+// codec that the slot cannot have, and for rows and columns without a matrix.
+std::vector<Plane> slot_layout(const CodecPart *codec, bool second_moment, int64_t numel,
                                MatrixShape matrix);
 
 } // namespace cosmic

@@ -7,6 +7,7 @@
 #include "isa/dispatch.h"
 #include "isa/float_environment.h"
 #include "kernels/library.h"
+#include "parts/registry.h"
 #include "plan/coefficients.h"
 #include "plan/first_index.h"
 #include "plan/layout.h"
@@ -47,7 +48,7 @@ PlainCodec plain_codec(const std::string &name) {
   const bool square = name[0] == 'v';
   // in a state, the second moment's form of 8 bits goes by the name of the first's
   const std::vector<Plane> planes =
-      slot_layout(name == "v8" ? "q8" : name, square, kBlock, MatrixShape{});
+      slot_layout(codec_named(name == "v8" ? "q8" : name), square, kBlock, MatrixShape{});
   const int bits = static_cast<int>(planes[0].count * 8 / kBlock);
   const Plane &word = planes[1];
   return {

@@ -10,7 +10,6 @@
 
 #include "isa/float_environment.h"
 #include "plan/coefficients.h"
-#include "plan/tensor_numbers.h"
 #include "plan/work.h"
 
 namespace cosmic {
@@ -116,17 +115,20 @@ void Plan::reduce_rows() {
 void Plan::prepare(int64_t steps) {
   coefficients_.clear();
   matrices_.clear();
+  memories.resize(groups.size());
+  Gating gates = gating();
   const Row *before = nullptr;
-  for (const int r : active_) {
-    Row &row = rows[static_cast<size_t>(r)];
+  for (size_t a = 0; a < active_.size(); ++a) {
+    Row &row = rows[static_cast<size_t>(active_[a])];
     const Group &group = groups[static_cast<size_t>(row.group)];
-    row.last.gate = gate_factor(row, group);
+    row.last.gate = gates.own_factor(row);
     row.stochastic_rounding = group.stochastic_rounding && row.param.dtype == DType::bf16;
     if (row.matrix) matrices_.push_back(row.matrix.get());
     if (before && shares_coefficients(*before, row))
       coefficients_.push_back(with_random_key(coefficients_.back(), row, seed, steps));
     else
-      coefficients_.push_back(coefficients_for(row, group, seed, steps));
+      coefficients_.push_back(coefficients_for(row, group, row.last.gate, seed, steps));
+    gates.set_own(a);
     before = &row;
   }
 }
@@ -172,29 +174,32 @@ void Plan::measure(const Kernels &kernels, int threads) {
   if (std::none_of(active_.begin(), active_.end(), is_measured)) return;
   for_each_item(threads, [&](size_t a, int64_t item) { measure_item(kernels, a, item); });
   reduce_rows();
-  for (size_t a = 0; a < active_.size(); ++a)
-    set_measured_numbers(coefficients_[a], rows[static_cast<size_t>(active_[a])]);
 }
 
-// Of a row that has seen nothing but zeros so far, nothing is known.
-void Plan::gate_as_before() {
-  for (size_t a = 0; a < active_.size(); ++a) {
+void Plan::measure_codecs(const Kernels &kernels, int threads) {
+  const auto measured = [this](size_t a) -> Row * {
     Row &row = rows[static_cast<size_t>(active_[a])];
-    if (!row.agar || !(row.agar[agar_state::kMeanV] > 0)) continue;
-    set_agar_limits(coefficients_[a], agar_gates[static_cast<size_t>(row.group)],
-                    row.agar[agar_state::kMeanAbsM], row.agar[agar_state::kMeanV]);
-    scale_update(coefficients_[a], row, row.agar[agar_state::kFactor]);
-  }
+    return row.m_codec && row.m_codec->measured ? &row : nullptr;
+  };
+  for (size_t a = 0; a < active_.size(); ++a)
+    if (Row *row = measured(a)) row->measured = true;
+  measure(kernels, threads);
+  for (size_t a = 0; a < active_.size(); ++a)
+    if (Row *row = measured(a)) {
+      row->m_codec->measure(coefficients_[a], row->last.probed);
+      row->measured = false;
+    }
 }
 
-void Plan::measure_samples(const std::vector<AgarSample> &samples, bool means,
+void Plan::measure_samples(const std::vector<GateSample> &samples, bool first_look,
                            const Kernels &kernels, int threads) {
+  const Gating gates = gating();
   const auto mark = [&](bool measured) {
-    for (const AgarSample &sample : samples)
+    for (const GateSample &sample : samples)
       for (size_t a = sample.first; a < sample.last; ++a) {
         Row &row = rows[static_cast<size_t>(active_[a])];
-        coefficients_[a].first_look = measured && means;
-        row.measured = measured && (means || sample.gate->clamps());
+        coefficients_[a].first_look = measured && first_look;
+        row.measured = measured && (first_look || gates.looks_again(sample));
         row.looks.resize(static_cast<size_t>(blocks_of(row.numel)));
       }
   };
@@ -203,45 +208,28 @@ void Plan::measure_samples(const std::vector<AgarSample> &samples, bool means,
   mark(false);
 }
 
-// Means first, which the limits follow from, and the ratio by block; then the ratio of the blocks
-// that hold anything beyond these limits.
-bool Plan::gate_by_measure(const Kernels &kernels, int threads) {
-  std::vector<AgarSample> samples = agar_samples(AgarKind::exact, rows, active_, agar_gates);
-  if (samples.empty()) return true;
-  const auto refused = [this](const AgarSample &sample) {
-    for (size_t a = sample.first; a < sample.last; ++a)
-      if (rows[static_cast<size_t>(active_[a])].last.nonfinite) return true;
-    return false;
+bool Plan::refused(const GateSample &sample) const {
+  const auto is_bad = [this](int r) {
+    const Row &row = rows[static_cast<size_t>(r)];
+    return row.gate->refuses_nonfinite && row.last.nonfinite > 0;
   };
-  measure_samples(samples, true, kernels, threads);
-  if (std::any_of(samples.begin(), samples.end(), refused)) return false;
-  for (AgarSample &sample : samples) {
-    if (!sample.gate->clamps()) continue;
-    sample.add_up(rows, active_);
-    for (size_t a = sample.first; a < sample.last; ++a)
-      set_agar_limits(coefficients_[a], *sample.gate, sample.mean_abs_m, sample.mean_v);
-  }
-  measure_samples(samples, false, kernels, threads);
-  for (AgarSample &sample : samples) {
-    sample.add_up_looks(rows, active_);
-    const double factor = sample.gate->calibration->confidence(sample.agar);
-    for (size_t a = sample.first; a < sample.last; ++a)
-      scale_update(coefficients_[a], rows[static_cast<size_t>(active_[a])], factor);
-  }
-  return true;
+  const auto first = active_.begin();
+  return std::any_of(first + static_cast<std::ptrdiff_t>(sample.first),
+                     first + static_cast<std::ptrdiff_t>(sample.last), is_bad);
 }
 
-void Plan::observe_agar() {
-  for (AgarSample &sample : agar_samples(AgarKind::lagged, rows, active_, agar_gates)) {
-    sample.add_up(rows, active_);
-    const double factor = sample.gate->calibration->confidence(sample.agar);
-    for (size_t a = sample.first; a < sample.last; ++a) {
-      double *state = rows[static_cast<size_t>(active_[a])].agar;
-      state[agar_state::kMeanAbsM] = sample.mean_abs_m;
-      state[agar_state::kMeanV] = sample.mean_v;
-      state[agar_state::kFactor] = factor;
-    }
+bool Plan::measure_gates(const Kernels &kernels, int threads) {
+  Gating gates = gating();
+  std::vector<GateSample> samples = gates.samples(true);
+  if (samples.empty()) return true;
+  measure_samples(samples, true, kernels, threads);
+  for (GateSample &sample : samples) {
+    if (refused(sample)) return false;
+    if (gates.looks_again(sample)) gates.take_first_look(sample);
   }
+  measure_samples(samples, false, kernels, threads);
+  for (GateSample &sample : samples) gates.take_exact(sample);
+  return true;
 }
 
 bool Plan::step(int threads, int64_t steps) { return step_range(0, rows.size(), threads, steps); }
@@ -259,9 +247,9 @@ bool Plan::step_range(size_t first, size_t last, int threads, int64_t steps) {
   const Kernels &kernels = kernels_in_use();
   partition(first, last);
   prepare(steps);
-  measure(kernels, threads);
-  if (!gate_by_measure(kernels, threads)) return false;
-  gate_as_before();
+  measure_codecs(kernels, threads);
+  if (!measure_gates(kernels, threads)) return false;
+  gating().apply_lagged();
   for_each_matrix(threads, [](MatrixMoment &matrix) { matrix.prepare(); });
   for_each_item(threads, [&](size_t a, int64_t item) { step_item(kernels, a, item); });
   for_each_matrix(threads, [](MatrixMoment &matrix) { matrix.finish(); });
@@ -270,7 +258,8 @@ bool Plan::step_range(size_t first, size_t last, int threads, int64_t steps) {
     Row &row = rows[static_cast<size_t>(active_[a])];
     row.last.update_rms = row.last.unscaled_rms * coefficients_[a].update_scale;
   }
-  observe_agar();
+  Gating gates = gating();
+  for (GateSample &sample : gates.samples(false)) gates.take_lagged(sample);
   const Coefficients empty; // of a tensor without elements
   for (size_t r = first, a = 0; r < last; ++r) {
     if (!rows[r].active) continue;

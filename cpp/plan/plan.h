@@ -2,11 +2,13 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
+#include <string>
 #include <vector>
 
 #include "isa/dispatch.h"
 #include "kernels/kernels.h"
-#include "plan/agar.h"
+#include "plan/gating.h"
 #include "plan/row.h"
 
 namespace cosmic {
@@ -15,15 +17,15 @@ class Plan {
 public:
   std::vector<Row> rows;
   std::vector<Group> groups;
-  std::vector<AgarGate> agar_gates; // by group
+  std::vector<std::shared_ptr<GateMemory>> memories; // by group, of gates that keep any
   uint64_t seed = 0;
   const Kernels *forced_kernels = nullptr; // null: those of the process
 
   // Steps every active row on at most `threads` threads. The result does not depend on `threads`.
   // `steps`: the optimizer's steps before this one.
   // Everything that can fail has failed before the first element changes. False, with nothing
-  // changed, if rows that gate calibrated_agar measures before the step have gradients that are not
-  // finite: `last` has how many.
+  // changed, if rows whose gate refuses them have gradients that are not finite: `last` has how
+  // many.
   bool step(int threads, int64_t steps = 0);
 
   // As `step`, for one row alone: the same bits as in a step of all. Other rows keep what is `last`
@@ -57,15 +59,17 @@ private:
   void prepare(int64_t steps); // coefficients of the active rows
   template <class Work> void for_each_item(int threads, Work work);
   template <class Visit> void for_each_matrix(int threads, Visit visit);
-  // Sums of the rows that must be known before any element changes, and what follows from them.
+  // Sums of the rows that are marked, over what they are about to become.
   void measure(const Kernels &kernels, int threads);
   void measure_item(const Kernels &kernels, size_t a, int64_t item);
-  // Gate calibrated_agar: what acts at this step, and what the lagged kind sees for the next one.
-  void gate_as_before();
-  bool gate_by_measure(const Kernels &kernels, int threads);
-  void measure_samples(const std::vector<AgarSample> &samples, bool means, const Kernels &kernels,
-                       int threads);
-  void observe_agar();
+  // What codecs must know of this step before it.
+  void measure_codecs(const Kernels &kernels, int threads);
+  // What gates must. False if one refuses the gradients.
+  bool measure_gates(const Kernels &kernels, int threads);
+  void measure_samples(const std::vector<GateSample> &samples, bool first_look,
+                       const Kernels &kernels, int threads);
+  bool refused(const GateSample &sample) const;
+  Gating gating() { return {rows, active_, groups, memories, coefficients_}; }
   void step_item(const Kernels &kernels, size_t a, int64_t item);
   void reduce_rows();
 

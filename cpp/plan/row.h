@@ -1,4 +1,4 @@
-// The descriptor table: what the plan knows of each tensor and of each parameter group.
+// The descriptor table: what the plan knows of each tensor.
 #pragma once
 
 #include <cstdint>
@@ -8,31 +8,12 @@
 
 #include "core/strided.h"
 #include "core/types.h"
+#include "parts/codec.h"
+#include "parts/gate.h"
+#include "parts/rule.h"
 #include "plan/matrix.h"
 
 namespace cosmic {
-
-enum class Rule : uint8_t { sign, scalar_sign, rmsprop, adam, belief };
-enum class Gate : uint8_t { none, snr, trust_focus };
-// Of a first moment: whether it has numbers of the whole tensor, plan/tensor_numbers.h.
-enum class TensorCodec : uint8_t { none, ustate, costate };
-
-// Whether gate calibrated_agar scales a step by its own moments, measured before it, or by what the
-// step before has seen.
-enum class AgarKind : uint8_t { none, exact, lagged };
-
-// Hyper-parameters of a parameter group, as the user gives them.
-struct Group {
-  double lr = 1e-3, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0;
-  double beta_slow = 0, alpha = 0;        // of the slow average; beta_slow 0: none
-  int64_t slow_warmup = 0;                // steps over which alpha and beta_slow rise; 0: at once
-  double c_min = 0.1;                     // the gate's least factor
-  double robustness = 1, rel_floor = 0.1; // of gate agar, gates/trust_focus.h
-  double m_step_factor = 1.1;             // of codec ustate
-  double null_pct = 0.1, amp_pct = 0.9;   // of codec costate
-  bool maximize = false;
-  bool stochastic_rounding = true; // of parameters in bf16
-};
 
 // A tensor's elements in the order in which the parameter is walked.
 struct Operand {
@@ -50,6 +31,10 @@ struct Statistics {
   double gate = 1;         // the factor that acted
   double probed[kProbeSums] = {};
   double encoded = 0; // what the first moment's codec adds up
+
+  Sums sums_of(int64_t numel) const {
+    return {static_cast<double>(numel), mean_abs_gradient, unscaled_rms, 0, probed, 0};
+  }
 };
 
 // One tensor. Pointers to state are borrowed; those of state that the rung lacks are null.
@@ -57,9 +42,10 @@ struct Row {
   std::string name; // for messages: the parameter's name or its index
   int group = 0;
   uint32_t index = 0; // of the parameter in the optimizer: the tensor's part of the random counter
-  Rule rule = Rule::adam;
-  Gate gate_kind = Gate::none;
-  TensorCodec m_codec = TensorCodec::none;
+  const RulePart *rule = nullptr;
+  const GatePart *gate = nullptr;
+  const CodecPart *m_codec = nullptr;
+  bool exact = false; // the gate measures before the step
   int combination = 0;
   int probing = -1;    // the combination that a measuring pass runs, where it is another one
   bool active = false; // has a gradient at this step
@@ -70,22 +56,20 @@ struct Row {
   Planes m, m_slow, v;
   std::shared_ptr<MatrixMoment> matrix; // of a v by rows and columns
   int64_t *step = nullptr;
-  int64_t m_start = 0;          // the step counter when the first moment started from nothing
-  double *magnitude = nullptr;  // of rule scalar_sign, rules/scalar_magnitude.h
-  double *update_rms = nullptr; // of rule rmsprop, rules/update_clip.h
-  float *m_numbers = nullptr;   // of m_codec
-  std::shared_ptr<std::vector<float>> ratios; // of costate's blocks: scratch
-  double *gate = nullptr;                     // gates/snr.h or gates/trust_focus.h
-  AgarKind agar_kind = AgarKind::none;
-  std::vector<BlockLook> looks; // of the exact kind: scratch
-  double *agar = nullptr;       // of the lagged kind, plan/agar.h
-  double *signal = nullptr;     // running mean of |g|, for a policy that uses it
+  int64_t m_start = 0; // the step counter when the first moment started from nothing
+  // numbers that the parts keep; null where they keep none
+  double *rule_numbers = nullptr, *gate_numbers = nullptr;
+  float *m_numbers = nullptr;
+  std::shared_ptr<std::vector<float>> by_block; // of a codec that leaves a number a block: scratch
+  std::vector<BlockLook> looks;                 // of a probe that looks by block: scratch
+  double *signal = nullptr;                     // running mean of |g|, for a policy that uses it
   Statistics last;
 
   int measured_as() const { return probing < 0 ? combination : probing; }
   // Blocks of one work item.
   int64_t item_blocks() const { return matrix ? matrix->item_blocks() : kChunkBlocks; }
   bool is_f64() const { return param.dtype == DType::f64; }
+  int64_t steps_taken() const { return step ? *step : 0; }
 };
 
 } // namespace cosmic

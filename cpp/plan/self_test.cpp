@@ -5,7 +5,7 @@
 #include <sstream>
 
 #include "core/error.h"
-#include "gates/trust_focus.h"
+#include "parts/registry.h"
 #include "plan/layout.h"
 #include "plan/plan.h"
 
@@ -57,13 +57,6 @@ struct Combination {
   }
 };
 
-Rule rule_named(const std::string &name) {
-  return name == "sign"      ? Rule::sign
-         : name == "rmsprop" ? Rule::rmsprop
-         : name == "belief"  ? Rule::belief
-                             : Rule::adam;
-}
-
 // One tensor with its state, which starts from zero.
 template <class Real> class Subject {
 public:
@@ -72,6 +65,8 @@ public:
     Row &row = plan_.rows.emplace_back();
     row.name = "self-test";
     row.rule = rule_named(parts.rule);
+    row.gate = gate_named(row.rule->gate);
+    row.m_codec = codec_named(parts.m);
     row.combination = combination;
     row.active = true;
     row.numel = kNumel;
@@ -81,8 +76,8 @@ public:
     bind_slot(row.m, parts.m, false);
     bind_slot(row.m_slow, parts.slow, false);
     bind_slot(row.v, parts.v, true);
-    bind_matrix(row, parts.v);
-    bind_numbers(row, parts);
+    bind_matrix(row, codec_named(parts.v));
+    bind_numbers(row);
     plan_.groups.push_back(group_for(parts));
     plan_.seed = 38; // with which the second step corrects all of q8's roots
   }
@@ -98,7 +93,7 @@ public:
     add_bytes(hash, param_.data(), kNumel * sizeof(Real));
     for (const Bytes &plane : planes_) add_bytes(hash, plane.data(), plane.size());
     add_bytes(hash, numbers_, sizeof(numbers_));
-    add_bytes(hash, scalars_, sizeof(scalars_));
+    add_bytes(hash, scalars_, 2 * sizeof(double));
     return hash;
   }
 
@@ -113,13 +108,20 @@ private:
     group.beta1 = 0.875;
     group.beta2 = 0.9375;
     group.weight_decay = 0.125;
-    if (parts.slow != "none") group.beta_slow = 0.96875, group.alpha = 2;
+    if (parts.slow == "none") return group;
+    for (const RulePart *rule : all_rules())
+      for (size_t k = 0; k < rule->options.size(); ++k) {
+        double &value = group.options[rule->first_option + k];
+        const std::string name = rule->options[k].name;
+        if (name == "beta_slow") value = 0.96875;
+        if (name == "alpha") value = 2;
+      }
     return group;
   }
 
   void bind_slot(Planes &planes, const std::string &codec, bool second_moment) {
     const std::vector<Plane> layout =
-        slot_layout(codec, second_moment, kNumel, MatrixShape{kRows, kColumns});
+        slot_layout(codec_named(codec), second_moment, kNumel, MatrixShape{kRows, kColumns});
     for (size_t k = 0; k < layout.size(); ++k) {
       const auto bits = static_cast<size_t>(layout[k].bits);
       planes_.emplace_back(static_cast<size_t>(layout[k].count) * bits / 8);
@@ -127,39 +129,34 @@ private:
     }
   }
 
-  static void bind_matrix(Row &row, const std::string &codec) {
-    if (codec != "factored" && codec != "rowmean" && codec != "colmean") return;
-    auto *first = static_cast<float *>(row.v.data[0]),
-         *second = static_cast<float *>(row.v.data[1]);
-    row.v = Planes{};
-    const bool columns = codec == "colmean";
+  static void bind_matrix(Row &row, const CodecPart *codec) {
+    if (!codec || !codec->of_matrix()) return;
+    const auto at = [&](size_t k) { return static_cast<float *>(row.v.data[k]); };
     row.matrix = std::make_shared<MatrixMoment>(
-        MatrixShape{kRows, kColumns}, columns ? nullptr : first, columns ? first : second);
+        MatrixShape{kRows, kColumns}, codec->by_rows ? at(0) : nullptr,
+        codec->by_columns ? at(codec->by_rows ? 1 : 0) : nullptr);
+    row.v = Planes{};
   }
 
-  void bind_numbers(Row &row, const Combination &parts) {
+  // A rule that needs a gate keeps nothing itself.
+  void bind_numbers(Row &row) {
     row.step = &step_;
-    row.update_rms = row.rule == Rule::rmsprop ? &scalars_[0] : nullptr;
-    if (row.rule == Rule::belief) {
-      row.gate_kind = Gate::trust_focus;
-      row.gate = scalars_;
-    }
-    if (parts.m != "ustate" && parts.m != "costate") return;
+    if (row.rule->numbers) row.rule_numbers = scalars_;
+    if (row.gate && row.gate->numbers) row.gate_numbers = scalars_;
+    const CodecPart *codec = row.m_codec;
+    if (!codec || !codec->numbers) return;
     row.m_numbers = numbers_;
-    row.m_codec = parts.m == "ustate" ? TensorCodec::ustate : TensorCodec::costate;
-    row.measured = parts.m == "costate";
-    if (!row.measured) return;
-    row.ratios = std::make_shared<std::vector<float>>(padded() / kBlock);
-    row.m.data[2] = row.ratios->data();
+    if (!codec->by_block) return;
+    row.by_block = std::make_shared<std::vector<float>>(padded() / kBlock);
+    row.m.data[codec->first.size()] = row.by_block->data();
   }
 
   Plan plan_;
   std::vector<Real> param_, gradient_;
   std::vector<Bytes> planes_;
   int64_t step_ = 0;
-  double scalars_[2] = {};
+  double scalars_[kGateNumbers] = {};
   float numbers_[2] = {};
-  static_assert(int{trust_focus::kStateSize} <= 2, "scalars_ has room for it");
 };
 
 uint64_t fingerprint_of(const std::string &name, int combination, const Kernels &kernels,

@@ -10,7 +10,6 @@
 #include "kernels/library.h"
 #include "plan/coefficients.h"
 #include "plan/stage.h"
-#include "plan/tensor_numbers.h"
 
 namespace cosmic {
 
@@ -66,7 +65,7 @@ void decode_moments(const Row &row, const Group &group, const Moments &to) {
   const DefaultFloatEnvironment environment;
   const auto decode = checked(converters().decode[row.combination], row);
   const Kernels &kernels = chosen_kernels();
-  const Coefficients c = coefficients_for(row, group, 0, 0);
+  const Coefficients c = coefficients_for(row, group, 1.0, 0, 0);
   MomentStage m(to.m, kernels), slow(to.slow, kernels), v(to.v, kernels);
   if (row.matrix) row.matrix->prepare();
   for_each_run(row, c, [&](MomentRun run) {
@@ -85,7 +84,7 @@ void encode_moments(Row &row, const Group &group, uint64_t seed, const Moments &
   const DefaultFloatEnvironment environment;
   const auto encode = checked(converters().encode[row.combination], row);
   const Kernels &kernels = chosen_kernels();
-  Coefficients c = coefficients_for(row, group, seed, 0);
+  Coefficients c = coefficients_for(row, group, 1.0, seed, 0);
   MomentStage m(from.m, kernels), slow(from.slow, kernels), v(from.v, kernels);
   const auto encode_all = [&] {
     double encoded = 0;
@@ -102,11 +101,10 @@ void encode_moments(Row &row, const Group &group, uint64_t seed, const Moments &
     return encoded;
   };
   const double encoded = encode_all();
-  if (row.m_codec != TensorCodec::ustate) return;
-  // no step has said yet how far apart the codes are to be: the first round has
-  c.m_now = code_step(encoded, row.numel, group.m_step_factor, 0);
+  if (!row.m_codec || !row.m_codec->start) return;
+  row.m_codec->start(row.m_numbers, c, encoded, static_cast<double>(row.numel),
+                     codec_step(row, group));
   encode_all();
-  row.m_numbers[0] = row.m_numbers[1] = static_cast<float>(c.m_now);
 }
 
 double mean_root(const Row &row, const Group &group) {
@@ -117,7 +115,7 @@ double mean_root(const Row &row, const Group &group) {
     return mean.value();
   }
   const auto decode = checked(converters().decode[row.combination], row);
-  const Coefficients c = coefficients_for(row, group, 0, 0);
+  const Coefficients c = coefficients_for(row, group, 1.0, 0, 0);
   std::vector<float> m(kRun), slow(kRun), v(kRun);
   if (row.matrix) row.matrix->prepare();
   for_each_run(row, c, [&](MomentRun run) {

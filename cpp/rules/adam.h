@@ -6,6 +6,8 @@
 // Without a slow slot m_scale is folded into step.
 #pragma once
 
+#if defined(COSMIC_TARGET) // the arithmetic, on lanes
+
 #include "rules/slots.h"
 
 namespace cosmic::COSMIC_TARGET {
@@ -41,3 +43,65 @@ template <class Real, bool kSlow> struct Adam {
 };
 
 } // namespace cosmic::COSMIC_TARGET
+
+#else // what it says of itself
+
+#include <cmath>
+
+#include "parts/rule.h"
+
+namespace cosmic::parts {
+
+namespace adam_options {
+enum { kBetaSlow, kAlpha, kSlowWarmup };
+} // namespace adam_options
+
+// AdEMAMix's schedules (arXiv 2409.03137, section 3): alpha rises linearly, beta_slow so that the
+// average's half-life rises linearly from beta1's.
+inline void set_slow_average(Coefficients &c, const RuleStep &step, int64_t t) {
+  const double beta1 = step.group.beta1, last = step.options[adam_options::kBetaSlow];
+  double alpha = step.options[adam_options::kAlpha], beta = last;
+  const auto warmup = static_cast<int64_t>(step.options[adam_options::kSlowWarmup]);
+  if (t < warmup) {
+    const double share = static_cast<double>(t) / static_cast<double>(warmup);
+    alpha *= share;
+    if (beta1 > 0) {
+      const double from = std::log(beta1), to = std::log(last);
+      beta = std::exp(from * to / ((1.0 - share) * to + share * from));
+      beta = std::fmin(beta, last);
+    }
+  }
+  c.alpha = alpha;
+  c.beta_slow = beta;
+  c.gradient_slow = step.sign * (1.0 - beta);
+}
+
+inline void set_adam(Coefficients &c, const double * /*numbers*/, const RuleStep &step) {
+  rules::set_first_moment(c, step);
+  rules::set_second_moment(c, step);
+  if (step.slow) {
+    c.m_scale = 1.0 / c.m_correction;
+    set_slow_average(c, step, step.steps + 1);
+    c.update_scale = step.gate;
+  } else {
+    c.update_scale = step.gate / c.m_correction;
+  }
+  c.step = step.group.lr * c.update_scale;
+}
+
+inline RulePart adam() {
+  RulePart part;
+  part.name = "adam";
+  part.options = {
+      {"beta_slow", kAboveZero, kBelowOne, "None, or a number in (0, 1)", 0,
+       PartOption::If::none_is_zero},
+      {"alpha", 0, kHuge, "a finite number >= 0", 5},
+      {"slow_warmup", 0, 1e15, "None, or a number of steps >= 0", 0, PartOption::If::none_is_zero}};
+  part.first = part.second = part.slow = true;
+  part.coefficients = set_adam;
+  return part;
+}
+
+} // namespace cosmic::parts
+
+#endif

@@ -1,10 +1,12 @@
 // Rule `belief`: the second moment is taken about the first, as in AdaBelief (Zhuang et al., arXiv
-// 2010.07468), and the update is Adam's with a coordinate's own gate (gates/trust_focus.h).
+// 2010.07468), and the update is Adam's with a coordinate's own gate (gates/agar.h).
 //   s <- beta2 s + (1 - beta2) (g - m)^2, m of the step before
 //   m <- beta1 m + (1 - beta1) g
 //   w = m_hat / (sqrt(m_hat^2 + s_hat) + eps)        u = focus(w^2) w        p <- decay p - step u
 // w^2 is the share of the signal in the coordinate's gradients: AGAR.
 #pragma once
+
+#if defined(COSMIC_TARGET) // the arithmetic, on lanes
 
 #include "rules/slots.h"
 
@@ -42,3 +44,32 @@ template <class Real> struct Belief {
 };
 
 } // namespace cosmic::COSMIC_TARGET
+
+#else // what it says of itself
+
+#include "parts/rule.h"
+
+namespace cosmic::parts {
+
+inline void set_belief(Coefficients &c, const double * /*numbers*/, const RuleStep &step) {
+  rules::set_first_moment(c, step);
+  rules::set_second_moment(c, step);
+  c.m_scale = 1.0 / c.m_correction;
+  c.update_scale = step.gate;
+  c.step = step.group.lr * c.update_scale;
+}
+
+inline RulePart belief() {
+  RulePart part;
+  part.name = "belief";
+  part.first = part.second = true;
+  part.variant = "centered";
+  part.second_name = "exp_avg_var";
+  part.gate = "agar";
+  part.coefficients = set_belief;
+  return part;
+}
+
+} // namespace cosmic::parts
+
+#endif

@@ -5,6 +5,8 @@
 // What holds such a bare gradient to Adam's step length is part of `step`: rules/update_clip.h.
 #pragma once
 
+#if defined(COSMIC_TARGET) // the arithmetic, on lanes
+
 #include "rules/slots.h"
 
 namespace cosmic::COSMIC_TARGET {
@@ -27,3 +29,36 @@ template <class Real> struct RmsProp {
 };
 
 } // namespace cosmic::COSMIC_TARGET
+
+#else // what it says of itself
+
+#include "parts/rule.h"
+#include "rules/update_clip.h"
+
+namespace cosmic::parts {
+
+inline void set_rmsprop(Coefficients &c, const double *numbers, const RuleStep &step) {
+  rules::set_second_moment(c, step);
+  c.update_scale = update_clip::kScale * update_clip::factor(*numbers) * step.gate;
+  c.step = step.sign * step.group.lr * c.update_scale;
+}
+
+inline bool observe_rmsprop(double *numbers, const Sums &sums, const RuleStep & /*step*/) {
+  update_clip::observe(*numbers, sums.unscaled_rms);
+  return true;
+}
+
+inline RulePart rmsprop() {
+  RulePart part;
+  part.name = "rmsprop";
+  part.tier = 1;
+  part.second = true;
+  part.numbers = {"update_rms", {{"RMS of the update before any factor"}}};
+  part.coefficients = set_rmsprop;
+  part.observe = observe_rmsprop;
+  return part;
+}
+
+} // namespace cosmic::parts
+
+#endif

@@ -2,6 +2,8 @@
 // `step`. A zero gradient moves nothing; a NaN spoils its own element.
 #pragma once
 
+#if defined(COSMIC_TARGET) // the arithmetic, on lanes
+
 #include "rules/slots.h"
 
 namespace cosmic::COSMIC_TARGET {
@@ -23,3 +25,31 @@ template <class Real> struct Sign {
 };
 
 } // namespace cosmic::COSMIC_TARGET
+
+#else // what it says of itself
+
+#include "parts/rule.h"
+
+namespace cosmic::parts {
+
+inline void set_sign_of(Coefficients &c, double magnitude, const RuleStep &step) {
+  c.update_scale = rules::sign_scale(step.group.beta1) * magnitude * step.gate;
+  c.step = step.sign * step.group.lr * c.update_scale;
+}
+
+inline void set_sign(Coefficients &c, const double * /*numbers*/, const RuleStep &step) {
+  set_sign_of(c, 1.0, step);
+}
+
+inline RulePart sign() {
+  RulePart part;
+  part.name = "sign";
+  part.tier = 0;
+  part.counts = false;
+  part.coefficients = set_sign;
+  return part;
+}
+
+} // namespace cosmic::parts
+
+#endif

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from . import _core
+from .parts import CODECS, RULES, Numbers, Rule, rule_for
 
 __all__ = [
     "Geometry",
@@ -22,23 +23,16 @@ __all__ = [
     "without_momentum",
 ]
 
-#: Bytes of the tensors that a rung keeps beside its moments: an int64 counter, float64 numbers, and
-#: float32 ones of a codec.
-_SCALARS = {
-    "step": 8, "magnitude": 16, "update_rms": 8, "exp_avg_ustate_steps": 8,
-    "exp_avg_costate_alpha": 4,
-}  # fmt: skip
+_STEP_BYTES = 8  # an int64
 _DIMENSION_BYTES = 8  # of each number in packed_shape and packed_order
-#: Numbers of the whole tensor that a first moment's codec keeps.
-_NUMBERS = {"ustate": ("exp_avg_ustate_steps",), "costate": ("exp_avg_costate_alpha",)}
 _ALIASES = {torch.float32: "fp32", torch.bfloat16: "bf16", "float32": "fp32", "bfloat16": "bf16"}
 
 #: Columns of a matrix that has codecs of rows and columns.
 _LEAST_COLUMNS = 16
 #: Codecs that keep one number an element and need no blocks.
-PLAIN = ("fp32", "bf16", "fp64")
+PLAIN = tuple(codec.name for codec in CODECS.values() if codec.plain)
 #: Codecs of a second moment that keep rows and columns of a matrix.
-MATRIX = ("factored", "rowmean", "colmean")
+MATRIX = tuple(codec.name for codec in CODECS.values() if codec.matrix)
 
 
 class Geometry(NamedTuple):
@@ -79,8 +73,7 @@ class Geometry(NamedTuple):
 
 @functools.cache
 def combinations(rule: str = "adam") -> tuple[tuple[str, str], ...]:
-    """First- and second-moment codecs that are compiled together with a rule, ``"adam"`` or
-    ``"belief"``, for float32 arithmetic."""
+    """First- and second-moment codecs that go together with a rule, for float32 arithmetic."""
     rows = (name.split() for name in _core.combinations())
     wanted = ("float", rule, "none")
     found = ((m, v) for real, of, m, slow, v, *_ in rows if (real, of, slow) == wanted)
@@ -103,10 +96,11 @@ def probed_combinations(probe: str) -> tuple[tuple[str, str], ...]:
 
 
 @functools.cache
-def without_momentum() -> tuple[str, ...]:
+def without_momentum(variant: str = "") -> tuple[str, ...]:
     """Second-moment codecs of tier 1, which steps without a first moment."""
+    rule = rule_for(1, False, True, variant)
     rows = (name.split() for name in _core.combinations())
-    return tuple(v for _, rule, _, _, v, *_ in rows if rule == "rmsprop")
+    return tuple(v for _, of, _, _, v, *_ in rows if rule is not None and of == rule.name)
 
 
 def parse_state_dtype(state_dtype: str | torch.dtype) -> tuple[str, str]:
@@ -143,25 +137,29 @@ class Rung:
         m_slow: codec of the slow average, ``"none"`` without one.
         v: codec of the second moment; ``"none"`` on tier 0, and on tier 1 where the sign is taken
             times a scalar.
-        centered: the second moment is taken about the first, as gate ``"agar"`` wants it.
+        variant: of the rule, where several step such a rung: ``"centered"`` where the second moment
+            is taken about the first, as gate ``"agar"`` wants it; else empty.
     """
 
     tier: int
     m: str = "none"
     m_slow: str = "none"
     v: str = "none"
-    centered: bool = False
+    variant: str = ""
 
     @property
     def name(self) -> str:
         """Such as ``tier0``, ``tier1``, ``tier1:factored``, ``tier2:u4+factored+slow``,
         ``tier2:u4+v4+centered``."""
-        if self.v == "none":
-            return f"tier{self.tier}"
-        if self.tier == 1:
-            return f"tier1:{self.v}"
+        codecs = "+".join(codec for codec in (self.m, self.v) if codec != "none")
         slow = "+slow" if self.m_slow != "none" else ""
-        return f"tier2:{self.m}+{self.v}{slow}" + ("+centered" if self.centered else "")
+        variant = f"+{self.variant}" if self.variant else ""
+        return f"tier{self.tier}" + (f":{codecs}" if codecs else "") + slow + variant
+
+    @property
+    def centered(self) -> bool:
+        """Whether the second moment is taken about the first."""
+        return self.variant == "centered"
 
     @staticmethod
     def parse(name: str) -> Rung:
@@ -177,11 +175,7 @@ class Rung:
     @property
     def rule(self) -> str:
         """The compiled rule that steps this rung."""
-        if self.tier == 1 and self.v != "none":
-            return "rmsprop"
-        if self.centered:
-            return "belief"
-        return ("sign", "scalar_sign", "adam")[self.tier]
+        return _rule_of(self).name
 
     @property
     def slots(self) -> dict[str, str]:
@@ -193,7 +187,7 @@ class Rung:
     @property
     def second(self) -> str:
         """The second moment's name: about the first it is a variance."""
-        return "exp_avg_var" if self.centered else "exp_avg_sq"
+        return _rule_of(self).second_name
 
     @property
     def packed(self) -> bool:
@@ -214,12 +208,20 @@ class Rung:
         return _core.slot_layout(codec, second, geometry.numel, geometry.matrix)
 
     @property
+    def numbers(self) -> tuple[Numbers, ...]:
+        """What its rule and the codec of its first moment keep beside the moments."""
+        of_codec = CODECS[self.m].numbers if self.m != "none" else None
+        return tuple(numbers for numbers in (_rule_of(self).numbers, of_codec) if numbers)
+
+    @property
+    def counts(self) -> bool:
+        """Whether it keeps the tensor's own ``step``."""
+        return _rule_of(self).counts
+
+    @property
     def scalars(self) -> tuple[str, ...]:
-        """Keys of the tensors of one or two numbers that this rung keeps."""
-        if self.tier == 0:
-            return ()
-        kept = {"scalar_sign": ("magnitude",), "rmsprop": ("update_rms",)}
-        return ("step", *kept.get(self.rule, ()), *_NUMBERS.get(self.m, ()))
+        """Keys of the tensors of one or a few numbers that this rung keeps."""
+        return (*("step",) * self.counts, *(numbers.key for numbers in self.numbers))
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -235,28 +237,48 @@ class Rung:
         return _nbytes(self, Geometry(geometry, None) if isinstance(geometry, int) else geometry)
 
 
+@functools.cache
+def _rule_of(rung: Rung) -> Rule:
+    found = rule_for(rung.tier, rung.m != "none", rung.v != "none", rung.variant)
+    if found is None:
+        raise ValueError(f"there is no rule for a rung {rung.name!r}")
+    return found
+
+
 @functools.lru_cache(maxsize=16384)  # asked for every tensor's ladder; a model has few shapes
 def _nbytes(rung: Rung, geometry: Geometry) -> int:
-    scalars = sum(_SCALARS[key] for key in rung.scalars)
+    scalars = _STEP_BYTES * rung.counts + sum(numbers.nbytes for numbers in rung.numbers)
     place = _DIMENSION_BYTES * geometry.dims if rung.packed else 0
     return scalars + place + sum(plane[4] for plane in rung.planes(geometry).values())
 
 
 @functools.cache
 def _parsed(name: str) -> Rung:
-    if name in ("tier0", "tier1"):
-        return Rung(int(name[-1]))
-    head, _, codecs = name.partition(":")
-    if head == "tier1" and codecs in without_momentum():
-        return Rung(1, v=codecs)
-    parts = codecs.split("+")
-    slow, centered = parts[2:] == ["slow"], parts[2:] == ["centered"]
-    known = combinations("belief" if centered else "adam")
-    codecs_known = tuple(parts[:2]) in known or parts[:2] == ["fp64", "fp64"]
-    if head != "tier2" or len(parts) != 2 + slow + centered or not codecs_known:
-        raise ValueError(
-            f"unknown rung {name!r}; expected 'tier0', 'tier1', 'tier1:<v codec>' with one of "
-            f"{', '.join(without_momentum())}, or 'tier2:<m codec>+<v codec>' with '+slow' "
-            "for a slow average or '+centered' for a second moment about the first"
-        )
-    return Rung(2, parts[0], parts[0] if slow else "none", parts[1], centered)
+    for rule in RULES.values():
+        rung = _parsed_for(rule, name)
+        if rung is not None:
+            return rung
+    variants = {rule.variant for rule in RULES.values() if rule.tier == 2 and rule.variant}
+    endings = [f"or '+{variant}' for another rule" for variant in sorted(variants - {"centered"})]
+    raise ValueError(
+        f"unknown rung {name!r}; expected 'tier0', 'tier1', 'tier1:<v codec>' with one of "
+        f"{', '.join(without_momentum())}, or 'tier2:<m codec>+<v codec>' with '+slow' "
+        "for a slow average or '+centered' for a second moment about the first"
+        + "".join(f", {ending}" for ending in endings)
+    )
+
+
+def _parsed_for(rule: Rule, name: str) -> Rung | None:
+    """The rung with this name, if it is one of the rule's."""
+    ending = f"+{rule.variant}" if rule.variant else ""
+    head, _, words = name.removesuffix(ending).partition(":")
+    if head != f"tier{rule.tier}" or not name.endswith(ending):
+        return None
+    codecs = words.split("+") if words else []
+    slow = rule.slow and codecs[2:] == ["slow"]
+    if len(codecs) != rule.first + rule.second + slow:
+        return None
+    m, v = (codecs[0] if rule.first else "none"), (codecs[rule.first] if rule.second else "none")
+    if rule.second and (m, v) not in combinations(rule.name) and (m, v) != ("fp64", "fp64"):
+        return None
+    return Rung(rule.tier, m, m if slow else "none", v, rule.variant)

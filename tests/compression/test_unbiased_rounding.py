@@ -50,7 +50,7 @@ def both_over_seeds(state_dtype: str, m: Tensor, v: Tensor) -> dict[str, Tensor]
         if rung.m == "ustate":
             state["exp_avg_ustate_steps"] = torch.zeros(2)
         plan = _core.Plan(seed)
-        plan.add_row(param, "it", 0, 3, "adam", rung.m, "none", rung.v, "none", state)
+        plan.add_row(param, "it", 0, 3, "adam", rung.m, "none", rung.v, "none", False, state)
         plan.write_moments(options, source)
         plan.read_moments(options, decoded)
         for key, values in decoded.items():

@@ -47,7 +47,7 @@ def packed(values: Tensor, bits: int, seed: int = 0, *, fresh: bool = False) -> 
     for key, (_, dtype, count, _, _) in rung.planes(Geometry.of(param)).items():
         state[key] = torch.zeros(count, dtype=getattr(torch, dtype))
     plan = _core.Plan(seed)
-    plan.add_row(param, "it", 0, 3, "adam", rung.m, "none", rung.v, "none", state)
+    plan.add_row(param, "it", 0, 3, "adam", rung.m, "none", rung.v, "none", False, state)
     if not fresh:
         plan.write_moments(options, {"exp_avg": param, "exp_avg_sq": values.flatten()})
     decoded = {"exp_avg": torch.empty_like(param), "exp_avg_sq": torch.empty_like(param)}

@@ -31,7 +31,7 @@ def kept(v_codec: str, v: Tensor, seed: int = 0) -> Tensor:
     for key, (_, dtype, count, _, _) in rung.planes(Geometry.of(param)).items():
         state[key] = torch.zeros(count, dtype=getattr(torch, dtype))
     plan = _core.Plan(seed)
-    plan.add_row(param, "it", 0, 3, "adam", rung.m, "none", rung.v, "none", state)
+    plan.add_row(param, "it", 0, 3, "adam", rung.m, "none", rung.v, "none", False, state)
     group = Cosmic([torch.zeros(1, requires_grad=True)], **UNUSUAL).param_groups[0]
     plan.write_moments(group, {"exp_avg": torch.zeros_like(v), "exp_avg_sq": v})
     out = {"exp_avg": torch.empty_like(v), "exp_avg_sq": torch.empty_like(v)}

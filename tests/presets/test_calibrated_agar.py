@@ -10,8 +10,8 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from calibrations import memory, memory_options
 from casmo_package import casmo
-from cosmic._core import CalibratedAgar
 
 FIELDS = (
     "tau", "tau_initialized", "agar_buffer", "agar_buffer_maxlen", "agar_mean", "agar_std",
@@ -57,19 +57,19 @@ def test_every_sample_has_the_package_s_factor(
 ) -> None:
     low, high = sorted(tau)
     count = spread[-1]
-    ours = CalibratedAgar(count, (low, high), c_min)
+    ours = memory(count, (low, high), c_min)
     theirs = casmo.CASMO(
         [torch.zeros(1)], tau_init_steps=count, tau_clip_range=(low, high), c_min=c_min
     )
     for agar in drawn(*spread):
         expected = package_confidence(theirs, agar)
-        assert ours.confidence(agar) == pytest.approx(expected, rel=1e-12)
-    assert ours.calibrated
+        assert ours.take(agar) == pytest.approx(expected, rel=1e-12)
+    assert ours.settled
     state, expected_state = ours.state(), package_state(theirs)
     assert tuple(state) == FIELDS == tuple(expected_state)
     assert state.pop("agar_buffer") == expected_state.pop("agar_buffer") == []
     assert state == pytest.approx(expected_state, rel=1e-12, abs=1e-12)
-    assert (ours.current_agar, ours.current_confidence) == (agar, ours.confidence(agar))
+    assert ours.seen() == {"current_agar": agar, "current_confidence": ours.take(agar)}
 
 
 @pytest.mark.parametrize(
@@ -78,40 +78,40 @@ def test_every_sample_has_the_package_s_factor(
 def test_the_floor_falls_as_samples_vary(half_width: float, expected: float) -> None:
     """Standard deviation over mean is half_width / sqrt(3) / 0.5 for uniform samples around 0.5;
     the thresholds are 0.3 and 0.5."""
-    ours = CalibratedAgar(50, (0.01, 0.5), 0.2)
+    ours = memory(50, (0.01, 0.5), 0.2)
     for k in range(50):
-        ours.confidence(0.5 + half_width * 0.5 * (2 * k / 49 - 1))
+        ours.take(0.5 + half_width * 0.5 * (2 * k / 49 - 1))
     assert ours.state()["c_min"] == expected
 
 
 def test_before_calibration_the_factor_is_the_sample_above_the_group_s_floor() -> None:
-    ours = CalibratedAgar(50, (0.01, 0.5), 0.2)
-    assert [ours.confidence(x) for x in (0.0, 0.2, 0.7, 1.0)] == [0.2, 0.2, 0.7, 1.0]
-    assert ours.state()["agar_buffer"] == [0.0, 0.2, 0.7, 1.0] and not ours.calibrated
+    ours = memory(50, (0.01, 0.5), 0.2)
+    assert [ours.take(x) for x in (0.0, 0.2, 0.7, 1.0)] == [0.2, 0.2, 0.7, 1.0]
+    assert ours.state()["agar_buffer"] == [0.0, 0.2, 0.7, 1.0] and not ours.settled
 
 
 def test_a_sample_that_is_not_finite_is_left_out_and_least_trusted() -> None:
-    ours = CalibratedAgar(50, (0.01, 0.5), 0.2)
-    assert ours.confidence(float("nan")) == 0.2
+    ours = memory(50, (0.01, 0.5), 0.2)
+    assert ours.take(float("nan")) == 0.2
     assert ours.state()["agar_buffer"] == []
     for _ in range(50):
-        ours.confidence(0.4)
+        ours.take(0.4)
     before = ours.state()
-    assert ours.confidence(float("inf")) == before["c_min"] == 0.5
+    assert ours.take(float("inf")) == before["c_min"] == 0.5
     assert ours.state() == before
 
 
 @pytest.mark.parametrize("taken", [20, 50, 70])
 def test_a_saved_state_goes_on_alike(taken: int) -> None:
     stream = drawn(0.1, 0.9, 5, 90)
-    whole, first = (CalibratedAgar(50, (0.01, 0.5), 0.1) for _ in range(2))
-    expected = [whole.confidence(x) for x in stream]
+    whole, first = (memory(50, (0.01, 0.5), 0.1) for _ in range(2))
+    expected = [whole.take(x) for x in stream]
     for x in stream[:taken]:
-        first.confidence(x)
-    rest = CalibratedAgar(50, (0.01, 0.5), 0.1)
+        first.take(x)
+    rest = memory(50, (0.01, 0.5), 0.1)
     rest.load(first.state())
     assert rest.state() == first.state()
-    assert [rest.confidence(x) for x in stream[taken:]] == expected[taken:]
+    assert [rest.take(x) for x in stream[taken:]] == expected[taken:]
 
 
 def test_the_package_s_own_state_loads() -> None:
@@ -119,19 +119,19 @@ def test_the_package_s_own_state_loads() -> None:
     stream = drawn(0.1, 0.9, 6, 60)
     for x in stream[:30]:
         package_confidence(theirs, x)
-    ours = CalibratedAgar(50, (0.01, 0.5), 0.1)
+    ours = memory(50, (0.01, 0.5), 0.1)
     ours.load(package_state(theirs))
     for x in stream[30:]:
-        assert ours.confidence(x) == pytest.approx(package_confidence(theirs, x), rel=1e-12)
+        assert ours.take(x) == pytest.approx(package_confidence(theirs, x), rel=1e-12)
 
 
 def test_more_steps_to_calibrate_make_room_for_their_samples() -> None:
-    ours = CalibratedAgar(50, (0.01, 0.5), 0.1)
-    ours.set_options(60, (0.01, 0.5), 0.1)
+    ours = memory(50, (0.01, 0.5), 0.1)
+    ours.set_options(*memory_options(60, (0.01, 0.5), 0.1))
     for k in range(60):
-        assert not ours.calibrated, k
-        ours.confidence(0.3)
-    assert ours.calibrated
+        assert not ours.settled, k
+        ours.take(0.3)
+    assert ours.settled
 
 
 @pytest.mark.parametrize(
@@ -149,9 +149,9 @@ def test_more_steps_to_calibrate_make_room_for_their_samples() -> None:
 def test_a_broken_state_is_refused_and_changes_nothing(
     key: str, value: object, fragment: str
 ) -> None:
-    ours = CalibratedAgar(50, (0.01, 0.5), 0.1)
+    ours = memory(50, (0.01, 0.5), 0.1)
     for _ in range(50):
-        ours.confidence(0.4)
+        ours.take(0.4)
     before = ours.state()
     with pytest.raises(ValueError) as caught:
         ours.load({**before, key: value})
@@ -172,4 +172,4 @@ def test_options_out_of_range_are_refused(
     options: tuple[int, tuple[float, float], float], name: str
 ) -> None:
     with pytest.raises(ValueError, match=name):
-        CalibratedAgar(*options)
+        memory(*options)

@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from calibrations import memory
 from casmo_package import casmo
 from conftest import Runner
 from cosmic import Cosmic, NonfiniteGradientError
-from cosmic._core import CalibratedAgar
 from cosmic.presets import CASMO
 from helpers import digest, normal, parameters
 
@@ -144,7 +144,7 @@ class LaggedFormula:
     def __init__(
         self, options: tuple[int, tuple[float, float], float], clamp: float | None
     ) -> None:
-        self.calibration = CalibratedAgar(*options)
+        self.calibration = memory(*options)
         self.clamp = math.inf if clamp is None else clamp
         self.means: tuple[float, float] | None = None
         self.factor = 1.0
@@ -159,7 +159,7 @@ class LaggedFormula:
         )
         signal = np.minimum(np.abs(m), m_limit) ** 2
         noise = np.maximum(np.minimum(v, v_limit) - signal, eps)
-        self.factor = self.calibration.confidence(float(np.mean(signal / (signal + noise + eps))))
+        self.factor = self.calibration.take(float(np.mean(signal / (signal + noise + eps))))
         self.means = float(np.mean(np.abs(m))), float(np.mean(v))
 
 

@@ -215,7 +215,7 @@ def test_changing_to_the_lagged_kind_goes_on_with_the_moments() -> None:
     optimizer.param_groups[0]["exact"] = False
     stepped(optimizer, 10, 12)
     states = list(optimizer.state.values())
-    assert all(int(state["step"]) > 5 and "gate_lagged_agar" in state for state in states)
+    assert all(int(state["step"]) > 5 and "gate_calibrated_agar" in state for state in states)
     assert len(known(optimizer)[0]["agar_buffer"]) == 12
     optimizer.param_groups[0]["exact"] = True
     stepped(optimizer, 12, 13)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from ..parts import GATES, RULES, Rule, rule_for
 from ..rungs import (
     MATRIX,
     Geometry,
@@ -54,7 +55,7 @@ def ladder_of(
         2 if group["max_tier"] is None else group["max_tier"], group["state_dtype"],
         group["beta_slow"] is not None, group["min_compress_size"],
         direction() if "rowmean" in asked and geometry.matrix else "rowmean", budgeted,
-        group["gate"] == "agar",
+        _variant_for(group["gate"]),
     )  # fmt: skip
     try:
         return _ladder(geometry, dtype in (torch.float64, torch.complex128), wanted)
@@ -74,7 +75,7 @@ class _Wanted(NamedTuple):
     min_compress_size: int | tuple[int, int]
     direction: str
     budgeted: bool
-    centered: bool
+    variant: str  # of the rule that its gate reads the moments of
 
     def compressed(self, numel: int) -> tuple[bool, bool]:
         """Whether the first and the second moment of so many elements are."""
@@ -111,8 +112,8 @@ def _every_rung(geometry: Geometry, double: bool, wanted: _Wanted) -> Iterator[R
         return
     for history in _HISTORIES:
         m, v = parse_state_dtype(history)
-        if wanted.centered and (m, v) not in combinations("belief"):
-            continue  # too coarse for what gate "agar" reads of the moments
+        if (m, v) not in combinations(_rule(wanted.variant).name):
+            continue  # too coarse for what the gate reads of the moments
         yield _adapted(Rung(2, m, v=v), geometry, double, of_any_size)
 
 
@@ -148,17 +149,31 @@ def _adapted(rung: Rung, geometry: Geometry, double: bool, wanted: _Wanted) -> R
         elif v == "rowmean":
             v = wanted.direction
     slow = "none" if rung.tier == 1 or not wanted.slow else m
-    centered = wanted.centered and rung.tier == 2
+    variant = (rung.variant or wanted.variant) if rung.tier == 2 else rung.variant
     if not double and rung.tier == 2:
-        _check_combination(m, v, centered, slow != "none")
-    return Rung(rung.tier, m, slow, v, centered)
+        _check_combination(m, v, variant, slow != "none")
+    return Rung(rung.tier, m, slow, v, variant)
 
 
-def _check_combination(m: str, v: str, centered: bool, slow: bool) -> None:
-    known = with_slow_average() if slow else combinations("belief" if centered else "adam")
+def _check_combination(m: str, v: str, variant: str, slow: bool) -> None:
+    rule = _rule(variant)
+    known = with_slow_average() if slow else combinations(rule.name)
     if (m, v) not in known:
-        beside = " with gate 'agar'" if centered else " with a slow average (beta_slow)" * slow
+        beside = f" with gate {rule.gate!r}" if rule.gate != "none" else ""
+        beside += " with a slow average (beta_slow)" * slow
         raise ValueError(
             f"codecs {m}+{v}{beside} do not go together; supported are: "
             + ", ".join(f"{m}+{v}" for m, v in known)
         )
+
+
+def _rule(variant: str) -> Rule:
+    """Of full history."""
+    rule = rule_for(2, True, True, variant)
+    assert rule is not None  # names of rungs and gates are checked
+    return rule
+
+
+def _variant_for(gate: str | None) -> str:
+    reads = RULES.get(GATES[gate].rule) if gate else None
+    return reads.variant if reads else ""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from ..rungs import Geometry, Rung
-from ..state.gates import gate_bytes
+from ..state.gates import GateUse, gate_bytes
 from ..state.roles import Role
 
 __all__ = [
@@ -55,7 +55,7 @@ class Candidate:
     def price(self, rung: Rung) -> int:
         """Exact bytes of the tensor's state on a rung."""
         return rung.nbytes(Geometry(self.numel, self.matrix, dims=self.dims)) + gate_bytes(
-            rung, self.gate
+            rung, GateUse(self.gate)
         )
 
 

@@ -131,7 +131,7 @@ class CASMO(Cosmic):
 
     def _reset(self) -> None:
         super()._reset()
-        self._calibrations: list[_core.CalibratedAgar] = []  # one a parameter group
+        self._calibrations: list[_core.GateMemory] = []  # one a parameter group
         self._reported: set[int] = set()  # groups whose calibration needs no report any more
 
     # ---- what has been seen ---------------------------------------------------------------
@@ -148,8 +148,7 @@ class CASMO(Cosmic):
         return [
             {
                 **calibration.state(),
-                "current_agar": calibration.current_agar,
-                "current_confidence": calibration.current_confidence,
+                **calibration.seen(),
             }
             for calibration in self._calibrations
         ]
@@ -215,9 +214,9 @@ class CASMO(Cosmic):
             pairs = zip(self.param_groups, state["_calibrations"], strict=True)
             self._take_calibrations([_calibration(group, saved) for group, saved in pairs])
 
-    def _take_calibrations(self, calibrations: list[_core.CalibratedAgar]) -> None:
+    def _take_calibrations(self, calibrations: list[_core.GateMemory]) -> None:
         self._calibrations = calibrations
-        self._reported = {k for k, known in enumerate(calibrations) if known.calibrated}
+        self._reported = {k for k, known in enumerate(calibrations) if known.settled}
 
     # ---- the plan --------------------------------------------------------------------------
 
@@ -249,9 +248,8 @@ class CASMO(Cosmic):
         for index, group in enumerate(self.param_groups):
             check_options(group, f"param_groups[{index}]")
             calibration = self._calibrations[index]
-            calibration.set_options(*_agar_options(group))
-            by_tensor = group["granularity"] == "parameter"
-            compiled.plan.set_agar(index, calibration, by_tensor, group["agar_clamp_factor"])
+            calibration.set_options(*_memory_options(group))
+            compiled.plan.set_memory(index, calibration)
         stepped = super()._run(compiled)
         if refused := compiled.plan.refused:
             raise self._nonfinite_error(refused)
@@ -260,7 +258,7 @@ class CASMO(Cosmic):
     def _after_step(self, compiled: Compiled, transitions: Sequence[Transition]) -> None:
         super()._after_step(compiled, transitions)
         for index, calibration in enumerate(self._calibrations):
-            if calibration.calibrated and index not in self._reported:
+            if index not in self._reported and calibration.settled:
                 self._reported.add(index)
                 self._report(index, calibration.state())
 
@@ -274,15 +272,14 @@ class CASMO(Cosmic):
         )  # fmt: skip
 
 
-def _agar_options(group: dict[str, Any]) -> tuple[int, tuple[float, float], float]:
-    low, high = group["tau_clip_range"]
-    return group["tau_init_steps"], (low, high), float(group["c_min"])
+def _memory_options(group: dict[str, Any]) -> tuple[bool, dict[str, Any]]:
+    """Whether each tensor is a sample, and the rest of what the gate's memory of a group reads."""
+    known = ("tau_init_steps", "tau_clip_range", "c_min", "agar_clamp_factor")
+    return group["granularity"] == "parameter", {key: group[key] for key in known}
 
 
-def _calibration(
-    group: dict[str, Any], saved: dict[str, Any] | None = None
-) -> _core.CalibratedAgar:
-    calibration = _core.CalibratedAgar(*_agar_options(group))
+def _calibration(group: dict[str, Any], saved: dict[str, Any] | None = None) -> _core.GateMemory:
+    calibration = _core.GateMemory(GATE, *_memory_options(group))
     if saved is not None:
         calibration.load(saved)
     return calibration
@@ -304,7 +301,7 @@ def _with_own_options(saved: dict[str, Any], groups: Sequence[dict[str, Any]]) -
     return out
 
 
-def _loaded(saved: dict[str, Any], groups: Sequence[dict[str, Any]]) -> list[_core.CalibratedAgar]:
+def _loaded(saved: dict[str, Any], groups: Sequence[dict[str, Any]]) -> list[_core.GateMemory]:
     """Calibrations out of a state dict, new ones for groups of which it has none."""
     states = saved.get("_group_states", {})
     if not isinstance(states, dict):

@@ -108,7 +108,8 @@ def exported(groups: Sequence[Group], state: Mapping[Tensor, State]) -> dict[str
     them anew.
 
     Raises:
-        ValueError: for a slow average, for which AdamW has no place, and for codec ``costate``.
+        ValueError: for a slow average, for which AdamW has no place, and for codecs such
+            as ``costate``, whose first moment is a multiple of the next gradient.
     """
     out: dict[int, State] = {}
     for member in members(groups):

@@ -6,22 +6,20 @@ import torch
 from torch import Tensor
 
 from .. import _core
+from ..parts import RULES, Numbers
 from ..rungs import PLAIN, Geometry, Rung
-from .checks import CODEC_NUMBERS
 from .entries import (
-    GATE_SIZES,
     MASKED,
     ROLE,
     SIGNAL,
     STATE_FORMAT,
     State,
-    gate_key,
     marker,
     role_number,
     role_of,
     rung_of,
 )
-from .gates import held_gate
+from .gates import held_numbers
 from .groups import Group
 from .places import order_of, place_of, real_view, walked_as
 from .roles import Role
@@ -29,6 +27,7 @@ from .roles import Role
 __all__ = ["MOMENTS", "build_state", "decoded_moments", "encode", "rebuilt", "recentered"]
 
 _LEAST_DEVIATION = 0.1
+_SIGNAL = Numbers(SIGNAL, ("mean of |g|",), (0.0,), torch.float64)
 #: Names of the moments, as `decoded_moments` gives them.
 MOMENTS = ("exp_avg", "exp_avg_slow", "exp_avg_sq")
 
@@ -56,11 +55,18 @@ def _slot(param: Tensor, dtype: torch.dtype, old: Tensor | None) -> Tensor:
     return fresh.copy_(old.detach())
 
 
-def _scalars(size: int, old: Tensor | None, dtype: torch.dtype = torch.float64) -> Tensor:
-    shape = (size,) if size > 1 else ()
+def _count(old: Tensor | None) -> Tensor:
     if old is None:
-        return torch.zeros(shape, dtype=dtype, device="cpu")
-    return old.detach().to(dtype=dtype, device="cpu").reshape(shape).contiguous()
+        return torch.zeros((), dtype=torch.int64, device="cpu")
+    return old.detach().to(dtype=torch.int64, device="cpu").reshape(()).contiguous()
+
+
+def _kept(numbers: Numbers, old: Tensor | None) -> Tensor:
+    """The numbers of a part: the old ones, or where they start."""
+    if old is None:
+        fresh = torch.tensor(numbers.initial, dtype=numbers.dtype, device="cpu")
+        return fresh.reshape(numbers.shape)
+    return old.detach().to(dtype=numbers.dtype, device="cpu").reshape(numbers.shape).contiguous()
 
 
 def _packed_plane(plane: _core.Plane, old: Tensor | None) -> Tensor:
@@ -75,7 +81,7 @@ def build_state(
     rung: Rung,
     old: State,
     *,
-    gate: str,
+    gate: Numbers | None,
     signal: bool,
     role: Role | None = None,
     masked: bool = False,
@@ -92,7 +98,7 @@ def build_state(
 
     Args:
         old: COSMIC's entries alone, checked; empty where there are none.
-        gate: the core's name of the gate, or ``"none"``.
+        gate: what its gate keeps, if it has one that keeps anything.
         role: what the tensor is to the model, where the budget may choose its rung again.
         masked: rows and columns do not describe where the gradients are not zero.
         group: the parameter's group: codecs in update units are decoded with its options.
@@ -117,10 +123,9 @@ def build_state(
             encode(param, rung, state, moments, group, index, seed)
     elif rung.v != "none":
         state.update(_carried_planes(param, rung, _renamed(carried, was, rung)))
-    if size := GATE_SIZES[gate]:
-        state[gate_key(gate)] = _scalars(size, old.get(gate_key(gate)))
-    if signal:
-        state[SIGNAL] = _scalars(1, old.get(SIGNAL))
+    for numbers in (gate, _SIGNAL if signal else None):
+        if numbers:
+            state[numbers.key] = _kept(numbers, old.get(numbers.key))
     if role is not None:
         state[ROLE] = role_number(role)
     if masked:
@@ -131,7 +136,7 @@ def build_state(
 def rebuilt(param: Tensor, held: State, group: Group, index: int, seed: int) -> State:
     """A checked state on its own rung, laid out as the parameter is now."""
     return build_state(
-        param, rung_of(held), held, gate=held_gate(held), signal=SIGNAL in held,
+        param, rung_of(held), held, gate=held_numbers(held), signal=SIGNAL in held,
         role=role_of(held), masked=MASKED in held, group=group, index=index, seed=seed,
     )  # fmt: skip
 
@@ -147,20 +152,15 @@ def _carries(was: Rung, rung: Rung) -> bool:
 def _carried_scalars(param: Tensor, rung: Rung, carried: State, was: Rung, group: Group) -> State:
     """Everything but the moments."""
     out: State = {}
-    if "step" in rung.scalars:
-        out["step"] = _scalars(1, carried.get("step"), torch.int64)
-    if "update_rms" in rung.scalars:
-        out["update_rms"] = _scalars(1, carried.get("update_rms"))
-    for key, (size, dtype) in CODEC_NUMBERS.items():
-        if key in rung.scalars:
-            out[key] = _scalars(size, carried.get(key), dtype)
-    if "magnitude" in rung.scalars:
-        if carried and was.v != "none":
-            held = _about_zero(param, carried, group) if was.centered else carried
-            averages = _held(param, held).start_of_magnitude(group)
-            out["magnitude"] = torch.tensor(averages, dtype=torch.float64, device="cpu")
-        else:
-            out["magnitude"] = _scalars(2, carried.get("magnitude"))
+    if rung.counts:
+        out["step"] = _count(carried.get("step"))
+    for numbers in rung.numbers:
+        out[numbers.key] = _kept(numbers, carried.get(numbers.key))
+    rule = RULES[rung.rule]
+    if rule.starts and rule.numbers and carried and was.v != "none":
+        held = _about_zero(param, carried, group) if was.centered else carried
+        started = _held(param, held).started_numbers(rule.name, group)
+        out[rule.numbers.key] = torch.tensor(started, dtype=rule.numbers.dtype, device="cpu")
     if rung.m != "none" and carried:
         start = carried.get("exp_avg_start", 0) if was.m != "none" else int(carried["step"])
         if start:
@@ -274,6 +274,6 @@ def encode(
 
 def _row(param: Tensor, rung: Rung, state: State, index: int, seed: int) -> _core.Plan:
     plan = _core.Plan(seed)
-    about = (rung.rule, rung.m, rung.m_slow, rung.v, "none")
+    about = (rung.rule, rung.m, rung.m_slow, rung.v, "none", False)
     plan.add_row(param, "its state", 0, index, *about, state)
     return plan

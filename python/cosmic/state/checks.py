@@ -9,18 +9,14 @@ import torch
 from torch import Tensor
 
 from .. import _core
+from ..parts import GATES
 from ..rungs import Geometry, Rung
-from .entries import GATE_SIZES, MASKED, ROLE, SIGNAL, State, gate_key, rung_of
+from .entries import MASKED, ROLE, SIGNAL, State, rung_of
 from .places import order_of, real_view, walked_as
 from .roles import ROLES, guessed_role
 
-__all__ = ["CODEC_NUMBERS", "checked", "whole_step"]
+__all__ = ["checked", "whole_step"]
 
-#: Numbers of the whole tensor that codecs keep: how many, and their dtype.
-CODEC_NUMBERS = {
-    "exp_avg_ustate_steps": (2, torch.float32), "exp_avg_costate_alpha": (1, torch.float32),
-}  # fmt: skip
-_FLOATS = {"magnitude": (2, torch.float64), "update_rms": (1, torch.float64), **CODEC_NUMBERS}
 _ANEW = "optimizer.reset(param) starts it anew"
 
 
@@ -42,13 +38,11 @@ def checked(param: Tensor, state: State) -> State:
         shape = tuple(like.shape) if plane[3] else (plane[2],)
         value = _entry(state, key, rung)
         state[key] = _taken(value, key, getattr(torch, plane[1]), shape, loaded)
-    for key in rung.scalars:
-        value = _entry(state, key, rung)
-        if key == "step":
-            state[key] = whole_step(value)
-        else:
-            size, dtype = _FLOATS[key]
-            state[key] = _taken(value, key, dtype, (size,) if size > 1 else (), loaded)
+    if rung.counts:
+        state["step"] = whole_step(_entry(state, "step", rung))
+    for numbers in rung.numbers:
+        value = _entry(state, numbers.key, rung)
+        state[numbers.key] = _taken(value, numbers.key, numbers.dtype, numbers.shape, loaded)
     _check_start(state, rung)
     _take_numbers(state, loaded)
     _check_role(param, state)
@@ -151,10 +145,9 @@ def _check_start(state: State, rung: Rung) -> None:
 
 
 def _take_numbers(state: State, loaded: torch.dtype) -> None:
-    for gate, size in GATE_SIZES.items():
-        if size and (key := gate_key(gate)) in state:
-            shape = (size,) if size > 1 else ()
-            state[key] = _taken(state[key], key, torch.float64, shape, loaded)
+    for numbers in (gate.numbers for gate in GATES.values()):
+        if numbers and (key := numbers.key) in state:
+            state[key] = _taken(state[key], key, numbers.dtype, numbers.shape, loaded)
     if SIGNAL not in state:
         return
     signal = state[SIGNAL] = _taken(state[SIGNAL], SIGNAL, torch.float64, (), loaded)

@@ -13,12 +13,12 @@ from typing import Any
 
 from torch import Tensor
 
+from ..parts import GATES
 from ..rungs import Rung
 from .groups import placed_params
 from .roles import ROLES, Role
 
 __all__ = [
-    "GATE_SIZES",
     "MARKER",
     "MASKED",
     "ROLE",
@@ -29,7 +29,6 @@ __all__ = [
     "drop_orphans",
     "foreign",
     "forget",
-    "gate_key",
     "holds",
     "marker",
     "own",
@@ -52,20 +51,11 @@ SIGNAL_BYTES = 8
 #: Of any rung: where a packed tensor's codes belong, when a first moment started, whether gradients
 #: have masks, and what the budget keeps.
 _OF_ANY_RUNG = ("packed_shape", "packed_order", "exp_avg_start", MASKED, ROLE, SIGNAL)
-_GATE = "gate_"
-#: Numbers in float64 that a gate keeps of a tensor. snr: count, mean, variance, factor; agar: mean;
-#: calibrated agar, unless it measures before the step: mean of |m|, mean of v, factor.
-GATE_SIZES = {"none": 0, "snr": 4, "agar": 1, "exact_agar": 0, "lagged_agar": 3}
 
 
 def marker(rung: Rung) -> str:
     """The key that says which rung a state is of."""
     return MARKER + rung.name
-
-
-def gate_key(gate: str) -> str:
-    """The key of a gate's numbers, by the core's name of the gate."""
-    return _GATE + gate
 
 
 def _markers_of(state: Mapping[Any, Any]) -> list[str]:
@@ -98,7 +88,7 @@ def rung_of(state: State) -> Rung:
 
 @functools.cache
 def _keys_of(rung: Rung) -> frozenset[str]:
-    gates = (gate_key(gate) for gate, size in GATE_SIZES.items() if size)
+    gates = (gate.numbers.key for gate in GATES.values() if gate.numbers)
     return frozenset((marker(rung), *rung.keys, *_OF_ANY_RUNG, *gates))
 
 

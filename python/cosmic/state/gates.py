@@ -3,37 +3,60 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
+from ..parts import GATES, Numbers
 from ..rungs import Rung
-from .entries import GATE_SIZES, State, gate_key, holds, rung_of
+from .entries import State, holds, rung_of
 
-__all__ = ["gate_bytes", "gate_of", "gate_on", "held_gate", "is_gated"]
-
-
-def gate_of(group: Mapping[str, Any]) -> str:
-    """The core's name of the gate that a group asks for."""
-    if group["gate"] == "calibrated_agar":
-        return "exact_agar" if group["exact"] else "lagged_agar"
-    return group["gate"] or "none"
+__all__ = ["NO_GATE", "GateUse", "gate_bytes", "gate_of", "gate_on", "held_numbers", "is_gated"]
 
 
-def gate_on(rung: Rung, gate: str) -> str:
-    """The gate that a rung has where its group asks for one: "agar" reads the moments, so that
-    without full history there is none."""
-    return "none" if gate == "agar" and not rung.centered else gate
+class GateUse(NamedTuple):
+    """A gate as a group asks for it.
+
+    Attributes:
+        name: ``"none"``, or the gate's.
+        exact: it measures before each step what it else takes from the last one.
+    """
+
+    name: str
+    exact: bool = False
+
+    @property
+    def numbers(self) -> Numbers | None:
+        """What it keeps of a tensor."""
+        gate = GATES.get(self.name)
+        return gate.numbers if gate and (gate.keeps_if_exact or not self.exact) else None
+
+
+NO_GATE = GateUse("none")
+
+
+def gate_of(group: Mapping[str, Any]) -> GateUse:
+    """The gate that a group asks for."""
+    return GateUse(group["gate"], bool(group.get("exact"))) if group["gate"] else NO_GATE
+
+
+def gate_on(rung: Rung, gate: GateUse) -> GateUse:
+    """The gate that a rung has where its group asks for one: one that reads the moments of another
+    rule is none here."""
+    reads = GATES[gate.name].rule if gate.name in GATES else "none"
+    return gate if reads in ("none", rung.rule) else NO_GATE
 
 
 def is_gated(state: State | None, group: Mapping[str, Any]) -> bool:
     """Whether a gate acts on a parameter with this state."""
-    return state is not None and holds(state) and gate_on(rung_of(state), gate_of(group)) != "none"
+    return state is not None and holds(state) and gate_on(rung_of(state), gate_of(group)) != NO_GATE
 
 
-def gate_bytes(rung: Rung, gate: str) -> int:
+def gate_bytes(rung: Rung, gate: GateUse) -> int:
     """Bytes of the numbers of a rung's gate."""
-    return 8 * GATE_SIZES[gate_on(rung, gate)]
+    numbers = gate_on(rung, gate).numbers
+    return numbers.nbytes if numbers else 0
 
 
-def held_gate(state: State) -> str:
-    """The gate whose numbers a state holds; ``"none"`` if it holds no gate's."""
-    return next((gate for gate in GATE_SIZES if gate_key(gate) in state), "none")
+def held_numbers(state: State) -> Numbers | None:
+    """Of the gate whose numbers a state holds."""
+    every = (gate.numbers for gate in GATES.values())
+    return next((numbers for numbers in every if numbers and numbers.key in state), None)

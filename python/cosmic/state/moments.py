@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .. import _core
 from ..moments import Moments
+from ..parts import CODECS
 from ..rungs import Rung
 from .building import decoded_moments, encode, rebuilt, recentered
 from .checks import checked
@@ -31,17 +32,17 @@ def read(param: Tensor, state: State, group: Group) -> Moments:
     arithmetic is; complex where the parameter is.
 
     Raises:
-        ValueError: if the state does not fit the parameter, and for codec ``costate``, whose first
-            moment is a multiple of the next gradient.
+        ValueError: if the state does not fit the parameter, and for a codec such as ``costate``,
+            whose first moment is a multiple of the next gradient.
     """
     held = checked(param, own(state)) if holds(state) else {}
     if not held:
         return Moments(None, None, None, 0)
     rung = rung_of(held)
-    if rung.m == "costate":
+    if rung.m != "none" and CODECS[rung.m].of_next_gradient:
         raise ValueError(
-            "it keeps its first moment as a multiple of the next gradient (costate), which is not "
-            "known yet"
+            f"it keeps its first moment as a multiple of the next gradient ({rung.m}), which is "
+            "not known yet"
         )
     found = _real_moments(param, held, group) if rung.v != "none" else {}
     step = int(held["step"]) if "step" in held else 0
@@ -230,8 +231,9 @@ def _put(
         for name, value in moments.items():
             new[rung.second if name == "exp_avg_sq" else name].copy_(value)
         return
-    # The numbers of a whole tensor that ustate keeps change what all its codes mean.
-    kept = {} if rows is None or rung.m == "ustate" else _by_block(param, rung, new)
+    # Numbers that a codec keeps of a whole tensor change what all its codes mean.
+    of_tensor = rung.m != "none" and CODECS[rung.m].numbers is not None
+    kept = {} if rows is None or of_tensor else _by_block(param, rung, new)
     before = {key: planes.clone() for key, planes in kept.items()}
     encode(param, rung, new, moments, group, index, seed)
     if before and rows is not None:

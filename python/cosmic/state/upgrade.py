@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from .. import _core
+from ..parts import GATES
 from ..rungs import Geometry, Rung
 from ..threads import thread_count
-from .entries import GATE_SIZES, ROLE, SIGNAL, STATE_FORMAT, State, gate_key, holds, marker
+from .entries import ROLE, SIGNAL, STATE_FORMAT, State, holds, marker
 from .places import order_of, place_of, walked_as
 from .roles import ROLES
 
@@ -45,7 +46,7 @@ def upgraded(param: Tensor, saved: State, group: dict[str, Any]) -> State:
         if plane.old in saved:
             out[plane.new] = saved[plane.old]
     if "gate" in saved:
-        out[gate_key(_gate_of(saved["gate"]))] = saved["gate"]
+        out[_gate_key(saved["gate"])] = saved["gate"]
     if "role" in saved:
         if saved["role"] not in ROLES:
             raise ValueError(f"its state has role {saved['role']!r}; expected one of {ROLES}")
@@ -99,12 +100,12 @@ def _place(param: Tensor, order: object) -> dict[str, Tensor]:
     return {**out, "packed_order": torch.tensor(order, dtype=torch.int64, device="cpu")}
 
 
-def _gate_of(numbers: object) -> str:
-    sizes = {size: gate for gate, size in GATE_SIZES.items() if size}
-    if not isinstance(numbers, Tensor) or numbers.numel() not in sizes:
-        expected = " or ".join(map(str, sorted(sizes)))
+def _gate_key(numbers: object) -> str:
+    keys = {len(n.names): n.key for n in (gate.numbers for gate in GATES.values()) if n}
+    if not isinstance(numbers, Tensor) or numbers.numel() not in keys:
+        expected = " or ".join(map(str, sorted(keys)))
         raise ValueError(f"its state has gate {numbers!r}; expected {expected} numbers in float64")
-    return sizes[numbers.numel()]
+    return keys[numbers.numel()]
 
 
 # ---- q8 as it was -----------------------------------------------------------------------------
@@ -115,7 +116,7 @@ def _without_old_q8(param: Tensor, rung: Rung, state: State, group: dict[str, An
     magnitude, a second one steps between the bits of floats, which plain codecs still are."""
     like = walked_as(param, order_of(state))
     moments = _decoded(like, rung, state, group)
-    plain = Rung(2, "fp32", "fp32" if rung.m_slow != "none" else "none", "fp32", rung.centered)
+    plain = Rung(2, "fp32", "fp32" if rung.m_slow != "none" else "none", "fp32", rung.variant)
     keeps_v = rung.v != "q8" and _is_known(replace(plain, v=rung.v))
     if keeps_v:
         plain = replace(plain, v=rung.v)

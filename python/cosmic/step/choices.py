@@ -15,7 +15,7 @@ from ..capital.policies import Candidate, Policy
 from ..rungs import MATRIX, Geometry, Rung
 from ..state.checks import checked
 from ..state.entries import MASKED, SIGNAL, SIGNAL_BYTES, State, own, role_of, rung_of
-from ..state.gates import gate_bytes, gate_of
+from ..state.gates import GateUse, gate_bytes, gate_of
 from ..state.groups import Group
 from ..state.members import Member, check_param, members, naming
 from ..state.roles import Role, guessed_role
@@ -43,7 +43,7 @@ class _Live:
     member: Member
     geometry: Geometry
     ladder: tuple[Rung, ...]
-    gate: str
+    gate: GateUse
     old: State  # COSMIC's entries alone
     masked: bool
 
@@ -67,7 +67,7 @@ class _Live:
         signal = float(self.old[SIGNAL]) if SIGNAL in self.old else 0.0
         return Candidate(
             self.member.index, self.geometry.numel, self.ladder, self.current, self.role, signal,
-            self.geometry.matrix, self.gate, self.geometry.dims,
+            self.geometry.matrix, self.gate.name, self.geometry.dims,
         )  # fmt: skip
 
 

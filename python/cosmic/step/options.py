@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from .. import _core
 from ..capital.budget import check_budget
 from ..capital.policies import Policy, policy_named
+from ..parts import GATES, RULES
 from ..rungs import Rung, parse_state_dtype
 from ..state.groups import check_dicts
 
@@ -23,6 +24,9 @@ __all__ = [
 
 #: Options that belong to the whole optimizer.
 WHOLE_OPTIONS = ("budget", "policy", "nonfinite", "seed", "reallocate_every")
+
+#: Gates that keep nothing of a group: those are of presets, which hold it.
+OWN_GATES = (None, *(gate.name for gate in GATES.values() if not gate.remembers))
 
 #: Options of a group that the core does not read.
 _OPTIONS = ("tier", "min_tier", "max_tier", "rung", "state_dtype", "gate", "min_compress_size")
@@ -94,7 +98,7 @@ def check_group(
     group: dict[str, Any],
     index: int,
     whole: Mapping[str, object],
-    gates: Sequence[str | None] = (None, "snr", "agar"),
+    gates: Sequence[str | None] = OWN_GATES,
 ) -> None:
     """Check every option of a parameter group, which may repeat those of the whole
     optimizer: wrappers copy all that a constructor has been given into every group.
@@ -160,10 +164,11 @@ def _check_gate(group: dict[str, Any], where: str, gates: Sequence[str | None]) 
         *others, last = map(repr, gates)
         expected = f"{', '.join(others)} or {last}" if others else last
         raise ValueError(f"{where}['gate'] is {group['gate']!r}; expected {expected}")
-    if group["gate"] == "agar" and group["beta_slow"] is not None:
+    reads = RULES.get(GATES[group["gate"]].rule) if group["gate"] else None
+    if reads and not reads.slow and group["beta_slow"] is not None:
         raise ValueError(
-            f"{where} has gate 'agar' and beta_slow {group['beta_slow']!r}; expected None for one "
-            "of them: the gate knows no slow average"
+            f"{where} has gate {group['gate']!r} and beta_slow {group['beta_slow']!r}; expected "
+            "None for one of them: the gate knows no slow average"
         )
 
 
@@ -199,8 +204,9 @@ def _check_rung(group: dict[str, Any], where: str) -> None:
             f"{where}['rung'] is {name!r}, which has a slow average, but 'beta_slow' is None; give "
             "'beta_slow', or a rung without '+slow'"
         )
-    if rung.centered and group["gate"] != "agar":
+    needed = RULES[rung.rule].gate
+    if needed not in ("none", group["gate"]):
         raise ValueError(
-            f"{where}['rung'] is {name!r}, whose second moment is about the first, but 'gate' is "
-            f"{group['gate']!r}; give gate 'agar', or a rung without '+centered'"
+            f"{where}['rung'] is {name!r}, which goes with gate {needed!r} alone, but 'gate' is "
+            f"{group['gate']!r}; give gate {needed!r}, or a rung without '+{rung.variant}'"
         )

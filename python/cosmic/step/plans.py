@@ -65,8 +65,9 @@ def chosen_state(choice: Choice, group: Group, seed: int) -> State:
     """
     live, rung = choice.live, choice.rung
     return build_state(
-        live.member.param, rung, live.old, gate=gate_on(rung, live.gate), signal=choice.signal,
-        role=choice.role, masked=live.masked, group=group, index=live.member.index, seed=seed,
+        live.member.param, rung, live.old, gate=gate_on(rung, live.gate).numbers,
+        signal=choice.signal, role=choice.role, masked=live.masked,
+        group=group, index=live.member.index, seed=seed,
     )  # fmt: skip
 
 
@@ -80,7 +81,8 @@ def _add_row(compiled: Compiled, choice: Choice, group: Group, seed: int) -> Non
             Transition(member.name, before.name if before else None, rung.name)
         )
     compiled.states[member.param] = new
+    gate = gate_on(rung, live.gate)
     compiled.plan.add_row(
         member.param, member.label, member.group, member.index,
-        rung.rule, rung.m, rung.m_slow, rung.v, gate_on(rung, live.gate), new,
+        rung.rule, rung.m, rung.m_slow, rung.v, gate.name, gate.exact, new,
     )  # fmt: skip

@@ -1,0 +1,68 @@
+// What every part (a rule, a gate, a codec) says of itself in its own file, so that the plan, the
+// doors and Python can work with it without knowing its name: its options, and the numbers that it
+// keeps of a tensor from step to step.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "core/types.h"
+#include "parts/group.h"
+
+namespace cosmic {
+
+// A hyper-parameter of a parameter group that the part reads.
+struct PartOption {
+  enum class If { required, none_is_zero, absent };
+
+  const char *name;
+  double low, high;          // both are inside
+  const char *expected;      // for messages
+  double fallback;           // its default
+  If missing = If::required; // whether None stands for 0, and whether a group may be without it
+};
+
+// Ends of options' ranges.
+inline constexpr double kHuge = 1e300, kAboveZero = 0x1p-1022, kBelowOne = 1 - 0x1p-53;
+
+// A number that the part keeps of a tensor.
+struct Number {
+  const char *name;
+  double initial = 0;
+};
+
+// One entry of a tensor's state: all numbers of a part.
+struct Numbers {
+  std::string key; // of the entry; for a codec, what follows the key of its slot
+  std::vector<Number> of;
+  bool f32 = false; // else float64
+
+  explicit operator bool() const { return !of.empty(); }
+  int64_t size() const { return static_cast<int64_t>(of.size()); }
+};
+
+struct Part {
+  std::string name;
+  std::vector<PartOption> options;
+  Numbers numbers;
+  // Sums that the part asks for beside those of every step: the name of a probe, or "none".
+  std::string probe = "none";
+  mutable size_t first_option = 0; // its own within Group::options, as the registry has put them
+
+  const double *options_in(const Group &group) const { return group.options.data() + first_option; }
+};
+
+// What a step, or a pass before it, has added up over what is looked at together: a tensor, or all
+// tensors of a group.
+struct Sums {
+  double numel = 0;
+  double mean_abs_gradient = 0;   // mean of |g|
+  double unscaled_rms = 0;        // of the rule's u
+  double param_rms = 0;           // of the new parameter, where a part asks for it
+  const double *probed = nullptr; // of the part's probe
+  double looked = 0;              // of what a probe keeps by block
+};
+
+} // namespace cosmic

@@ -1,0 +1,92 @@
+#include "parts/registry.h"
+
+#include <deque>
+#include <utility>
+
+#include "core/error.h"
+#include "parts/list.h"
+
+namespace cosmic {
+
+namespace {
+
+template <class Kind> struct Registry {
+  std::deque<Kind> kept; // whose addresses stay
+  std::vector<const Kind *> parts;
+
+  void add(Kind part) { parts.push_back(&kept.emplace_back(std::move(part))); }
+
+  const Kind *named(const char *kind, const std::string &name) const {
+    if (name == "none") return nullptr;
+    std::string known = "none";
+    for (const Kind *part : parts) {
+      if (part->name == name) return part;
+      known += ", " + part->name;
+    }
+    throw Error(ErrorKind::value,
+                std::string("unknown ") + kind + " '" + name + "'; expected " + known);
+  }
+};
+
+struct Parts {
+  Registry<RulePart> rules;
+  Registry<GatePart> gates;
+  Registry<CodecPart> codecs;
+  size_t options = 0;
+
+  Parts() {
+#define COSMIC_REGISTER_RULE(part, Kernel) rules.add(parts::part());
+#define COSMIC_REGISTER_GATE(part, Probe) gates.add(parts::part());
+#define COSMIC_REGISTER_CODEC(part, First, Second) codecs.add(parts::part());
+    COSMIC_RULE_PARTS(COSMIC_REGISTER_RULE)
+    COSMIC_GATE_PARTS(COSMIC_REGISTER_GATE)
+    COSMIC_CODEC_PARTS(COSMIC_REGISTER_CODEC)
+#undef COSMIC_REGISTER_RULE
+#undef COSMIC_REGISTER_GATE
+#undef COSMIC_REGISTER_CODEC
+    for (const Part *part : every()) {
+      part->first_option = options;
+      options += part->options.size();
+    }
+  }
+
+  std::vector<const Part *> every() const {
+    std::vector<const Part *> out(rules.parts.begin(), rules.parts.end());
+    out.insert(out.end(), gates.parts.begin(), gates.parts.end());
+    out.insert(out.end(), codecs.parts.begin(), codecs.parts.end());
+    return out;
+  }
+};
+
+const Parts &registered() {
+  static const Parts parts;
+  return parts;
+}
+
+} // namespace
+
+const std::vector<const RulePart *> &all_rules() { return registered().rules.parts; }
+const std::vector<const GatePart *> &all_gates() { return registered().gates.parts; }
+const std::vector<const CodecPart *> &all_codecs() { return registered().codecs.parts; }
+
+const RulePart *rule_named(const std::string &name) {
+  return registered().rules.named("rule", name);
+}
+const GatePart *gate_named(const std::string &name) {
+  return registered().gates.named("gate", name);
+}
+const CodecPart *codec_named(const std::string &name) {
+  return registered().codecs.named("codec", name);
+}
+
+std::vector<const Part *> all_parts() { return registered().every(); }
+
+std::vector<double> default_options() {
+  std::vector<double> out;
+  out.reserve(registered().options);
+  for (const Part *part : registered().every())
+    for (const PartOption &option : part->options) out.push_back(option.fallback);
+  return out;
+}
+
+} // namespace cosmic
