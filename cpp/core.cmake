@@ -37,6 +37,7 @@ add_library(
   ${CMAKE_CURRENT_LIST_DIR}/plan/pack.cpp
   ${CMAKE_CURRENT_LIST_DIR}/plan/participation.cpp
   ${CMAKE_CURRENT_LIST_DIR}/plan/plan.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/plan/probe_test.cpp
   ${CMAKE_CURRENT_LIST_DIR}/plan/quantize.cpp
   ${CMAKE_CURRENT_LIST_DIR}/plan/self_test.cpp
   ${CMAKE_CURRENT_LIST_DIR}/plan/transfer.cpp

@@ -19,9 +19,9 @@ void check_length(const TensorList &list, const TensorList &params) {
                                       "; expected one for each parameter");
 }
 
-std::string codec_of(DType dtype, const std::string &what) {
-  for (const char *codec : {"fp32", "bf16", "fp64"})
-    if (codec_dtype(codec) == dtype) return codec;
+const CodecPart &codec_of(DType dtype, const std::string &what) {
+  for (const CodecPart *codec : all_codecs())
+    if (codec->is_plain() && codec_dtype(*codec) == dtype) return *codec;
   throw Error(ErrorKind::tensor,
               what + " is " + dtype_name(dtype) +
                   "; expected moments in float32, bfloat16 or, for parameters in "
@@ -61,10 +61,10 @@ void ListPlan::add_row(size_t k) {
 std::string ListPlan::bind_moment(Planes &slot, const TensorList &moments) {
   const std::string what = moments.item(position());
   const TensorView view = read_real(moments.tensors[position()], what, Access::write);
-  const std::string codec = codec_of(view.dtype, what);
+  const CodecPart &codec = codec_of(view.dtype, what);
   slot.data[0] = bind_slot(view, codec, what, param(), order_);
   written_.push_back({what, view, true});
-  return codec;
+  return codec.name;
 }
 
 void ListPlan::bind_step(const TensorList &steps) {
@@ -82,11 +82,13 @@ void ListPlan::bind_step(const TensorList &steps) {
 
 void ListPlan::set_rule(const std::string &rule, const std::string &m, const std::string &v) {
   row().rule = rule_named(rule);
+  const PartsOf parts{row().is_f64(), row().rule, codec_named(m), nullptr, codec_named(v)};
   try {
-    row().combination = find_combination(row().is_f64(), rule, m, "none", v);
+    check_combination(parts);
   } catch (const Error &error) {
     throw Error(error.kind, row().name + ": " + error.what());
   }
+  row().step_pass = pass_of(parts, {});
 }
 
 void ListPlan::step(uint64_t seed) {

@@ -21,11 +21,13 @@ namespace cosmic {
 
 namespace {
 
-// What is added up over the tensor in its step, for the next one; or before it, for its codec.
-std::string probe_of(const Row &row) {
-  if (const GatePart *gate = gate_named(row.rule->gate)) return gate->probe;
-  if (row.gate && !row.exact && row.gate->probe != "none") return row.gate->probe;
-  return row.m_codec ? row.m_codec->probe : "none";
+// What a row's passes run: its gate looks in the step, for the next one, or before it.
+void set_passes(Row &row, const SlotCodecs &codecs) {
+  const PartsOf parts{row.is_f64(), row.rule, codecs.m, codecs.m_slow, codecs.v};
+  check_combination(parts);
+  row.step_pass = pass_of(parts, {row.exact ? nullptr : row.gate});
+  if (row.m_codec && row.m_codec->measured) row.codec_pass = pass_of(parts, {row.m_codec});
+  if (row.exact) row.gate_pass = pass_of(parts, {row.gate});
 }
 
 } // namespace
@@ -58,11 +60,7 @@ void PlanBinding::add_row(const py::object &param, const std::string &name, int 
       PyObject_HasAttrString(param.ptr(), "is_complex") && param.attr("is_complex")().cast<bool>();
   if (entry.param_view.numel() > 0) place_of(param.ptr(), name); // within its storage
   entry.order = bind_param(row, entry.param_view);
-  const auto combined = [&](const std::string &probe) {
-    return find_combination(row.is_f64(), row.rule->kernel(), m, m_slow, v, probe);
-  };
-  row.combination = combined(probe_of(row));
-  if (row.exact) row.probing = combined(row.gate->probe);
+  set_passes(row, entry.codecs);
   entry.held = HeldState(state);
   bind_state(row, state, entry.codecs, entry.param_view, entry.order);
   entry.row = static_cast<int>(plan_.rows.size());

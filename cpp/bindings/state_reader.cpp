@@ -24,7 +24,7 @@ public:
             Planes &planes) const {
     const std::vector<Plane> layout = slot_layout(codec, second_moment, row_.numel, matrix_);
     for (size_t k = 0; k < layout.size(); ++k)
-      planes.data[k] = plane(key + layout[k].suffix, codec->name, layout[k]);
+      planes.data[k] = plane(key + layout[k].suffix, *codec, layout[k]);
   }
 
   // A second moment by rows and columns is not the kernels' to address.
@@ -87,11 +87,12 @@ public:
 private:
   std::string what(const std::string &key) const { return "state '" + key + "' of " + row_.name; }
 
-  void *plane(const std::string &key, const std::string &codec, const Plane &plane) const {
+  void *plane(const std::string &key, const CodecPart &codec, const Plane &plane) const {
     if (!state_.contains(key.c_str())) throw Error(ErrorKind::value, what(key) + " is missing");
     if (!plane.shaped)
       return raw(key, plane.code, plane.bits, plane.count,
-                 "codec " + codec + " needs " + std::to_string(plane.count) + " of " + plane.dtype);
+                 "codec " + codec.name + " needs " + std::to_string(plane.count) + " of " +
+                     plane.dtype);
     const py::object tensor = state_[key.c_str()];
     return bind_slot(read_tensor(tensor.ptr(), what(key)), codec, what(key), param_, order_);
   }

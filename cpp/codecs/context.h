@@ -35,6 +35,12 @@ struct CodecTraits {
   static constexpr bool kSeesGradient = false;
   // Encoding returns lanes of a sum over the tensor.
   static constexpr bool kAddsUp = false;
+  // Its state is the values themselves, in the type of the arithmetic.
+  static constexpr bool kDirect = false;
+  // It finds its way from group to group by itself, and does not look at their numbers.
+  static constexpr bool kWalks = false;
+  // Where a pass does nothing but read: moves on to the next group, as storing does.
+  COSMIC_METHOD void skip() {}
   // Asks for memory ahead, where a pass does nothing but read.
   template <class Group> COSMIC_METHOD void prefetch(Group, int64_t /*bytes*/) const {}
   COSMIC_METHOD static void ask(const Planes & /*planes*/, int64_t /*block*/) {}
@@ -54,32 +60,6 @@ template <class Real> COSMIC_INLINE Lanes<Real> lane_numbers() {
   alignas(64) static const Real numbers[kLanes] = {0, 1, 2,  3,  4,  5,  6,  7,
                                                    8, 9, 10, 11, 12, 13, 14, 15};
   return Lanes<Real>::load(numbers);
-}
-
-// A group by a number that is known when running.
-struct AnyGroup {
-  int index;
-};
-
-template <class Visit> COSMIC_INLINE void with_group(AnyGroup group, Visit visit) {
-  switch (group.index) {
-  case 0:
-    return visit(Group<0>{});
-  case 1:
-    return visit(Group<1>{});
-  case 2:
-    return visit(Group<2>{});
-  case 3:
-    return visit(Group<3>{});
-  case 4:
-    return visit(Group<4>{});
-  case 5:
-    return visit(Group<5>{});
-  case 6:
-    return visit(Group<6>{});
-  default:
-    return visit(Group<7>{});
-  }
 }
 
 // Lanes at and past `count` become zero, so that padding cannot enter a sum.

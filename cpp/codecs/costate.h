@@ -83,7 +83,7 @@ struct CoState : CodecTraits {
 template <class Real> struct Alignment {
   using Look = NoLook;
   static constexpr int kFirstSum = 0, kSums = 2;
-  static constexpr bool kMeasures = true, kLooksTwice = false, kSelects = false;
+  static constexpr bool kMeasures = true, kLooksTwice = false, kSelects = false, kSeesV = false;
   using V = Lanes<Real>;
 
   COSMIC_METHOD explicit Alignment(const Coefficients & /*c*/) {}

@@ -72,7 +72,7 @@ struct FactoredInRow : CodecTraits {
 
 struct Factored : CodecTraits {
   static constexpr bool kPresent = true, kCompressed = true, kStaged = false, kUpdateUnits = false;
-  static constexpr bool kMatrix = true; // kept by rows and columns
+  static constexpr bool kMatrix = true, kWalks = true; // kept by rows and columns
   static constexpr int kPlanes = 0;
   using Summary = Nothing;
   using InRow = FactoredInRow; // the planes are the plan's to read and write
@@ -125,6 +125,13 @@ struct Factored : CodecTraits {
       column = 0;
       lanes = zero;
     }
+  }
+
+  COSMIC_METHOD void skip() {
+    column += kLanes;
+    if (column < columns) return;
+    column -= columns;
+    ++row;
   }
 
   template <bool kTail>

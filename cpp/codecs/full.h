@@ -10,7 +10,7 @@ namespace cosmic::COSMIC_TARGET {
 
 template <class Real> struct Full : CodecTraits {
   static constexpr bool kPresent = true, kCompressed = false, kStaged = false, kUpdateUnits = false;
-  static constexpr bool kMatrix = false;
+  static constexpr bool kMatrix = false, kDirect = true;
   static constexpr int kPlanes = 1;
   using Summary = Nothing;
   static constexpr int64_t bytes(int /*plane*/, int64_t numel) {

@@ -32,7 +32,7 @@ struct BlockLook {
 };
 
 // Sums that a gate or a codec may ask for beside those of every step.
-constexpr int kProbeSums = 3;
+constexpr int kSumsOfPart = 3, kProbeSums = 2 * kSumsOfPart;
 
 // Everything a rule needs of one tensor at one step, in double; kernels round it once to their
 // arithmetic type, so that every ISA starts from the same numbers.

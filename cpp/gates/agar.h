@@ -15,7 +15,7 @@ namespace cosmic::COSMIC_TARGET {
 template <class Real> struct Share {
   using Look = NoLook;
   static constexpr int kFirstSum = 0, kSums = 1;
-  static constexpr bool kMeasures = false, kLooksTwice = false, kSelects = false;
+  static constexpr bool kMeasures = false, kLooksTwice = false, kSelects = false, kSeesV = true;
   using V = Lanes<Real>;
 
   COSMIC_METHOD explicit Share(const Coefficients & /*c*/) {}

@@ -102,7 +102,8 @@ public:
     return *found;
   }
   [[noreturn]] void refuse(const char *name, const char *expected) const {
-    throw Error(ErrorKind::value, before_ + name + after_ + get(name).text + "; expected " + expected);
+    throw Error(ErrorKind::value,
+                before_ + name + after_ + get(name).text + "; expected " + expected);
   }
 
 private:

@@ -87,7 +87,7 @@ template <class Real> struct AgarLook {
 template <class Real> struct AgarMeans {
   using Look = AgarLook<Real>;
   static constexpr int kFirstSum = agar::kAbsM, kSums = agar::kRatio;
-  static constexpr bool kMeasures = true, kLooksTwice = false, kSelects = false;
+  static constexpr bool kMeasures = true, kLooksTwice = false, kSelects = false, kSeesV = true;
   agar::Limits<Real> limits;
 
   COSMIC_METHOD explicit AgarMeans(const Coefficients &c) : limits(c) {}
@@ -102,7 +102,7 @@ template <class Real> struct AgarMeans {
 template <class Real> struct AgarRatio {
   using Look = AgarLook<Real>;
   static constexpr int kFirstSum = 0, kSums = 0;
-  static constexpr bool kMeasures = true, kLooksTwice = false, kSelects = true;
+  static constexpr bool kMeasures = true, kLooksTwice = false, kSelects = true, kSeesV = true;
   agar::Limits<Real> limits;
   const double m_limit, v_limit;
 
@@ -118,7 +118,7 @@ template <class Real> struct AgarRatio {
 template <class Real> struct AgarProbe {
   using Look = NoLook;
   static constexpr int kFirstSum = agar::kAbsM, kSums = agar::kSums;
-  static constexpr bool kMeasures = true, kLooksTwice = true, kSelects = false;
+  static constexpr bool kMeasures = true, kLooksTwice = true, kSelects = false, kSeesV = true;
   using FirstLook = AgarMeans<Real>;
   using SecondLook = AgarRatio<Real>;
   agar::Limits<Real> limits;

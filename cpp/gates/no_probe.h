@@ -15,13 +15,14 @@ struct NoLook {
   COSMIC_METHOD void close(BlockLook * /*looks*/, int64_t /*block*/) const {}
 };
 
-struct NoProbe {
+template <class Real> struct NoProbe {
   using Look = NoLook;
   static constexpr int kFirstSum = 0, kSums = 0; // sums [first, kSums), at most kProbeSums
   static constexpr bool kMeasures = false;       // whether it has measuring passes
   // Measuring passes look in two ways: FirstLook where the coefficients say so, SecondLook.
   static constexpr bool kLooksTwice = false;
   static constexpr bool kSelects = false; // whether it looks at some blocks only
+  static constexpr bool kSeesV = false;   // whether at the second moment, or what follows from it
 
   COSMIC_METHOD explicit NoProbe(const Coefficients & /*c*/) {}
   // The terms of the sums for 16 elements, whose slots hold the new moments.

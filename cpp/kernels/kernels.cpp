@@ -2,35 +2,75 @@
 #include "kernels/kernels.h"
 
 #include "codecs/absmax.h"
-#include "kernels/second_moment.h"
-#include "kernels/step.h"
+#include "kernels/convert.h"
+#include "kernels/inlined.h"
+#include "kernels/parts.h"
 
 namespace cosmic::COSMIC_TARGET {
 
 namespace {
 
-// The rule of a combination for its arithmetic, and for whether a slow average is there.
-template <class Real, class Slow> struct Rules {
-  using Adam = COSMIC_TARGET::Adam<Real, Slow::kPresent>;
-  using Belief = COSMIC_TARGET::Belief<Real>;
-  using RmsProp = COSMIC_TARGET::RmsProp<Real>;
-  using Sign = COSMIC_TARGET::Sign<Real>;
-};
-
-template <class Real> struct Probes {
-  using None = NoProbe;
-  using Alignment = COSMIC_TARGET::Alignment<Real>;
-  using Share = COSMIC_TARGET::Share<Real>;
-  using Agar = AgarProbe<Real>;
-};
-
-template <class Real, class Rule, class M, class Slow, class Var, class Probe>
-constexpr auto measuring() noexcept -> void (*)(const BlockRun &) {
-  if constexpr (Probe::kMeasures)
-    return measure_run<Real, Rule, M, Slow, Var, Probe>;
-  else
-    return nullptr;
+// Whether a run asks for what the row of the table that is inlined adds up, and for nothing else.
+bool asks_as_row(const BlockRun &run, ProbeAt own) {
+  if (run.square_param) return false;
+  if (own == ProbeAt::none) return run.probe_count == 0;
+  return run.probe_count == 1 && run.probes[0].probe == (int)own && run.probes[0].first_sum == 0;
 }
+
+// The inlined pass that a run may take, or null.
+RunPass inlined_for(const BlockRun &run, const RunPass *passes) {
+  const int row = run.parts->hot;
+  return row >= 0 && asks_as_row(run, kTable.rows[row].probe) ? passes[row] : nullptr;
+}
+
+// A run of what is left after the whole blocks.
+BlockRun after_whole_blocks(BlockRun run) {
+  const int64_t whole = run.count / kBlock, bytes = whole * kBlock * (run.parts->f64 ? 8 : 4);
+  run.first_block += whole;
+  run.count -= whole * kBlock;
+  if (run.param) run.param = (char *)run.param + bytes;
+  run.gradient = (const char *)run.gradient + bytes;
+  return run;
+}
+
+template <class Real> void pass_by_parts(const BlockRun &run, Pass pass) {
+  ByParts<Real> parts(run, pass);
+  if (pass == Pass::step)
+    parts.step();
+  else
+    parts.measure();
+}
+
+void by_parts(const BlockRun &run, Pass pass) {
+  if (run.parts->f64)
+    pass_by_parts<double>(run, pass);
+  else
+    pass_by_parts<float>(run, pass);
+}
+
+void note_nonfinite_of(const BlockRun &run) {
+  if (run.parts->f64)
+    note_nonfinite((const double *)run.gradient, run.count, run.sums);
+  else
+    note_nonfinite((const float *)run.gradient, run.count, run.sums);
+}
+
+void run_over(const BlockRun &run, Pass pass, RunPass inlined) {
+  if (!inlined) {
+    by_parts(run, pass);
+  } else {
+    if (run.count >= kBlock) inlined(run);
+    if (run.count % kBlock) by_parts(after_whole_blocks(run), pass);
+  }
+  note_nonfinite_of(run);
+}
+
+void step(const BlockRun &run) { run_over(run, Pass::step, inlined_for(run, kInlinedSteps)); }
+void step_by_parts(const BlockRun &run) { run_over(run, Pass::step, nullptr); }
+void measure(const BlockRun &run) {
+  run_over(run, Pass::measure, inlined_for(run, kInlinedMeasures));
+}
+void measure_by_parts(const BlockRun &run) { run_over(run, Pass::measure, nullptr); }
 
 void widen_bf16(const uint16_t *from, int64_t count, float *to) {
   for (int64_t k = 0; k < count; k += kLanes) {
@@ -74,20 +114,18 @@ void narrow_f16(const float *from, int64_t count, uint16_t *to) {
 extern const Kernels kernels;
 const Kernels kernels = {
     COSMIC_ISA_NAME,
-    {
-#define COSMIC_STEP(Real, Rule, M, Slow, Var, Probe)                                               \
-  step_run<Real, typename Rules<Real, Slow>::Rule, M, Slow, typename SecondMoment<Var>::type,      \
-           typename Probes<Real>::Probe>,
-        COSMIC_COMBINATIONS(COSMIC_STEP)
-#undef COSMIC_STEP
-    },
-    {
-#define COSMIC_MEASURE(Real, Rule, M, Slow, Var, Probe)                                            \
-  measuring<Real, typename Rules<Real, Slow>::Rule, M, Slow, typename SecondMoment<Var>::type,     \
-            typename Probes<Real>::Probe>(),
-        COSMIC_COMBINATIONS(COSMIC_MEASURE)
-#undef COSMIC_MEASURE
-    },
+    step,
+    step_by_parts,
+    measure,
+    measure_by_parts,
+    decode_run,
+    encode_run,
+#define COSMIC_UNPACK(name, Codec) unpack_run<Codec>,
+#define COSMIC_PACK(name, Codec) pack_run<Codec>,
+    {COSMIC_PLAIN_CODECS(COSMIC_UNPACK)},
+    {COSMIC_PLAIN_CODECS(COSMIC_PACK)},
+#undef COSMIC_UNPACK
+#undef COSMIC_PACK
     inspect_run<float>,
     inspect_run<double>,
     widen_bf16,

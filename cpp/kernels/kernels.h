@@ -4,7 +4,7 @@
 #include <cstdint>
 
 #include "core/types.h"
-#include "kernels/combinations.h"
+#include "kernels/composition.h"
 #include "kernels/matrix_sums.h"
 
 namespace cosmic {
@@ -15,31 +15,74 @@ struct LaneSums {
   alignas(64) double abs_gradient[kLanes] = {};  // |g|
   alignas(64) double square_update[kLanes] = {}; // u^2, before the learning rate
   alignas(64) double probed[kProbeSums][kLanes] = {};
-  alignas(64) double encoded[kLanes] = {}; // what the first moment's codec adds up
-  bool more = false;                       // whether anything but the first two was added up
-  int64_t nonfinite = 0;                   // elements of g that are infinite or NaN
+  alignas(64) double encoded[kLanes] = {};      // what the first moment's codec adds up
+  alignas(64) double square_param[kLanes] = {}; // p^2 of the new parameter, where it is asked for
+  bool more = false;                            // whether anything but the first two was added up
+  int64_t nonfinite = 0;                        // elements of g that are infinite or NaN
 };
 
 // Consecutive elements of one tensor, from a whole block on. `param` and `gradient` are of the
 // arithmetic type and can be read and written up to the end of the last block.
 struct BlockRun {
-  void *param;
+  const Composition *parts;
+  void *param; // of a step; a measuring pass reads none
   const void *gradient;
   Planes m, m_slow, v; // of the whole tensor
   int64_t first_block;
   int64_t count; // elements
   const Coefficients *coefficients;
   LaneSums *sums;
-  MatrixSums *matrix; // of a second moment by rows and columns, else null
-  BlockLook *looks;   // of the whole tensor, where a probe looks by block, else null
+  MatrixSums *matrix = nullptr; // of a second moment by rows and columns, else null
+  BlockLook *looks = nullptr;   // of the whole tensor, where a probe looks by block, else null
+  const AskedProbe *probes = nullptr;
+  int probe_count = 0;
+  bool square_param = false; // whether that sum is asked for
 };
+
+// Consecutive elements of one tensor's moments, from a whole block on, at most kStageBlocks of them
+// and of float arithmetic. Values have room for whole blocks and do not outlive an encoding; those
+// of a slot that is not there are null.
+struct MomentRun {
+  const Composition *parts;
+  Planes m, m_slow, v; // of the whole tensor
+  int64_t first_block;
+  int64_t count; // elements
+  const Coefficients *coefficients;
+  MatrixSums *matrix; // as in BlockRun
+  float *m_values = nullptr, *slow_values = nullptr, *v_values = nullptr;
+  double *encoded = nullptr; // where a first moment's codec adds up what it does over the tensor
+};
+
+// As much of a plain tensor, packed by one codec.
+struct PlainRun {
+  Planes planes;
+  int64_t first_block;
+  int64_t count;
+  uint32_t random_key;
+  float *values;
+};
+
+// Blocks that are worked on together, so that the chains from a block's statistics to its codes
+// overlap.
+constexpr int kStageBlocks = 4;
 
 struct Kernels {
   const char *isa;
-  void (*step[kCombinations])(const BlockRun &run);
-  // The probe's sums over what the moments are about to become; changes nothing but them and reads
-  // no parameter. Null where there is no probe.
-  void (*measure[kCombinations])(const BlockRun &run);
+  // Of any parts with any probes. What is hot runs inlined where it can.
+  void (*step)(const BlockRun &run);
+  // The same bits, by the parts that all combinations share.
+  void (*step_by_parts)(const BlockRun &run);
+  // The probes' sums over what the moments are about to become; changes nothing but them and reads
+  // no parameter.
+  void (*measure)(const BlockRun &run);
+  void (*measure_by_parts)(const BlockRun &run);
+  // State to numbers and numbers to state, outside a step: carrying moments to another rung, and to
+  // and from AdamW's checkpoints.
+  void (*decode)(const MomentRun &run);
+  void (*encode)(const MomentRun &run);
+  // by position in COSMIC_PLAIN_CODECS
+  void (*unpack[kPlainCodecs])(const PlainRun &run);
+  void (*pack[kPlainCodecs])(const PlainRun &run);
   // |g| and non-finite elements of whole or zero-padded blocks
   void (*inspect_f32)(const float *gradient, int64_t count, LaneSums *sums);
   void (*inspect_f64)(const double *gradient, int64_t count, LaneSums *sums);

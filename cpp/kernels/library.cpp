@@ -51,6 +51,4 @@ Implementations implementations() {
   return {kImplementations, sizeof(kImplementations) / sizeof(kImplementations[0])};
 }
 
-const Converters &converters() { return portable::converters; }
-
 } // namespace cosmic

@@ -2,7 +2,6 @@
 // no class of the standard library.
 #pragma once
 
-#include "kernels/convert.h"
 #include "kernels/kernels.h"
 
 #if defined(_WIN32) && defined(cosmic_kernels_EXPORTS)
@@ -30,7 +29,5 @@ struct Implementations {
   const Implementation *end() const { return first + count; }
 };
 COSMIC_EXPORT Implementations implementations();
-
-COSMIC_EXPORT const Converters &converters();
 
 } // namespace cosmic

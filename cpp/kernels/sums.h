@@ -7,8 +7,16 @@
 
 namespace cosmic::COSMIC_TARGET {
 
-// Lane sums of a run, loaded from and stored to where the work item carries them. `kProbed` of the
-// probe's, and the codec's where it adds up.
+// Once a run: calls, which keep code small.
+template <class Real> COSMIC_CALL void widen_lanes(const Real *lanes, double *to) {
+  for (int k = 0; k < kLanes; ++k) to[k] = lanes[k];
+}
+template <class Real> COSMIC_CALL void narrow_lanes(const double *from, Real *lanes) {
+  for (int k = 0; k < kLanes; ++k) lanes[k] = (Real)from[k];
+}
+
+// Lane sums of a run that is inlined, loaded from and stored to where the work item carries them.
+// `kProbed` of the probe's, and the codec's where it adds up.
 template <class Real, int kProbed = 0, bool kEncoded = false> struct RunningSums {
   Lanes<Real> abs_gradient, square_update;
   Lanes<Real> probed[kProbed > 0 ? kProbed : 1];
@@ -29,20 +37,26 @@ template <class Real, int kProbed = 0, bool kEncoded = false> struct RunningSums
   }
 
 private:
-  // Once a run: calls, which keep a combination's code small.
-  COSMIC_CALL static void keep(Lanes<Real> sum, double *to) {
+  COSMIC_METHOD static void keep(Lanes<Real> sum, double *to) {
     alignas(64) Real lanes[kLanes];
     sum.store(lanes);
-    for (int k = 0; k < kLanes; ++k) to[k] = lanes[k];
+    widen_lanes(lanes, to);
   }
   COSMIC_METHOD static Lanes<Real> load(const double *from) {
     alignas(64) Real lanes[kLanes];
-    narrow(from, lanes);
+    narrow_lanes(from, lanes);
     return Lanes<Real>::load(lanes);
   }
-  COSMIC_CALL static void narrow(const double *from, Real *lanes) {
-    for (int k = 0; k < kLanes; ++k) lanes[k] = (Real)from[k];
-  }
+};
+
+// Lane sums of a run by parts, which pass from one to the next in memory. What is not asked for is
+// never read.
+template <class Real> struct LanesInL1 {
+  alignas(64) Real abs_gradient[kLanes];
+  alignas(64) Real square_update[kLanes];
+  alignas(64) Real square_param[kLanes];
+  alignas(64) Real encoded[kLanes];
+  alignas(64) Real probed[kProbeSums][kLanes];
 };
 
 template <class Real> COSMIC_CALL int64_t count_nonfinite(const Real *g, int64_t count) {

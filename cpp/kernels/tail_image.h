@@ -1,42 +1,43 @@
 // The encoded image of a tensor's last, partial block, copied to where a whole block has room.
 #pragma once
 
+#include <cstddef>
+
 #include "isa/lanes.h"
 
 namespace cosmic::COSMIC_TARGET {
 
-// Bytes of one block in the codec's widest plane; 1 for a codec without any.
-template <class Codec> constexpr int64_t widest_plane() {
-  int64_t widest = 1;
-  for (int k = 0; k < Codec::kPlanes; ++k)
-    if (Codec::bytes(k, kBlock) > widest) widest = Codec::bytes(k, kBlock);
-  return widest;
-}
+// How long a codec's planes are.
+struct PlaneSizes {
+  int planes;
+  int64_t (*bytes)(int plane, int64_t numel);
+};
 
-template <class Codec> struct TailImage {
-  static constexpr int kImages = Codec::kPlanes ? Codec::kPlanes : 1;
-  static constexpr int64_t kBytes = widest_plane<Codec>();
-  alignas(64) unsigned char image[kImages][kBytes];
+struct TailImage {
+  static constexpr int64_t kMostBytes = kBlock * (int64_t)sizeof(double); // of a block in a plane
+  static constexpr int kMostPlanes = 3;
+  alignas(64) unsigned char image[kMostPlanes][kMostBytes];
   Planes planes;
   const Planes &home;
-  int64_t block, count;
+  const PlaneSizes sizes;
+  const int64_t block, count;
 
-  COSMIC_METHOD TailImage(const Planes &home, int64_t block, int64_t count)
-      : home(home), block(block), count(count) {
-    for (int k = 0; k < Codec::kPlanes; ++k) {
-      __builtin_memset(image[k], 0, sizeof(image[k]));
-      __builtin_memcpy(image[k], at(k), Codec::bytes(k, count));
+  TailImage(const PlaneSizes &sizes, const Planes &home, int64_t block, int64_t count)
+      : home(home), sizes(sizes), block(block), count(count) {
+    for (int k = 0; k < sizes.planes; ++k) {
+      __builtin_memset(image[k], 0, (size_t)sizes.bytes(k, kBlock));
+      __builtin_memcpy(image[k], at(k), (size_t)sizes.bytes(k, count));
       planes.data[k] = image[k];
     }
   }
-  COSMIC_METHOD void write_back() const {
-    for (int k = 0; k < Codec::kPlanes; ++k)
-      __builtin_memcpy(at(k), image[k], Codec::bytes(k, count));
+  void write_back() const {
+    for (int k = 0; k < sizes.planes; ++k)
+      __builtin_memcpy(at(k), image[k], (size_t)sizes.bytes(k, count));
   }
 
 private:
-  COSMIC_METHOD unsigned char *at(int k) const {
-    return (unsigned char *)home.data[k] + block * Codec::bytes(k, kBlock);
+  unsigned char *at(int k) const {
+    return (unsigned char *)home.data[k] + block * sizes.bytes(k, kBlock);
   }
 };
 

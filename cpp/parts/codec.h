@@ -53,10 +53,12 @@ struct Encoded {
 struct CodecPart : Part {
   // Tensors of a first, or of a second moment; none where it is no codec of that.
   std::vector<PlaneOf> first, second;
+  // Codecs of the other moment that rule adam takes together with it.
+  std::vector<std::string> goes_with;
   bool by_rows = false, by_columns = false; // a matrix's, which the kernels do not address
   bool by_block = false; // kernels leave a float a block behind the planes, which is no state
   bool of_next_gradient = false; // nobody can decode it without that
-  bool measured = false; // its probe's sums are taken before the step
+  bool measured = false;         // its probe's sums are taken before the step
 
   // Of a first moment with numbers of the whole tensor. What they are for a step; what follows from
   // sums that were measured before it; what is left of it.

@@ -1,6 +1,10 @@
-// The one list of parts: a line for each, beside the file that it is in. X gets the function that
-// describes the part, and what its arithmetic is called in the kernels.
+// The one list of parts: a line for each, beside the file that it is in. X gets the part's name,
+// which is also that of the function that describes it, and what its arithmetic is called on lanes:
+// of a rule; of a gate its probe; of a codec that of a first moment, of a second one, and its
+// probe.
 #pragma once
+
+#include <cstdint>
 
 #include "codecs/bf16.h"
 #include "codecs/costate.h"
@@ -23,34 +27,59 @@
 #include "rules/scalar_sign.h"
 #include "rules/sign.h"
 
-#define COSMIC_RULE_PARTS(X)                                                                       \
+// Parts of somebody's own, in lists of the same form: the CMake option COSMIC_MORE_PARTS names the
+// folder with this file.
+#if defined(COSMIC_HAS_MORE_PARTS)
+#include "more_parts.h"
+#else
+#define COSMIC_MORE_RULES(X)
+#define COSMIC_MORE_GATES(X)
+#define COSMIC_MORE_CODECS(X)
+#endif
+
+#define COSMIC_RULES(X)                                                                            \
   X(sign, Sign)                                                                                    \
   X(scalar_sign, Sign)                                                                             \
   X(rmsprop, RmsProp)                                                                              \
   X(adam, Adam)                                                                                    \
-  X(belief, Belief)
+  X(belief, Belief)                                                                                \
+  COSMIC_MORE_RULES(X)
 
-#define COSMIC_GATE_PARTS(X)                                                                       \
-  X(snr, None)                                                                                     \
+#define COSMIC_GATES(X)                                                                            \
+  X(snr, NoProbe)                                                                                  \
   X(agar, Share)                                                                                   \
-  X(calibrated_agar, Agar)
+  X(calibrated_agar, AgarProbe)                                                                    \
+  COSMIC_MORE_GATES(X)
 
-#define COSMIC_CODEC_PARTS(X)                                                                      \
-  X(fp32, Fp32, Fp32)                                                                              \
-  X(fp64, Fp64, Fp64)                                                                              \
-  X(bf16, Bf16, Bf16)                                                                              \
-  X(q8, Q8, Q8Square)                                                                              \
-  X(u4, U4, None)                                                                                  \
-  X(u2, U2, None)                                                                                  \
-  X(u1, U1, None)                                                                                  \
-  X(ustate, UState, None)                                                                          \
-  X(costate, CoState, None)                                                                        \
-  X(v4, None, V4)                                                                                  \
-  X(vlog2, None, VLog2)                                                                            \
-  X(vlog3, None, VLog3)                                                                            \
-  X(vlog4, None, VLog4)                                                                            \
-  X(vlog6, None, VLog6)                                                                            \
-  X(vlog8, None, VLog8)                                                                            \
-  X(factored, None, Factored)                                                                      \
-  X(rowmean, None, RowMean)                                                                        \
-  X(colmean, None, ColMean)
+#define COSMIC_CODECS(X)                                                                           \
+  X(fp32, Fp32, Fp32, NoProbe)                                                                     \
+  X(fp64, Fp64, Fp64, NoProbe)                                                                     \
+  X(bf16, Bf16, Bf16, NoProbe)                                                                     \
+  X(q8, Q8, Q8Square, NoProbe)                                                                     \
+  X(u4, U4, None, NoProbe)                                                                         \
+  X(u2, U2, None, NoProbe)                                                                         \
+  X(u1, U1, None, NoProbe)                                                                         \
+  X(ustate, UState, None, NoProbe)                                                                 \
+  X(costate, CoState, None, Alignment)                                                             \
+  X(v4, None, V4, NoProbe)                                                                         \
+  X(vlog2, None, VLog2, NoProbe)                                                                   \
+  X(vlog3, None, VLog3, NoProbe)                                                                   \
+  X(vlog4, None, VLog4, NoProbe)                                                                   \
+  X(vlog6, None, VLog6, NoProbe)                                                                   \
+  X(vlog8, None, VLog8, NoProbe)                                                                   \
+  X(factored, None, Factored, NoProbe)                                                             \
+  X(rowmean, None, RowMean, NoProbe)                                                               \
+  X(colmean, None, ColMean, NoProbe)                                                               \
+  COSMIC_MORE_CODECS(X)
+
+namespace cosmic {
+
+// Places in the lists: how the plan tells the kernels which parts a step is made of. A probe's is
+// that of the gate or the codec that it is of.
+#define COSMIC_PLACE(name, ...) name,
+enum class RuleAt : uint8_t { COSMIC_RULES(COSMIC_PLACE) };
+enum class CodecAt : uint8_t { none, COSMIC_CODECS(COSMIC_PLACE) };
+enum class ProbeAt : uint8_t { none, COSMIC_GATES(COSMIC_PLACE) COSMIC_CODECS(COSMIC_PLACE) };
+#undef COSMIC_PLACE
+
+} // namespace cosmic

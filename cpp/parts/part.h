@@ -49,7 +49,12 @@ struct Part {
   Numbers numbers;
   // Sums that the part asks for beside those of every step: the name of a probe, or "none".
   std::string probe = "none";
-  mutable size_t first_option = 0; // its own within Group::options, as the registry has put them
+  bool square_param = false; // asks for the sum of the squared new parameter, too
+
+  // As the registry has put them: the first of its options within Group::options, its place in the
+  // list of its kind, and that of its probe.
+  mutable size_t first_option = 0;
+  mutable int place = 0, probe_place = 0;
 
   const double *options_in(const Group &group) const { return group.options.data() + first_option; }
 };

@@ -35,18 +35,34 @@ struct Parts {
   size_t options = 0;
 
   Parts() {
-#define COSMIC_REGISTER_RULE(part, Kernel) rules.add(parts::part());
-#define COSMIC_REGISTER_GATE(part, Probe) gates.add(parts::part());
-#define COSMIC_REGISTER_CODEC(part, First, Second) codecs.add(parts::part());
-    COSMIC_RULE_PARTS(COSMIC_REGISTER_RULE)
-    COSMIC_GATE_PARTS(COSMIC_REGISTER_GATE)
-    COSMIC_CODEC_PARTS(COSMIC_REGISTER_CODEC)
+#define COSMIC_REGISTER_RULE(part, ...) rules.add(parts::part());
+#define COSMIC_REGISTER_GATE(part, ...) gates.add(parts::part());
+#define COSMIC_REGISTER_CODEC(part, ...) codecs.add(parts::part());
+    COSMIC_RULES(COSMIC_REGISTER_RULE)
+    COSMIC_GATES(COSMIC_REGISTER_GATE)
+    COSMIC_CODECS(COSMIC_REGISTER_CODEC)
 #undef COSMIC_REGISTER_RULE
 #undef COSMIC_REGISTER_GATE
 #undef COSMIC_REGISTER_CODEC
     for (const Part *part : every()) {
       part->first_option = options;
       options += part->options.size();
+    }
+    place();
+  }
+
+  // As RuleAt, CodecAt and ProbeAt have them.
+  void place() const {
+    int rule = 0, codec = 0, probe = 0;
+    const auto place_probe = [&probe](const Part &part) {
+      ++probe;
+      part.probe_place = part.probe == "none" ? 0 : probe;
+    };
+    for (const RulePart *part : rules.parts) part->place = rule++;
+    for (const GatePart *part : gates.parts) place_probe(*part);
+    for (const CodecPart *part : codecs.parts) {
+      part->place = ++codec;
+      place_probe(*part);
     }
   }
 

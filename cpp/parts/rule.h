@@ -1,6 +1,10 @@
 // What a rule says of itself: how parameter, gradient and decoded slots make the update.
 #pragma once
 
+#include <string>
+#include <utility>
+#include <vector>
+
 #include "parts/part.h"
 
 namespace cosmic {
@@ -25,7 +29,8 @@ struct RulePart : Part {
   // second moment's name in the state, where it is not exp_avg_sq.
   std::string variant, second_name = "exp_avg_sq";
   std::string gate = "none"; // the one gate that it goes with, if it needs one
-  bool counts = true;        // keeps the tensor's own count of steps
+  std::vector<std::pair<std::string, std::string>> goes_with; // codecs of first and second moment
+  bool counts = true; // keeps the tensor's own count of steps
 
   const std::string &kernel() const { return arithmetic.empty() ? name : arithmetic; }
 

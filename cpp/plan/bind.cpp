@@ -15,8 +15,10 @@ std::string sizes_text(const TensorView &view) {
   return text + ")";
 }
 
-DType codec_dtype(const std::string &codec) {
-  return codec == "bf16" ? DType::bf16 : codec == "fp64" ? DType::f64 : DType::f32;
+DType codec_dtype(const CodecPart &codec) {
+  const PlaneOf &plane = (codec.first.empty() ? codec.second : codec.first)[0];
+  if (plane.bits == 16) return plane.code == dlpack::kBfloat ? DType::bf16 : DType::f16;
+  return plane.bits == 64 ? DType::f64 : DType::f32;
 }
 
 WalkOrder bind_param(Row &row, const TensorView &param) {
@@ -41,14 +43,14 @@ void bind_gradient(Row &row, const TensorView &gradient, const TensorView &param
   row.grad = {gradient.data, gradient.dtype, walk_along(gradient, order)};
 }
 
-void *bind_slot(const TensorView &slot, const std::string &codec, const std::string &what,
+void *bind_slot(const TensorView &slot, const CodecPart &codec, const std::string &what,
                 const TensorView &param, const WalkOrder &order) {
   if (slot.dtype == codec_dtype(codec) && slot.same_sizes(param) &&
       walk_along(slot, order).contiguous())
     return slot.data;
   throw Error(ErrorKind::value, what + " is " + dtype_name(slot.dtype) + " of shape " +
                                     sizes_text(slot) + "; its parameter's rung needs codec " +
-                                    codec + " of shape " + sizes_text(param) +
+                                    codec.name + " of shape " + sizes_text(param) +
                                     ", laid out in memory as the parameter");
 }
 

@@ -12,8 +12,8 @@ const char *dtype_name(DType dtype);
 // Such as "(3, 4)".
 std::string sizes_text(const TensorView &view);
 
-// How the elements of a codec that keeps one number an element ("fp32", "bf16", "fp64") are stored.
-DType codec_dtype(const std::string &codec);
+// How a codec that keeps one number an element stores it.
+DType codec_dtype(const CodecPart &codec);
 
 // Makes `param` the row's parameter; `row.name` names it in errors. Throws Error if two indices
 // reach the same element. Returns the order in which the row's tensors are walked.
@@ -25,7 +25,7 @@ void bind_gradient(Row &row, const TensorView &gradient, const TensorView &param
 
 // The memory of a slot. Throws Error unless it has the codec's dtype, the parameter's shape, and
 // lies in one run of memory along `order`; `what` names the slot.
-void *bind_slot(const TensorView &slot, const std::string &codec, const std::string &what,
+void *bind_slot(const TensorView &slot, const CodecPart &codec, const std::string &what,
                 const TensorView &param, const WalkOrder &order);
 
 // A tensor whose elements are walked in the order of their indices, whatever its layout: what

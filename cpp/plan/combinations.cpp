@@ -1,48 +1,131 @@
-// The table of combinations, by name.
+#include "plan/combinations.h"
+
 #include <algorithm>
-#include <cctype>
+#include <sstream>
 
 #include "core/error.h"
 #include "kernels/combinations.h"
-#include "plan/plan.h"
+#include "parts/registry.h"
 
 namespace cosmic {
 
 namespace {
 
-std::string lower(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(),
-                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  return text;
+const std::string &name_of(const CodecPart *codec) {
+  static const std::string none = "none";
+  return codec ? codec->name : none;
 }
 
-std::string named(const std::string &parts, const std::string &probe) {
-  return lower(probe == "None" ? parts : parts + " " + probe);
+std::string name_of(const PartsOf &parts) {
+  return (parts.f64 ? "double " : "float ") + parts.rule->kernel() + " " + name_of(parts.m) + " " +
+         name_of(parts.m_slow) + " " + name_of(parts.v);
 }
+
+template <class Kind> const Kind *at(const std::vector<const Kind *> &parts, int place) {
+  return parts[static_cast<size_t>(place)];
+}
+
+const CodecPart *codec_at(int place) { return place ? at(all_codecs(), place - 1) : nullptr; }
+
+std::string probe_name(int place) {
+  for (const Part *part : all_parts())
+    if (place && part->probe_place == place) return " " + part->probe;
+  return "";
+}
+
+std::string name_of(const Combination &row) {
+  const Composition &parts = row.parts;
+  return name_of({parts.f64, at(all_rules(), parts.rule), codec_at(parts.m), codec_at(parts.m_slow),
+                  codec_at(parts.v)}) +
+         probe_name(static_cast<int>(row.probe));
+}
+
+// What parts say that they go with, beside the table.
+std::vector<std::string> more_names() {
+  std::vector<std::string> out;
+  const auto add = [&](const std::string &rule, const std::string &m, const std::string &v) {
+    out.push_back("float " + rule + " " + m + " none " + v);
+  };
+  for (const RulePart *rule : all_rules())
+    for (const auto &[m, v] : rule->goes_with) add(rule->name, m, v);
+  for (const CodecPart *codec : all_codecs())
+    for (const std::string &other : codec->goes_with) {
+      if (!codec->first.empty()) add("adam", codec->name, other);
+      if (!codec->second.empty()) add("adam", other, codec->name);
+    }
+  return out;
+}
+
+bool same_parts(const Composition &a, const Composition &b) {
+  return a.f64 == b.f64 && a.rule == b.rule && a.m == b.m && a.m_slow == b.m_slow && a.v == b.v;
+}
+
+// The row of the table that is compiled of these parts and this probe as a whole.
+int hot_row(const Composition &parts, int probe) {
+  for (const Combination &row : kTable.rows)
+    if (row.parts.hot >= 0 && same_parts(row.parts, parts) && static_cast<int>(row.probe) == probe)
+      return row.parts.hot;
+  return -1;
+}
+
+int place_of(const CodecPart *codec) { return codec ? codec->place : 0; }
 
 } // namespace
 
 std::vector<std::string> combination_names() {
-#define COSMIC_NAME(Real, Rule, M, Slow, Var, Probe)                                               \
-  named(#Real " " #Rule " " #M " " #Slow " " #Var, #Probe),
-  return {COSMIC_COMBINATIONS(COSMIC_NAME)};
-#undef COSMIC_NAME
+  std::vector<std::string> names;
+  for (const Combination &row : kTable.rows) names.push_back(name_of(row));
+  for (const std::string &name : more_names())
+    if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
+  return names;
 }
 
-int find_combination(bool f64, const std::string &rule, const std::string &m,
-                     const std::string &m_slow, const std::string &v, const std::string &probe) {
+void check_combination(const PartsOf &parts) {
   static const std::vector<std::string> names = combination_names();
-  const std::string arithmetic = f64 ? "double" : "float";
-  const std::string parts = arithmetic + " " + rule + " " + m + " " + m_slow + " " + v;
-  const std::string wanted = probe == "none" ? parts : parts + " " + probe;
-  const auto found = std::find(names.begin(), names.end(), wanted);
-  if (found != names.end()) return static_cast<int>(found - names.begin());
+  const std::string wanted = name_of(parts);
+  const auto is_of = [&](const std::string &name) { // with whatever probe
+    return name.compare(0, wanted.size(), wanted) == 0 &&
+           (name.size() == wanted.size() || name[wanted.size()] == ' ');
+  };
+  if (std::any_of(names.begin(), names.end(), is_of)) return;
   std::string supported;
   for (const std::string &name : names)
-    if (name.rfind(arithmetic, 0) == 0) supported += "\n  " + name;
+    if (name.rfind(parts.f64 ? "double" : "float", 0) == 0) supported += "\n  " + name;
   throw Error(ErrorKind::value,
               "no kernel combines '" + wanted +
                   "' (arithmetic, rule, m, m_slow, v, probe); supported are:" + supported);
+}
+
+PassOf pass_of(const PartsOf &parts, const std::vector<const Part *> &asking) {
+  PassOf out;
+  // rules that share arithmetic are one
+  out.parts = {parts.f64, rule_named(parts.rule->kernel())->place, place_of(parts.m),
+               place_of(parts.m_slow), place_of(parts.v)};
+  int sum = 0;
+  for (const Part *part : asking) {
+    if (!part) continue;
+    out.square_param |= part->square_param;
+    if (!part->probe_place) continue;
+    out.probes.push_back({part->probe_place, sum});
+    sum += kSumsOfPart;
+  }
+  if (sum > kProbeSums)
+    throw Error(ErrorKind::value, "more than " + std::to_string(kProbeSums / kSumsOfPart) +
+                                      " parts of one tensor ask for sums");
+  if (out.probes.size() < 2)
+    out.parts.hot = hot_row(out.parts, out.probes.empty() ? 0 : out.probes[0].probe);
+  return out;
+}
+
+PartsOf parts_named(const std::string &name, const Part **probing) {
+  std::istringstream words(name);
+  std::string arithmetic, rule, m, slow, v, probe = "none";
+  words >> arithmetic >> rule >> m >> slow >> v >> probe;
+  *probing = nullptr;
+  for (const Part *part : all_parts())
+    if (probe != "none" && part->probe == probe) *probing = part;
+  return {arithmetic == "double", rule_named(rule), codec_named(m), codec_named(slow),
+          codec_named(v)};
 }
 
 } // namespace cosmic

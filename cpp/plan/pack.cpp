@@ -6,7 +6,7 @@
 #include "core/error.h"
 #include "isa/dispatch.h"
 #include "isa/float_environment.h"
-#include "kernels/library.h"
+#include "kernels/kernels.h"
 #include "parts/registry.h"
 #include "plan/coefficients.h"
 #include "plan/first_index.h"
@@ -86,7 +86,7 @@ int64_t pack(const Operand &from, int64_t count, const PlainCodec &codec, uint64
         for (int64_t k = 0; k < here; ++k) values[k] = std::fabs(values[k]);
       PlainRun run = run_of(codes, words, b, here, values);
       run.random_key = key;
-      converters().pack[codec.index](run);
+      kernels.pack[codec.index](run);
     }
   }
   return first_bad.value();
@@ -103,7 +103,7 @@ void unpack(const uint8_t *codes, const void *words, int64_t count, const PlainC
 #pragma omp for schedule(static)
     for (int64_t b = 0; b < blocks; ++b) {
       const int64_t first = b * kBlock, here = std::min(kBlock, count - first);
-      converters().unpack[codec.index](run_of(codes, words, b, here, stage.values()));
+      kernels.unpack[codec.index](run_of(codes, words, b, here, stage.values()));
       stage.store(first, here);
     }
   }

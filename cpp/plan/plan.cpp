@@ -36,6 +36,7 @@ Plan::ItemSums::ItemSums(const LaneSums &lanes) : nonfinite(lanes.nonfinite) {
   if (!lanes.more) return;
   for (int k = 0; k < kLanes; ++k) {
     encoded += lanes.encoded[k];
+    square_param += lanes.square_param[k];
     for (int s = 0; s < kProbeSums; ++s) probed[s] += lanes.probed[s][k];
   }
 }
@@ -43,6 +44,7 @@ Plan::ItemSums::ItemSums(const LaneSums &lanes) : nonfinite(lanes.nonfinite) {
 void Plan::ItemSums::add(const ItemSums &other) {
   abs_gradient += other.abs_gradient;
   square_update += other.square_update;
+  square_param += other.square_param;
   for (int k = 0; k < kProbeSums; ++k) probed[k] += other.probed[k];
   encoded += other.encoded;
   nonfinite += other.nonfinite;
@@ -106,6 +108,7 @@ void Plan::reduce_rows() {
     const auto n = static_cast<double>(row.numel);
     row.last.mean_abs_gradient = sums.abs_gradient / n;
     row.last.unscaled_rms = std::sqrt(sums.square_update / n);
+    row.last.param_rms = std::sqrt(sums.square_param / n);
     std::copy(std::begin(sums.probed), std::end(sums.probed), row.last.probed);
     row.last.encoded = sums.encoded;
     row.last.nonfinite = sums.nonfinite;
@@ -161,16 +164,18 @@ void Plan::measure_item(const Kernels &kernels, size_t a, int64_t item) {
   Row &row = rows[static_cast<size_t>(active_[a])];
   ItemSums &out = item_sums_[static_cast<size_t>(first_item_[a] + item)];
   out = ItemSums();
-  if (!row.measured) return;
+  if (!row.measuring) return;
   const int64_t first = item * row.item_blocks();
+  const int64_t last = std::min(first + row.item_blocks(), blocks_of(row.numel));
   LaneSums sums;
-  measure_blocks(row, kernels, coefficients_[a], first,
-                 std::min(first + row.item_blocks(), blocks_of(row.numel)), sums);
+  MatrixSums matrix;
+  if (row.matrix) matrix = row.matrix->open(item);
+  measure_blocks(row, kernels, coefficients_[a], first, last, sums, row.matrix ? &matrix : nullptr);
   out = ItemSums(sums);
 }
 
 void Plan::measure(const Kernels &kernels, int threads) {
-  const auto is_measured = [this](int r) { return rows[static_cast<size_t>(r)].measured; };
+  const auto is_measured = [this](int r) { return rows[static_cast<size_t>(r)].measuring; };
   if (std::none_of(active_.begin(), active_.end(), is_measured)) return;
   for_each_item(threads, [&](size_t a, int64_t item) { measure_item(kernels, a, item); });
   reduce_rows();
@@ -182,12 +187,12 @@ void Plan::measure_codecs(const Kernels &kernels, int threads) {
     return row.m_codec && row.m_codec->measured ? &row : nullptr;
   };
   for (size_t a = 0; a < active_.size(); ++a)
-    if (Row *row = measured(a)) row->measured = true;
+    if (Row *row = measured(a)) row->measuring = &row->codec_pass;
   measure(kernels, threads);
   for (size_t a = 0; a < active_.size(); ++a)
     if (Row *row = measured(a)) {
       row->m_codec->measure(coefficients_[a], row->last.probed);
-      row->measured = false;
+      row->measuring = nullptr;
     }
 }
 
@@ -199,7 +204,8 @@ void Plan::measure_samples(const std::vector<GateSample> &samples, bool first_lo
       for (size_t a = sample.first; a < sample.last; ++a) {
         Row &row = rows[static_cast<size_t>(active_[a])];
         coefficients_[a].first_look = measured && first_look;
-        row.measured = measured && (first_look || gates.looks_again(sample));
+        const bool looked_at = measured && (first_look || gates.looks_again(sample));
+        row.measuring = looked_at ? &row.gate_pass : nullptr;
         row.looks.resize(static_cast<size_t>(blocks_of(row.numel)));
       }
   };
@@ -247,10 +253,10 @@ bool Plan::step_range(size_t first, size_t last, int threads, int64_t steps) {
   const Kernels &kernels = kernels_in_use();
   partition(first, last);
   prepare(steps);
+  for_each_matrix(threads, [](MatrixMoment &matrix) { matrix.prepare(); });
   measure_codecs(kernels, threads);
   if (!measure_gates(kernels, threads)) return false;
   gating().apply_lagged();
-  for_each_matrix(threads, [](MatrixMoment &matrix) { matrix.prepare(); });
   for_each_item(threads, [&](size_t a, int64_t item) { step_item(kernels, a, item); });
   for_each_matrix(threads, [](MatrixMoment &matrix) { matrix.finish(); });
   reduce_rows();

@@ -3,7 +3,6 @@
 
 #include <cstdint>
 #include <memory>
-#include <string>
 #include <vector>
 
 #include "isa/dispatch.h"
@@ -39,7 +38,7 @@ public:
 private:
   // Sums of one work item, reduced over lanes.
   struct ItemSums {
-    double abs_gradient = 0, square_update = 0;
+    double abs_gradient = 0, square_update = 0, square_param = 0;
     double probed[kProbeSums] = {};
     double encoded = 0;
     int64_t nonfinite = 0;
@@ -80,15 +79,5 @@ private:
   std::vector<Coefficients> coefficients_; // by position in active_
   std::vector<MatrixMoment *> matrices_;   // of the active rows
 };
-
-// The row of the table of combinations with these names ("adam", "fp32", "none", "fp32"), for
-// arithmetic in float or double. Throws Error with the supported rows if there is none.
-int find_combination(bool f64, const std::string &rule, const std::string &m,
-                     const std::string &m_slow, const std::string &v,
-                     const std::string &probe = "none");
-
-// One name for each row of the table, such as "float adam fp32 none fp32", in its order; where
-// there is a probe, its name is the last.
-std::vector<std::string> combination_names();
 
 } // namespace cosmic

@@ -11,6 +11,7 @@
 #include "parts/codec.h"
 #include "parts/gate.h"
 #include "parts/rule.h"
+#include "plan/combinations.h"
 #include "plan/matrix.h"
 
 namespace cosmic {
@@ -26,6 +27,7 @@ struct Operand {
 struct Statistics {
   double mean_abs_gradient = 0;
   double unscaled_rms = 0; // of the rule's u
+  double param_rms = 0;    // of the new parameter, where it is asked for
   double update_rms = 0;   // before the learning rate, after the gate
   int64_t nonfinite = 0;   // elements of the gradient
   double gate = 1;         // the factor that acted
@@ -33,7 +35,7 @@ struct Statistics {
   double encoded = 0; // what the first moment's codec adds up
 
   Sums sums_of(int64_t numel) const {
-    return {static_cast<double>(numel), mean_abs_gradient, unscaled_rms, 0, probed, 0};
+    return {static_cast<double>(numel), mean_abs_gradient, unscaled_rms, param_rms, probed, 0};
   }
 };
 
@@ -46,11 +48,11 @@ struct Row {
   const GatePart *gate = nullptr;
   const CodecPart *m_codec = nullptr;
   bool exact = false; // the gate measures before the step
-  int combination = 0;
-  int probing = -1;    // the combination that a measuring pass runs, where it is another one
-  bool active = false; // has a gradient at this step
-  bool stochastic_rounding = false; // of the parameter, which is bf16 then
-  bool measured = false;            // sums are taken before the step, too
+  // Passes: the step, and before it what measures for the codec, or for the gate.
+  PassOf step_pass, codec_pass, gate_pass;
+  const PassOf *measuring = nullptr; // of these, where sums are to be taken before the step
+  bool active = false;               // has a gradient at this step
+  bool stochastic_rounding = false;  // of the parameter, which is bf16 then
   int64_t numel = 0;
   Operand param, grad;
   Planes m, m_slow, v;
@@ -65,7 +67,6 @@ struct Row {
   double *signal = nullptr;                     // running mean of |g|, for a policy that uses it
   Statistics last;
 
-  int measured_as() const { return probing < 0 ? combination : probing; }
   // Blocks of one work item.
   int64_t item_blocks() const { return matrix ? matrix->item_blocks() : kChunkBlocks; }
   bool is_f64() const { return param.dtype == DType::f64; }

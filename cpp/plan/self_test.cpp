@@ -8,6 +8,7 @@
 #include "parts/registry.h"
 #include "plan/layout.h"
 #include "plan/plan.h"
+#include "plan/probe_test.h"
 
 namespace cosmic {
 
@@ -47,36 +48,26 @@ void add_bytes(uint64_t &hash, const void *data, size_t count) {
   for (size_t k = 0; k < count; ++k) hash = (hash ^ bytes[k]) * 0x100000001b3u;
 }
 
-// The six words of a combination's name.
-struct Combination {
-  std::string arithmetic, rule, m, slow, v, probe = "none";
-
-  explicit Combination(const std::string &name) {
-    std::istringstream words(name);
-    words >> arithmetic >> rule >> m >> slow >> v >> probe;
-  }
-};
-
 // One tensor with its state, which starts from zero.
 template <class Real> class Subject {
 public:
-  Subject(const Combination &parts, int combination) : param_(padded()), gradient_(padded()) {
+  Subject(const PartsOf &parts, const Part *probing) : param_(padded()), gradient_(padded()) {
     fill(param_, 1);
     Row &row = plan_.rows.emplace_back();
     row.name = "self-test";
-    row.rule = rule_named(parts.rule);
+    row.rule = parts.rule;
     row.gate = gate_named(row.rule->gate);
-    row.m_codec = codec_named(parts.m);
-    row.combination = combination;
+    row.m_codec = parts.m;
+    row.step_pass = row.codec_pass = pass_of(parts, {probing});
     row.active = true;
     row.numel = kNumel;
     const DType dtype = sizeof(Real) == 8 ? DType::f64 : DType::f32;
     row.param = {param_.data(), dtype, {}};
     row.grad = {gradient_.data(), dtype, {}};
     bind_slot(row.m, parts.m, false);
-    bind_slot(row.m_slow, parts.slow, false);
+    bind_slot(row.m_slow, parts.m_slow, false);
     bind_slot(row.v, parts.v, true);
-    bind_matrix(row, codec_named(parts.v));
+    bind_matrix(row, parts.v);
     bind_numbers(row);
     plan_.groups.push_back(group_for(parts));
     plan_.seed = 38; // with which the second step corrects all of q8's roots
@@ -102,13 +93,13 @@ private:
 
   static size_t padded() { return static_cast<size_t>((kNumel + kBlock - 1) / kBlock * kBlock); }
 
-  static Group group_for(const Combination &parts) {
+  static Group group_for(const PartsOf &parts) {
     Group group;
     group.lr = 0.01;
     group.beta1 = 0.875;
     group.beta2 = 0.9375;
     group.weight_decay = 0.125;
-    if (parts.slow == "none") return group;
+    if (!parts.m_slow) return group;
     for (const RulePart *rule : all_rules())
       for (size_t k = 0; k < rule->options.size(); ++k) {
         double &value = group.options[rule->first_option + k];
@@ -119,9 +110,9 @@ private:
     return group;
   }
 
-  void bind_slot(Planes &planes, const std::string &codec, bool second_moment) {
+  void bind_slot(Planes &planes, const CodecPart *codec, bool second_moment) {
     const std::vector<Plane> layout =
-        slot_layout(codec_named(codec), second_moment, kNumel, MatrixShape{kRows, kColumns});
+        slot_layout(codec, second_moment, kNumel, MatrixShape{kRows, kColumns});
     for (size_t k = 0; k < layout.size(); ++k) {
       const auto bits = static_cast<size_t>(layout[k].bits);
       planes_.emplace_back(static_cast<size_t>(layout[k].count) * bits / 8);
@@ -159,12 +150,18 @@ private:
   float numbers_[2] = {};
 };
 
-uint64_t fingerprint_of(const std::string &name, int combination, const Kernels &kernels,
-                        int threads) {
-  const Combination parts(name);
-  if (parts.arithmetic == "double")
-    return Subject<double>(parts, combination).stepped(kernels, threads);
-  return Subject<float>(parts, combination).stepped(kernels, threads);
+uint64_t fingerprint_of(const std::string &name, const Kernels &kernels, int threads) {
+  const Part *probing = nullptr;
+  const PartsOf parts = parts_named(name, &probing);
+  return parts.f64 ? Subject<double>(parts, probing).stepped(kernels, threads)
+                   : Subject<float>(parts, probing).stepped(kernels, threads);
+}
+
+// The same kernels, but none inlined.
+Kernels by_parts(Kernels kernels) {
+  kernels.step = kernels.step_by_parts;
+  kernels.measure = kernels.measure_by_parts;
+  return kernels;
 }
 
 std::string hexadecimal(uint64_t value) {
@@ -179,24 +176,27 @@ std::string hexadecimal(uint64_t value) {
 std::vector<uint64_t> step_fingerprints(const Kernels &kernels, int threads) {
   const std::vector<std::string> names = combination_names();
   std::vector<uint64_t> found(names.size());
-  for (size_t k = 0; k < names.size(); ++k)
-    found[k] = fingerprint_of(names[k], static_cast<int>(k), kernels, threads);
+  for (size_t k = 0; k < names.size(); ++k) found[k] = fingerprint_of(names[k], kernels, threads);
   return found;
 }
 
 SelfTest self_test() {
   const std::vector<std::string> names = combination_names();
   const std::vector<uint64_t> expected = step_fingerprints(kernels_for("scalar"), 1);
-  for (const std::string &isa : available_isas())
-    for (const int threads : {1, 2}) {
-      const std::vector<uint64_t> found = step_fingerprints(kernels_for(isa), threads);
-      const auto differs = std::mismatch(found.begin(), found.end(), expected.begin()).first;
-      if (differs != found.end())
-        throw Error(ErrorKind::runtime,
-                    "self-test: '" + names[static_cast<size_t>(differs - found.begin())] +
-                        "' gives other bits with ISA " + isa + " and " + std::to_string(threads) +
-                        " threads than with ISA scalar and one thread");
-    }
+  const auto compare = [&](const Kernels &kernels, int threads, const std::string &how) {
+    const std::vector<uint64_t> found = step_fingerprints(kernels, threads);
+    const auto differs = std::mismatch(found.begin(), found.end(), expected.begin()).first;
+    if (differs != found.end())
+      throw Error(ErrorKind::runtime,
+                  "self-test: '" + names[static_cast<size_t>(differs - found.begin())] +
+                      "' gives other bits with ISA " + kernels.isa + how + " and " +
+                      std::to_string(threads) + " threads than with ISA scalar and one thread");
+  };
+  for (const std::string &isa : available_isas()) {
+    for (const int threads : {1, 2}) compare(kernels_for(isa), threads, "");
+    compare(by_parts(kernels_for(isa)), 1, " by parts");
+    check_probes(kernels_for(isa));
+  }
   uint64_t hash = 0xcbf29ce484222325u;
   add_bytes(hash, expected.data(), expected.size() * sizeof(uint64_t));
   return {available_isas(), static_cast<int>(names.size()), hexadecimal(hash)};

@@ -19,8 +19,9 @@ struct SelfTest {
   std::string fingerprint; // of all of them; the same on every machine
 };
 
-// Steps every combination on every available ISA with 1 and with 2 threads. Throws Error, which
-// names the first combination whose bits differ, and where.
+// Steps every combination on every available ISA with 1 and with 2 threads, and by parts with 1;
+// and checks what it adds up (probe_test.h). Throws Error, which names the first combination whose
+// bits differ, and where.
 SelfTest self_test();
 
 } // namespace cosmic

@@ -7,7 +7,6 @@
 #include "core/error.h"
 #include "isa/dispatch.h"
 #include "isa/float_environment.h"
-#include "kernels/library.h"
 #include "plan/coefficients.h"
 #include "plan/stage.h"
 
@@ -15,7 +14,7 @@ namespace cosmic {
 
 namespace {
 
-constexpr int64_t kRunBlocks = 4, kRun = kRunBlocks * kBlock;
+constexpr int64_t kRun = kStageBlocks * kBlock;
 using MomentStage = Stage<float, kRun>;
 
 // Calls visit(run, item's sums) for a few blocks at a time; runs of a matrix know their item's
@@ -26,20 +25,19 @@ template <class Visit> void for_each_run(const Row &row, const Coefficients &c, 
     MatrixSums sums;
     if (row.matrix) sums = row.matrix->open(item);
     const int64_t last = std::min(first + share, blocks);
-    for (int64_t b = first; b < last; b += kRunBlocks) {
+    for (int64_t b = first; b < last; b += kStageBlocks) {
       const int64_t count =
-          std::min(std::min(kRunBlocks, last - b) * kBlock, row.numel - b * kBlock);
-      visit(MomentRun{row.m, row.m_slow, row.v, b, count, &c, row.matrix ? &sums : nullptr, nullptr,
-                      nullptr, nullptr, nullptr});
+          std::min(std::min<int64_t>(kStageBlocks, last - b) * kBlock, row.numel - b * kBlock);
+      visit(MomentRun{&row.step_pass.parts, row.m, row.m_slow, row.v, b, count, &c,
+                      row.matrix ? &sums : nullptr});
     }
     if (row.matrix) row.matrix->close(item, sums);
   }
 }
 
-template <class Convert> Convert checked(Convert convert, const Row &row) {
-  if (!convert)
+void check_convertible(const Row &row) {
+  if (row.is_f64() || row.step_pass.parts.v == 0)
     throw Error(ErrorKind::value, row.name + " has no moments of float arithmetic to convert");
-  return convert;
 }
 
 bool has(const Planes &slot) { return slot.data[0] != nullptr; }
@@ -63,7 +61,7 @@ struct MeanRoot {
 
 void decode_moments(const Row &row, const Group &group, const Moments &to) {
   const DefaultFloatEnvironment environment;
-  const auto decode = checked(converters().decode[row.combination], row);
+  check_convertible(row);
   const Kernels &kernels = chosen_kernels();
   const Coefficients c = coefficients_for(row, group, 1.0, 0, 0);
   MomentStage m(to.m, kernels), slow(to.slow, kernels), v(to.v, kernels);
@@ -73,7 +71,7 @@ void decode_moments(const Row &row, const Group &group, const Moments &to) {
     run.m_values = m.values();
     run.slow_values = slow.values();
     run.v_values = v.values();
-    decode(run);
+    kernels.decode(run);
     if (has(row.m)) m.store(first, run.count);
     if (has(row.m_slow)) slow.store(first, run.count);
     v.store(first, run.count);
@@ -82,7 +80,7 @@ void decode_moments(const Row &row, const Group &group, const Moments &to) {
 
 void encode_moments(Row &row, const Group &group, uint64_t seed, const Moments &from) {
   const DefaultFloatEnvironment environment;
-  const auto encode = checked(converters().encode[row.combination], row);
+  check_convertible(row);
   const Kernels &kernels = chosen_kernels();
   Coefficients c = coefficients_for(row, group, 1.0, seed, 0);
   MomentStage m(from.m, kernels), slow(from.slow, kernels), v(from.v, kernels);
@@ -95,7 +93,7 @@ void encode_moments(Row &row, const Group &group, uint64_t seed, const Moments &
       run.slow_values = has(row.m_slow) ? slow.load(first, run.count) : nullptr;
       run.v_values = v.load(first, run.count);
       run.encoded = &encoded;
-      encode(run);
+      kernels.encode(run);
     });
     if (row.matrix) row.matrix->finish();
     return encoded;
@@ -114,7 +112,7 @@ double mean_root(const Row &row, const Group &group) {
     mean.add(static_cast<const double *>(row.v.data[0]), row.numel);
     return mean.value();
   }
-  const auto decode = checked(converters().decode[row.combination], row);
+  check_convertible(row);
   const Coefficients c = coefficients_for(row, group, 1.0, 0, 0);
   std::vector<float> m(kRun), slow(kRun), v(kRun);
   if (row.matrix) row.matrix->prepare();
@@ -122,7 +120,7 @@ double mean_root(const Row &row, const Group &group) {
     run.m_values = m.data();
     run.slow_values = slow.data();
     run.v_values = v.data();
-    decode(run);
+    chosen_kernels().decode(run);
     mean.add(v.data(), run.count);
   });
   return mean.value();

@@ -8,8 +8,6 @@ namespace cosmic {
 
 namespace {
 
-constexpr int64_t kStageBlocks = 4;
-
 // A look at memory that is there, or a staged copy of it.
 template <class Real> class Reader {
 public:
@@ -46,6 +44,23 @@ void for_each_run(int64_t numel, int64_t first, int64_t last, bool direct, Visit
   if (last > whole_end) visit(whole_end, numel - whole_end * kBlock);
 }
 
+BlockRun run_of(const Row &row, const PassOf &pass, int64_t block, int64_t count,
+                const Coefficients &coefficients, LaneSums &sums) {
+  BlockRun run{};
+  run.parts = &pass.parts;
+  run.m = row.m;
+  run.m_slow = row.m_slow;
+  run.v = row.v;
+  run.first_block = block;
+  run.count = count;
+  run.coefficients = &coefficients;
+  run.sums = &sums;
+  run.probes = pass.probes.data();
+  run.probe_count = static_cast<int>(pass.probes.size());
+  run.square_param = pass.square_param;
+  return run;
+}
+
 template <class Real> void step_typed(const Row &row, const Kernels &kernels,
                                       const Coefficients &coefficients, int64_t first, int64_t last,
                                       LaneSums &sums, MatrixSums *matrix) {
@@ -54,18 +69,11 @@ template <class Real> void step_typed(const Row &row, const Kernels &kernels,
   for_each_run(row.numel, first, last, param.direct() && grad.direct(),
                [&](int64_t block, int64_t count) {
                  const int64_t element = block * kBlock;
-                 BlockRun run{param.at(element, count),
-                              grad.at(element, count),
-                              row.m,
-                              row.m_slow,
-                              row.v,
-                              block,
-                              count,
-                              &coefficients,
-                              &sums,
-                              matrix,
-                              nullptr};
-                 kernels.step[row.combination](run);
+                 BlockRun run = run_of(row, row.step_pass, block, count, coefficients, sums);
+                 run.param = param.at(element, count);
+                 run.gradient = grad.at(element, count);
+                 run.matrix = matrix;
+                 kernels.step(run);
                  param.write_back(element, count);
                });
 }
@@ -73,12 +81,14 @@ template <class Real> void step_typed(const Row &row, const Kernels &kernels,
 // Reads no parameter: a measuring pass has no use for it.
 template <class Real> void measure_typed(Row &row, const Kernels &kernels,
                                          const Coefficients &coefficients, int64_t first,
-                                         int64_t last, LaneSums &sums) {
+                                         int64_t last, LaneSums &sums, MatrixSums *matrix) {
   Reader<Real> grad(row.grad, kernels);
   for_each_run(row.numel, first, last, grad.direct(), [&](int64_t block, int64_t count) {
-    kernels.measure[row.measured_as()]({nullptr, grad.at(block * kBlock, count), row.m, row.m_slow,
-                                        row.v, block, count, &coefficients, &sums, nullptr,
-                                        row.looks.data()});
+    BlockRun run = run_of(row, *row.measuring, block, count, coefficients, sums);
+    run.gradient = grad.at(block * kBlock, count);
+    run.matrix = matrix;
+    run.looks = row.looks.data();
+    kernels.measure(run);
   });
 }
 
@@ -105,11 +115,11 @@ void step_blocks(const Row &row, const Kernels &kernels, const Coefficients &coe
 }
 
 void measure_blocks(Row &row, const Kernels &kernels, const Coefficients &coefficients,
-                    int64_t first, int64_t last, LaneSums &sums) {
+                    int64_t first, int64_t last, LaneSums &sums, MatrixSums *matrix) {
   if (row.is_f64())
-    measure_typed<double>(row, kernels, coefficients, first, last, sums);
+    measure_typed<double>(row, kernels, coefficients, first, last, sums, matrix);
   else
-    measure_typed<float>(row, kernels, coefficients, first, last, sums);
+    measure_typed<float>(row, kernels, coefficients, first, last, sums, matrix);
 }
 
 void inspect_blocks(const Row &row, const Kernels &kernels, int64_t first, int64_t last,

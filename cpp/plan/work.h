@@ -12,10 +12,10 @@ namespace cosmic {
 void step_blocks(const Row &row, const Kernels &kernels, const Coefficients &coefficients,
                  int64_t first, int64_t last, LaneSums &sums, MatrixSums *matrix);
 
-// The probe's sums over blocks [first, last), of what the row's moments are about to become, and
-// its looks at them; changes nothing else.
+// What the pass that the row is measured by adds up over blocks [first, last), of what the moments
+// are about to become, and its looks at them; changes nothing else.
 void measure_blocks(Row &row, const Kernels &kernels, const Coefficients &coefficients,
-                    int64_t first, int64_t last, LaneSums &sums);
+                    int64_t first, int64_t last, LaneSums &sums, MatrixSums *matrix);
 
 // Looks at blocks [first, last) of the row's gradient and changes nothing.
 void inspect_blocks(const Row &row, const Kernels &kernels, int64_t first, int64_t last,

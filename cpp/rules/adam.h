@@ -12,8 +12,9 @@
 
 namespace cosmic::COSMIC_TARGET {
 
-template <class Real, bool kSlow> struct Adam {
+template <class Real, bool kWithSlow> struct Adam {
   static constexpr bool kDecaysM = true;
+  static constexpr bool kFirst = true, kSecond = true, kSlow = kWithSlow, kShares = false;
   using V = Lanes<Real>;
   V gradient1, gradient2, v_scale, eps, decay, step;
   V gradient_slow, m_scale, alpha;

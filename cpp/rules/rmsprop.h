@@ -11,8 +11,9 @@
 
 namespace cosmic::COSMIC_TARGET {
 
-template <class Real> struct RmsProp {
+template <class Real, bool /*kWithSlow*/> struct RmsProp {
   static constexpr bool kDecaysM = true;
+  static constexpr bool kFirst = false, kSecond = true, kSlow = false, kShares = false;
   using V = Lanes<Real>;
   V gradient2, v_scale, eps, decay, step;
 

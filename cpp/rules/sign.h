@@ -8,8 +8,9 @@
 
 namespace cosmic::COSMIC_TARGET {
 
-template <class Real> struct Sign {
+template <class Real, bool /*kWithSlow*/> struct Sign {
   static constexpr bool kDecaysM = true;
+  static constexpr bool kFirst = false, kSecond = false, kSlow = false, kShares = false;
   using V = Lanes<Real>;
   V decay, step, one, minus_one, zero;
 

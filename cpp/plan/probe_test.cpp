@@ -1,0 +1,165 @@
+#include "plan/probe_test.h"
+
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/error.h"
+#include "isa/dispatch.h"
+#include "kernels/kernels.h"
+#include "parts/list.h"
+#include "plan/combinations.h"
+#include "plan/layout.h"
+#include "plan/matrix.h"
+
+namespace cosmic {
+
+namespace {
+
+// Seven blocks, the last of which is partial; rows that no block is aligned to.
+constexpr int64_t kRows = 9, kColumns = 91, kNumel = kRows * kColumns;
+constexpr int64_t kBlocks = (kNumel + kBlock - 1) / kBlock;
+
+// One tensor and its state, after a first step.
+template <class Real> class Tensor {
+public:
+  Tensor(const PartsOf &parts, const Kernels &kernels)
+      : kernels_(kernels), parts_(pass_of(parts, {}).parts), param_(kBlocks * kBlock),
+        gradient_(kBlocks * kBlock), looks_(kBlocks) {
+    for (int64_t k = 0; k < kNumel; ++k) {
+      param_[static_cast<size_t>(k)] = static_cast<Real>(k % 89 - 44) / Real(64);
+      gradient_[static_cast<size_t>(k)] = static_cast<Real>(k % 61 - 30) / Real(1024);
+    }
+    bind(m_, parts.m, false);
+    bind(m_slow_, parts.m_slow, false);
+    bind(v_, parts.v, true);
+    if (parts.m && parts.m->by_block) m_.data[parts.m->first.size()] = plane(kBlocks * 4);
+    if (parts.v && parts.v->of_matrix()) bind_matrix(*parts.v);
+    c_.beta1 = 0.875, c_.gradient1 = 0.125, c_.beta2 = 0.9375, c_.gradient2 = 0.0625;
+    c_.beta_slow = 0.96875, c_.gradient_slow = 0.03125, c_.alpha = 2;
+    c_.m_scale = c_.v_scale = c_.v_scale_before = 1;
+    c_.eps = 1e-8, c_.decay = 0.99, c_.step = 0.01;
+    c_.m_before = c_.m_now = 0.5;
+    c_.first_look = true;
+    run(kernels.step, {});
+    c_.random_key = 1;
+  }
+
+  LaneSums run(void (*pass)(const BlockRun &), const std::vector<AskedProbe> &probes,
+               bool square_param = false) {
+    LaneSums sums;
+    MatrixSums of_matrix;
+    if (matrix_) {
+      matrix_->prepare();
+      of_matrix = matrix_->open(0);
+    }
+    pass({&parts_, param_.data(), gradient_.data(), m_, m_slow_, v_, 0, kNumel, &c_, &sums,
+          matrix_ ? &of_matrix : nullptr, looks_.data(), probes.data(),
+          static_cast<int>(probes.size()), square_param});
+    if (matrix_) {
+      matrix_->close(0, of_matrix);
+      if (pass != kernels_.measure) matrix_->finish();
+    }
+    return sums;
+  }
+
+  bool holds_same(const Tensor &other) const {
+    return param_ == other.param_ && planes_ == other.planes_;
+  }
+  double square_param() const {
+    double sum = 0;
+    for (int64_t k = 0; k < kNumel; ++k) { // padding does not count
+      const auto p = static_cast<double>(param_[static_cast<size_t>(k)]);
+      sum += p * p;
+    }
+    return sum;
+  }
+
+private:
+  using Bytes = std::vector<unsigned char>;
+
+  void *plane(int64_t bytes) {
+    planes_.emplace_back(static_cast<size_t>(bytes)); // whose memory stays where it is
+    return planes_.back().data();
+  }
+  void bind(Planes &planes, const CodecPart *codec, bool second) {
+    int k = 0;
+    for (const Plane &each : slot_layout(codec, second, kNumel, MatrixShape{kRows, kColumns}))
+      planes.data[k++] = plane(each.count * each.bits / 8);
+  }
+  void bind_matrix(const CodecPart &codec) {
+    const auto at = [&](size_t k) { return static_cast<float *>(v_.data[k]); };
+    matrix_ = std::make_shared<MatrixMoment>(
+        MatrixShape{kRows, kColumns}, codec.by_rows ? at(0) : nullptr,
+        codec.by_columns ? at(codec.by_rows ? 1 : 0) : nullptr);
+  }
+
+  const Kernels &kernels_;
+  const Composition parts_;
+  std::vector<Real> param_, gradient_;
+  std::vector<Bytes> planes_;
+  std::vector<BlockLook> looks_;
+  Planes m_, m_slow_, v_;
+  std::shared_ptr<MatrixMoment> matrix_;
+  Coefficients c_;
+};
+
+// Whether `count` sums from `at` on are to the bit those from `other_at` on.
+bool agree(const LaneSums &sums, int at, const LaneSums &other, int other_at, int count) {
+  return std::memcmp(sums.probed[at], other.probed[other_at],
+                     static_cast<size_t>(count) * sizeof(sums.probed[0])) == 0;
+}
+
+struct Probe {
+  AskedProbe asked;
+  int sums, measured; // the first of which a measuring pass has, too
+};
+
+template <class Real>
+void check_row(const std::string &name, const PartsOf &row, const Kernels &kernels) {
+  const auto require = [&](bool holds, const char *what) {
+    if (!holds)
+      throw Error(ErrorKind::runtime,
+                  "self-test: '" + name + "' with ISA " + kernels.isa + ": " + what);
+  };
+  const Probe probes[] = {{{static_cast<int>(ProbeAt::costate), 0}, 2, 2},
+                          {{static_cast<int>(ProbeAt::calibrated_agar), 2}, 3, 2},
+                          {{static_cast<int>(ProbeAt::agar), 5}, 1, 1}};
+  const std::vector<AskedProbe> all = {probes[0].asked, probes[1].asked, probes[2].asked};
+  Tensor<Real> plain(row, kernels), asked(row, kernels), measured(row, kernels);
+  const Tensor<Real> before(row, kernels);
+  const LaneSums of_measure = measured.run(kernels.measure, all);
+  require(measured.holds_same(before), "a measuring pass changes state");
+  plain.run(kernels.step, {});
+  const LaneSums of_all = asked.run(kernels.step, all, true);
+  require(asked.holds_same(plain), "a step that is asked for sums leaves other bits");
+  for (const Probe &probe : probes) {
+    Tensor<Real> alone(row, kernels);
+    const LaneSums sums = alone.run(kernels.step, {AskedProbe{probe.asked.probe, 0}});
+    require(alone.holds_same(plain), "a step that is asked for one probe leaves other bits");
+    require(agree(sums, 0, of_all, probe.asked.first_sum, probe.sums), "probes disturb each other");
+    require(agree(of_measure, probe.asked.first_sum, of_all, probe.asked.first_sum, probe.measured),
+            "a measuring pass finds other sums than the step");
+  }
+  double square = 0;
+  for (const double lane : of_all.square_param) square += lane;
+  require(std::fabs(square - plain.square_param()) <= 1e-5 * square,
+          "sum of the squared parameter");
+}
+
+} // namespace
+
+void check_probes(const Kernels &kernels) {
+  for (const std::string &name : combination_names()) {
+    const Part *probing = nullptr;
+    const PartsOf parts = parts_named(name, &probing);
+    if (parts.f64)
+      check_row<double>(name, parts, kernels);
+    else
+      check_row<float>(name, parts, kernels);
+  }
+}
+
+} // namespace cosmic
