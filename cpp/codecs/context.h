@@ -37,10 +37,9 @@ struct CodecTraits {
   static constexpr bool kAddsUp = false;
   // Its state is the values themselves, in the type of the arithmetic.
   static constexpr bool kDirect = false;
-  // It finds its way from group to group by itself, and does not look at their numbers.
+  // It finds its way from group to group by itself, and does not look at their numbers. Where a
+  // pass does nothing but read, `skip` moves it on, as storing does.
   static constexpr bool kWalks = false;
-  // Where a pass does nothing but read: moves on to the next group, as storing does.
-  COSMIC_METHOD void skip() {}
   // Asks for memory ahead, where a pass does nothing but read.
   template <class Group> COSMIC_METHOD void prefetch(Group, int64_t /*bytes*/) const {}
   COSMIC_METHOD static void ask(const Planes & /*planes*/, int64_t /*block*/) {}

@@ -72,7 +72,7 @@ load_second_block(Batch<Real> &batch, const Slot<Real> &slot, int k, const Block
       codec.load(group, value);
       value.store(values + i * kLanes);
       if constexpr (kUnits) codec.unit(group, scale, eps).store(units + i * kLanes);
-      codec.skip();
+      if constexpr (Form::kWalks) codec.skip();
     });
   });
 }

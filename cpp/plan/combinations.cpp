@@ -74,6 +74,7 @@ int place_of(const CodecPart *codec) { return codec ? codec->place : 0; }
 
 std::vector<std::string> combination_names() {
   std::vector<std::string> names;
+  names.reserve(kCombinations);
   for (const Combination &row : kTable.rows) names.push_back(name_of(row));
   for (const std::string &name : more_names())
     if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);

@@ -9,7 +9,7 @@
 #include "core/error.h"
 #include "isa/dispatch.h"
 #include "kernels/kernels.h"
-#include "parts/list.h"
+#include "parts/registry.h"
 #include "plan/combinations.h"
 #include "plan/layout.h"
 #include "plan/matrix.h"
@@ -106,16 +106,32 @@ private:
   Coefficients c_;
 };
 
-// Whether `count` sums from `at` on are to the bit those from `other_at` on.
-bool agree(const LaneSums &sums, int at, const LaneSums &other, int other_at, int count) {
+// Whether the sums of a probe from `at` on are to the bit those from `other_at` on.
+bool agree(const LaneSums &sums, int at, const LaneSums &other, int other_at) {
   return std::memcmp(sums.probed[at], other.probed[other_at],
-                     static_cast<size_t>(count) * sizeof(sums.probed[0])) == 0;
+                     kSumsOfPart * sizeof(sums.probed[0])) == 0;
 }
 
-struct Probe {
-  AskedProbe asked;
-  int sums, measured; // the first of which a measuring pass has, too
-};
+// Whether the sums that a measuring pass has are those of the step: it may have fewer.
+bool is_measure_of(const LaneSums &measured, const LaneSums &sums, int at) {
+  constexpr double kNothing[kLanes] = {};
+  for (int s = at; s < at + kSumsOfPart; ++s)
+    if (std::memcmp(measured.probed[s], kNothing, sizeof(kNothing)) != 0 &&
+        std::memcmp(measured.probed[s], sums.probed[s], sizeof(kNothing)) != 0)
+      return false;
+  return true;
+}
+
+// Pairs of probes, each of which is somebody's second.
+std::vector<std::vector<AskedProbe>> pairs_of_probes() {
+  std::vector<int> places;
+  for (const Part *part : all_parts())
+    if (part->probe_place) places.push_back(part->probe_place);
+  std::vector<std::vector<AskedProbe>> out;
+  for (size_t k = 0; k < places.size(); ++k)
+    out.push_back({{places[k], 0}, {places[(k + 1) % places.size()], kSumsOfPart}});
+  return out;
+}
 
 template <class Real>
 void check_row(const std::string &name, const PartsOf &row, const Kernels &kernels) {
@@ -124,29 +140,28 @@ void check_row(const std::string &name, const PartsOf &row, const Kernels &kerne
       throw Error(ErrorKind::runtime,
                   "self-test: '" + name + "' with ISA " + kernels.isa + ": " + what);
   };
-  const Probe probes[] = {{{static_cast<int>(ProbeAt::costate), 0}, 2, 2},
-                          {{static_cast<int>(ProbeAt::calibrated_agar), 2}, 3, 2},
-                          {{static_cast<int>(ProbeAt::agar), 5}, 1, 1}};
-  const std::vector<AskedProbe> all = {probes[0].asked, probes[1].asked, probes[2].asked};
-  Tensor<Real> plain(row, kernels), asked(row, kernels), measured(row, kernels);
+  Tensor<Real> plain(row, kernels);
   const Tensor<Real> before(row, kernels);
-  const LaneSums of_measure = measured.run(kernels.measure, all);
-  require(measured.holds_same(before), "a measuring pass changes state");
   plain.run(kernels.step, {});
-  const LaneSums of_all = asked.run(kernels.step, all, true);
-  require(asked.holds_same(plain), "a step that is asked for sums leaves other bits");
-  for (const Probe &probe : probes) {
-    Tensor<Real> alone(row, kernels);
-    const LaneSums sums = alone.run(kernels.step, {AskedProbe{probe.asked.probe, 0}});
-    require(alone.holds_same(plain), "a step that is asked for one probe leaves other bits");
-    require(agree(sums, 0, of_all, probe.asked.first_sum, probe.sums), "probes disturb each other");
-    require(agree(of_measure, probe.asked.first_sum, of_all, probe.asked.first_sum, probe.measured),
-            "a measuring pass finds other sums than the step");
+  for (const std::vector<AskedProbe> &pair : pairs_of_probes()) {
+    Tensor<Real> asked(row, kernels), measured(row, kernels);
+    const LaneSums of_measure = measured.run(kernels.measure, pair);
+    require(measured.holds_same(before), "a measuring pass changes state");
+    const LaneSums of_both = asked.run(kernels.step, pair, true);
+    require(asked.holds_same(plain), "a step that is asked for sums leaves other bits");
+    for (const AskedProbe &probe : pair) {
+      Tensor<Real> alone(row, kernels);
+      const LaneSums sums = alone.run(kernels.step, {AskedProbe{probe.probe, 0}});
+      require(alone.holds_same(plain), "a step that is asked for one probe leaves other bits");
+      require(agree(sums, 0, of_both, probe.first_sum), "probes disturb each other");
+      require(is_measure_of(of_measure, of_both, probe.first_sum),
+              "a measuring pass finds other sums than the step");
+    }
+    double square = 0;
+    for (const double lane : of_both.square_param) square += lane;
+    require(std::fabs(square - plain.square_param()) <= 1e-5 * square,
+            "sum of the squared parameter");
   }
-  double square = 0;
-  for (const double lane : of_all.square_param) square += lane;
-  require(std::fabs(square - plain.square_param()) <= 1e-5 * square,
-          "sum of the squared parameter");
 }
 
 } // namespace

@@ -5,7 +5,7 @@
 
 namespace cosmic {
 
-// Steps every combination with all probes at once and with the sum of the squared new parameter,
+// Steps every combination with probes in pairs and with the sum of the squared new parameter,
 // and measures it before that, matrices included. Throws Error where state or sums are not those of
 // the plain step, of one probe alone, of the step for the measuring pass, or of the parameter.
 void check_probes(const Kernels &kernels);

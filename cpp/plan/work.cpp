@@ -92,6 +92,9 @@ template <class Real> void measure_typed(Row &row, const Kernels &kernels,
   });
 }
 
+// All that is asked of the moments' next values is nothing.
+bool sees_gradient_alone(const PassOf &pass) { return pass.probes.empty(); }
+
 template <class Real> void inspect_typed(const Row &row, const Kernels &kernels, int64_t first,
                                          int64_t last, LaneSums &sums) {
   Reader<Real> grad(row.grad, kernels);
@@ -116,7 +119,9 @@ void step_blocks(const Row &row, const Kernels &kernels, const Coefficients &coe
 
 void measure_blocks(Row &row, const Kernels &kernels, const Coefficients &coefficients,
                     int64_t first, int64_t last, LaneSums &sums, MatrixSums *matrix) {
-  if (row.is_f64())
+  if (sees_gradient_alone(*row.measuring))
+    inspect_blocks(row, kernels, first, last, sums);
+  else if (row.is_f64())
     measure_typed<double>(row, kernels, coefficients, first, last, sums, matrix);
   else
     measure_typed<float>(row, kernels, coefficients, first, last, sums, matrix);

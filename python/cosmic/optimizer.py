@@ -105,6 +105,8 @@ class Cosmic(WithMoments):
         c_min: the gate's least factor (of ``"agar"``: the least trust).
         robustness: of gate ``"agar"``: the power of the trust; 0 leaves the focus alone.
         rel_floor: of gate ``"agar"``: the least focus.
+        exact: the gate acts on this step's own gradients, which a pass before the step looks at,
+            not on what the last step saw of its.
         beta_slow: decay of a second, slower average of the gradient, such as 0.9999; None: none.
         alpha: weight of the slow average.
         slow_warmup: steps over which ``alpha`` and ``beta_slow`` rise; None: at once.
@@ -150,6 +152,7 @@ class Cosmic(WithMoments):
         c_min: float = 0.1,
         robustness: float = 1.0,
         rel_floor: float = 0.1,
+        exact: bool = False,
         beta_slow: float | None = None,
         alpha: float = 5.0,
         slow_warmup: int | None = None,
@@ -171,7 +174,7 @@ class Cosmic(WithMoments):
             "lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay,
             "maximize": maximize, "tier": tier, "min_tier": min_tier, "max_tier": max_tier,
             "rung": rung, "state_dtype": state_dtype, "gate": gate, "c_min": c_min,
-            "robustness": robustness, "rel_floor": rel_floor,
+            "robustness": robustness, "rel_floor": rel_floor, "exact": exact,
             "beta_slow": beta_slow, "alpha": alpha, "slow_warmup": slow_warmup,
             "min_compress_size": min_compress_size, "stochastic_rounding": stochastic_rounding,
         }  # fmt: skip

@@ -29,7 +29,9 @@ WHOLE_OPTIONS = ("budget", "policy", "nonfinite", "seed", "reallocate_every")
 OWN_GATES = (None, *(gate.name for gate in GATES.values() if not gate.remembers))
 
 #: Options of a group that the core does not read.
-_OPTIONS = ("tier", "min_tier", "max_tier", "rung", "state_dtype", "gate", "min_compress_size")
+_OPTIONS = (
+    "tier", "min_tier", "max_tier", "rung", "state_dtype", "gate", "exact", "min_compress_size",
+)  # fmt: skip
 
 
 class PlanOptions(NamedTuple):
@@ -164,6 +166,8 @@ def _check_gate(group: dict[str, Any], where: str, gates: Sequence[str | None]) 
         *others, last = map(repr, gates)
         expected = f"{', '.join(others)} or {last}" if others else last
         raise ValueError(f"{where}['gate'] is {group['gate']!r}; expected {expected}")
+    if type(group["exact"]) is not bool:
+        raise ValueError(f"{where}['exact'] is {group['exact']!r}; expected True or False")
     reads = RULES.get(GATES[group["gate"]].rule) if group["gate"] else None
     if reads and not reads.slow and group["beta_slow"] is not None:
         raise ValueError(
