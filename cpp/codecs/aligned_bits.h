@@ -32,7 +32,8 @@ template <> struct WordOfBits<8> {
 
 template <int kBitsOfCode> struct AlignedBits {
   static constexpr int kBits = kBitsOfCode;
-  static constexpr bool kUpdateUnits = false;
+  static constexpr bool kUpdateUnits = false, kFewUnits = kBits == 4;
+  static constexpr bool kWholeLevels = false;
   static constexpr int kTop = (1 << kBits) - 1, kLeastShift = kBits == 4 ? 17 : 5;
   static constexpr uint32_t kCeiling = 0x7e800000; // of what is encoded: 2^126
   using Word = typename WordOfBits<kBits>::type;
@@ -162,28 +163,28 @@ private:
     const I32 low = I32::splat((int32_t)steps.low);
     // in a block that reaches down to 0 a small number is rounded to zero or to the first level
     const I32 least = I32::splat((int32_t)(steps.low ? steps.low + (1u << steps.shift) : 0));
-    const RandomLanes random(key);
+    const RandomBits random(key, steps.shift);
     for_each_group([&](auto group) COSMIC_LAMBDA {
       constexpr int i = decltype(group)::index;
       I32 x = as_int(F32::load(values + i * kLanes));
       x = max(zero_where_zero(x, max(x, least)), low);
-      const I32 bits = shift_right(random.of(i), 32 - steps.shift);
-      codes.template put<0>(group, shift_right(x - low + bits, steps.shift));
+      codes.put_above(group, shift_right(x + random.of(i), steps.shift));
     });
+    codes.less(steps.low >> steps.shift);
     return steps.word() | kZeros;
   }
 
   template <bool kClamp> COSMIC_METHOD static void put_all(const float *values, const Steps &steps,
                                                            uint32_t key, Codes<kBits> &codes) {
     const I32 low = I32::splat((int32_t)steps.low);
-    const RandomLanes random(key);
+    const RandomBits random(key, steps.shift);
     for_each_group([&](auto group) COSMIC_LAMBDA {
       constexpr int i = decltype(group)::index;
       I32 x = as_int(F32::load(values + i * kLanes));
       if (kClamp) x = max(x, low);
-      const I32 bits = shift_right(random.of(i), 32 - steps.shift);
-      codes.template put<0>(group, shift_right(x - low + bits, steps.shift));
+      codes.put_above(group, shift_right(x + random.of(i), steps.shift));
     });
+    codes.less(steps.low >> steps.shift); // a multiple of 2^shift: taken away once for all
   }
 };
 

@@ -22,7 +22,8 @@ namespace cosmic::COSMIC_TARGET {
 
 struct AlignedRoots {
   static constexpr int kBits = 8;
-  static constexpr bool kUpdateUnits = false;
+  static constexpr bool kUpdateUnits = false, kFewUnits = false;
+  static constexpr bool kWholeLevels = false;
   static constexpr int kTop = 255, kLeastShift = 5, kMostShift = 20;
   static constexpr uint32_t kCeiling = 0x5f000000; // of a root: 2^63
   using Word = uint32_t;
@@ -123,15 +124,15 @@ private:
   template <bool kZeros, bool kSmall> COSMIC_METHOD static void
   put_all(const float *roots, const Steps &steps, uint32_t key, Codes<kBits> &codes) {
     const I32 low = I32::splat((int32_t)steps.low), least = I32::splat((int32_t)steps.least());
-    const RandomLanes random(key);
+    const RandomBits random(key, steps.shift);
     for_each_group([&](auto group) COSMIC_LAMBDA {
       constexpr int i = decltype(group)::index;
       I32 x = as_int(F32::load(roots + i * kLanes));
       if (kSmall) x = zero_where_zero(x, max(x, least));
       if (kZeros) x = max(x, low);
-      const I32 bits = shift_right(random.of(i), 32 - steps.shift);
-      codes.put_alone(group, shift_right(x - low + bits, steps.shift));
+      codes.put_above(group, shift_right(x + random.of(i), steps.shift));
     });
+    codes.less(steps.low >> steps.shift);
   }
 
   // In floats of the binade [1, 2): x's mantissa and the levels around it.
@@ -141,14 +142,14 @@ private:
     const float step = float_of((uint32_t)(steps.shift + 127 - 23) << 23); // 2^(s - 23)
     const F32 gap = F32::splat(step), strength = F32::splat((float)(1 << steps.lots()));
     const I32 whole = I32::splat((int32_t)(~0u << steps.shift));
-    const RandomAbove<0> random(key);
+    const RandomAbove<0> random(key, step);
     for_each_group([&](auto group) COSMIC_LAMBDA {
       constexpr int i = decltype(group)::index;
       I32 x = as_int(F32::load(roots + i * kLanes));
       x = max(zero_where_zero(x, max(x, least)), low);
       const I32 place = (x & I32::splat(0x7fffff)) | as_int(F32::splat(1.0f));
       const F32 at = as_float(place), a = as_float(place & whole), b = a + gap;
-      const F32 drawn = random.of(i, step) - gap; // uniform in [0, gap)
+      const F32 drawn = random.of(i) - gap; // uniform in [0, gap)
       const F32 chance = (at - a) * ((a + b) - strength * (b - at));
       codes.put_alone(group, one_more_where_greater(chance, drawn * (a + b),
                                                     shift_right(x - low, steps.shift)));

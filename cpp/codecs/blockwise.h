@@ -17,10 +17,14 @@ COSMIC_INLINE uint32_t least_above_zero(const float *values) {
   return reduce_unsigned_min(low) + 1;
 }
 
+template <class Format> struct WholeBlocks;
+
 template <class Format> struct Blockwise : CodecTraits {
   static constexpr bool kPresent = true, kCompressed = true, kStaged = true;
   static constexpr bool kUpdateUnits = Format::kUpdateUnits;
-  static constexpr bool kMatrix = false;
+  static constexpr bool kMatrix = false, kFewUnits = Format::kFewUnits;
+  static constexpr bool kWholeLevels = Format::kWholeLevels;
+  using Whole = WholeBlocks<Format>;
   static constexpr int kPlanes = 2;
   using Word = typename Format::Word;
   using Summary = typename Format::Summary;
@@ -42,6 +46,7 @@ template <class Format> struct Blockwise : CodecTraits {
   template <int i> COSMIC_METHOD F32 unit(Group<i> group, F32 scale, F32 eps) const {
     return reader.unit(group, scale, eps);
   }
+  COSMIC_METHOD void invert_units(F32 scale) { reader.units = scale / reader.units; }
   template <int i> COSMIC_METHOD void store(Group<i>, const F32 &value) {
     value.store(values + i * kLanes);
     statistics.see(value);
@@ -84,6 +89,14 @@ private:
     typename Format::Statistics statistics;
     for (int k = 0; k < kBlock; k += kLanes) statistics.see(F32::load(values + k));
     return statistics.summary();
+  }
+};
+
+template <class Format> struct WholeBlocks : Blockwise<Format> {
+  using Blockwise<Format>::Blockwise;
+  COSMIC_METHOD float level() const { return this->reader.level; }
+  template <int i> COSMIC_METHOD void load(Group<i> group, F32 &out) {
+    out = this->reader.whole_at(group);
   }
 };
 

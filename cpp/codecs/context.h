@@ -31,6 +31,13 @@ struct CodecTraits {
   static constexpr bool kPersistedUnits = false;
   // A second moment of which it keeps the square root: that is what it stores.
   static constexpr bool kKeepsRoots = false;
+  // A second moment whose units are looked up among a block's few. `invert_units` makes them
+  // `scale` over each, once for all elements.
+  static constexpr bool kFewUnits = false;
+  // A first moment in update units that `Whole`, in its place, loads as whole numbers of one
+  // `level`: what a unit is made of takes the level, so that the product with the unit needs no
+  // other.
+  static constexpr bool kWholeLevels = false;
   // It loads and stores relative to the gradient.
   static constexpr bool kSeesGradient = false;
   // Encoding returns lanes of a sum over the tensor.

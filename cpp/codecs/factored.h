@@ -14,6 +14,15 @@
 
 namespace cosmic::COSMIC_TARGET {
 
+// The root of what v is multiplied with, which the row's number takes, and what takes it back for
+// the units of state. No decay at all would leave nothing to take back.
+struct RootDecay {
+  float root, restored;
+
+  COSMIC_METHOD explicit RootDecay(float decay)
+      : root(__builtin_sqrtf(decay > 0x1p-48f ? decay : 0x1p-48f)), restored(1.0f / root) {}
+};
+
 // A block that lies in one row, which most do: no group needs to look where the row ends.
 struct FactoredInRow : CodecTraits {
   static constexpr bool kPresent = true, kCompressed = true, kStaged = false, kUpdateUnits = false;
@@ -25,7 +34,8 @@ struct FactoredInRow : CodecTraits {
   const int64_t row, column; // of the block's first element
   const float *const column_root;
   float *const column_sums;
-  const F32 row_root, decay;
+  const RootDecay decay;
+  const F32 row_root;
   F32 lanes; // sums of the row so far
   F32 root, kept;
 
@@ -37,15 +47,16 @@ struct FactoredInRow : CodecTraits {
                               int /*slot*/, float decay, float * /*waiting*/)
       : matrix(*context.matrix), row(block * kBlock / matrix.columns),
         column(block * kBlock - row * matrix.columns), column_root(matrix.column_root + column),
-        column_sums(matrix.column_sums + column), row_root(F32::splat(matrix.row_root[row])),
-        decay(F32::splat(decay)), lanes(F32::load(matrix.row_lanes)) {}
+        column_sums(matrix.column_sums + column), decay(decay),
+        row_root(F32::splat(matrix.row_root[row] * this->decay.root)),
+        lanes(F32::load(matrix.row_lanes)) {}
 
   template <int i> COSMIC_METHOD void load(Group<i>, F32 &out) {
     root = row_root * F32::load(column_root + i * kLanes);
-    out = kept = decay * (root * root);
+    out = kept = root * root;
   }
   template <int i> COSMIC_METHOD F32 unit(Group<i>, F32 scale, F32 eps) const {
-    return root * scale + eps;
+    return root * (scale * F32::splat(decay.restored)) + eps;
   }
   template <int i> COSMIC_METHOD void store(Group<i>, const F32 &value) {
     const F32 v = summable(value, kept);
@@ -85,25 +96,27 @@ struct Factored : CodecTraits {
   float *const column_sums;
   int64_t row, column; // of the group's first element
   F32 lanes;           // sums of the row so far
-  F32 decay, root, kept;
+  const RootDecay decay;
+  F32 root, kept;
 
   COSMIC_METHOD Factored(const Planes & /*planes*/, int64_t block, const BlockContext &context,
                          int /*slot*/, float decay, float * /*waiting*/)
       : matrix(*context.matrix), columns(matrix.columns), row_root(matrix.row_root),
         column_root(matrix.column_root), column_sums(matrix.column_sums),
         row(block * kBlock / columns), column(block * kBlock - row * columns),
-        lanes(F32::load(matrix.row_lanes)), decay(F32::splat(decay)) {}
+        lanes(F32::load(matrix.row_lanes)), decay(decay) {}
 
   template <int i> COSMIC_METHOD void load(Group<i>, F32 &out) {
-    F32 rows = F32::splat(row_root[row]);
+    F32 rows = F32::splat(row_root[row] * decay.root);
     if (__builtin_expect(crosses(), 0))
-      rows = where_greater(remaining(), lane_numbers<float>(), rows, F32::splat(row_root[row + 1]));
+      rows = where_greater(remaining(), lane_numbers<float>(), rows,
+                           F32::splat(row_root[row + 1] * decay.root));
     root = rows * F32::load(column_root + column);
-    out = kept = decay * (root * root);
+    out = kept = root * root;
   }
 
   template <int i> COSMIC_METHOD F32 unit(Group<i>, F32 scale, F32 eps) const {
-    return root * scale + eps;
+    return root * (scale * F32::splat(decay.restored)) + eps;
   }
 
   template <int i> COSMIC_METHOD void store(Group<i>, const F32 &value) {

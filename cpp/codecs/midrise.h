@@ -14,7 +14,8 @@ namespace cosmic::COSMIC_TARGET {
 
 template <int kBitsOfCode> struct Midrise {
   static constexpr int kBits = kBitsOfCode;
-  static constexpr bool kUpdateUnits = true;
+  static constexpr bool kUpdateUnits = true, kFewUnits = false;
+  static constexpr bool kWholeLevels = false;
   static constexpr int kLevels = 1 << kBits;
   static constexpr float kStepOfRms = kBits == 1 ? 1.596f : 0.996f;
   static constexpr float kLeastRms = 0x1p-60f, kLargestRms = 0x1p60f; // squares stay finite
@@ -64,13 +65,12 @@ template <int kBitsOfCode> struct Midrise {
     const F32 inverse = F32::splat(word ? 1.0f / float_of(word << 16) : 0.0f);
     const F32 middle = F32::splat((kLevels - 1) / 2.0f), zero = F32::splat(0.0f);
     const F32 last = F32::splat((float)(kLevels - 1));
-    const RandomAbove<kBits> random(key);
+    // between 2^bits and its double: the code is what follows the exponent
+    const RandomAbove<kBits> random(key, (float)kLevels);
     for_each_group([&](auto group) COSMIC_LAMBDA {
       constexpr int i = decltype(group)::index;
       const F32 place = F32::load(values + i * kLanes) * inverse + middle;
-      // between 2^bits and its double: the code is what follows the exponent
-      const F32 offset = random.of(i, (float)kLevels);
-      codes.template put<23 - kBits>(group, as_int(min(max(place, zero), last) + offset));
+      codes.template put<23 - kBits>(group, as_int(min(max(place, zero), last) + random.of(i)));
     });
     return (Word)word;
   }

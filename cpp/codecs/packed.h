@@ -47,18 +47,24 @@ template <int kBits> struct Codes {
     if constexpr (kBits == 8 && i % kGroupsARow == kGroupsARow - 1) return low(group); // the last
     return low(group) & I32::splat((1 << kBits) - 1);
   }
-  // The group's codes as the upper bits, so that as integers they are 2^(32 - kBits) times codes of
-  // two's complement.
-  template <int i> COSMIC_METHOD I32 upper(Group<i>) const {
+  // The group's codes as numbers in two's complement.
+  template <int i> COSMIC_METHOD I32 signed_alone(Group<i>) const {
     constexpr int up = 32 - kBits - kBits * (i % kGroupsARow);
-    const I32 row = rows[i / kGroupsARow];
-    const I32 shifted = up ? shift_left<up>(row) : row;
-    return up == 32 - kBits ? shifted : shifted & I32::splat((int32_t)(~0u << (32 - kBits)));
+    return shift_right_signed<32 - kBits>(shift_left<up>(rows[i / kGroupsARow]));
   }
   // Takes codes that nothing stands beside.
   template <int i> COSMIC_METHOD void put_alone(Group<i>, I32 code) {
     I32 &row = rows[i / kGroupsARow];
     row = row | shift_left<kBits *(i % kGroupsARow)>(code);
+  }
+  // Takes codes that are too large by a number that `less` takes away from all; of 4 or 8 bits.
+  template <int i> COSMIC_METHOD void put_above(Group<i>, I32 code) {
+    I32 &row = rows[i / kGroupsARow];
+    row = row + shift_left<kBits *(i % kGroupsARow)>(code);
+  }
+  COSMIC_METHOD void less(uint32_t above) {
+    constexpr uint32_t kOnes = 0xffffffffu / ((1u << kBits) - 1); // a one in each place
+    for (int r = 0; r < kRows; ++r) rows[r] = rows[r] - I32::splat((int32_t)(above * kOnes));
   }
   // Takes the group's codes from bits [kFrom, kFrom + kBits); what stands beside them is ignored.
   template <int kFrom, int i> COSMIC_METHOD void put(Group<i>, I32 code) {

@@ -41,7 +41,8 @@ template <uint32_t kStep> COSMIC_INLINE I32 weyl_lanes() {
   return I32::load(steps);
 }
 
-// 32 random bits for each lane of a block, a group of 16 at a time.
+// 32 random bits for each lane of a block, a group of 16 at a time: one sequence through all
+// groups.
 struct RandomLanes {
   I32 first;
 
@@ -52,45 +53,62 @@ struct RandomLanes {
   }
 };
 
-// For each lane of a block a float base + r, r uniform in [0, 1): `base` is 2^k or 1.5 2^k, 1 <= k
-// <= 22, and r has 23 - k bits. Of k = 0 it is base (1 + r), base any power of two. A Weyl sequence
-// of that many bits, so that one mask makes it.
+// What tells the groups of a block apart where no sequence goes through them: a group's number in
+// the upper three bits, the other way round. Of the eight numbers that a lane has in a block one
+// lies in each eighth of their range, and one operation makes them, whatever stands beside.
+constexpr uint32_t group_bits(int group) {
+  return (uint32_t)((group & 1) << 2 | (group & 2) | group >> 2) << 29;
+}
+
+// `count` random bits, at least 3, for each lane of a block.
+struct RandomBits {
+  I32 first;
+  int drop;
+
+  COSMIC_METHOD RandomBits(uint32_t slot_key, int count)
+      : first(shift_right(RandomLanes(slot_key).first, 32 - count)), drop(32 - count) {}
+  COSMIC_METHOD I32 of(int group) const {
+    return first ^ shift_right(I32::splat((int32_t)group_bits(group)), drop);
+  }
+};
+
+// For each lane of a block a float base + r, r uniform in [0, 1): `base` is a whole number in [2^k,
+// 2^(k + 1)), 1 <= k <= 20, and r has 23 - k bits. Of k = 0 it is base (1 + r), base any power of
+// two. A Weyl sequence of that many bits along the lanes.
 template <int k> struct RandomAbove {
   static constexpr int kBits = 23 - k;
   static constexpr uint32_t kStep = (kWeyl >> (32 - kBits)) | 1;
   I32 first;
 
-  COSMIC_METHOD explicit RandomAbove(uint32_t slot_key)
-      : first(weyl_lanes<kStep>() + I32::splat((int32_t)slot_key)) {}
-  COSMIC_METHOD F32 of(int group, float base) const {
-    const I32 lanes = first + I32::splat((int32_t)((uint32_t)group * kLanes * kStep));
-    const I32 fraction = lanes & I32::splat((int32_t)((1u << kBits) - 1));
-    return as_float(fraction | as_int(F32::splat(base)));
+  COSMIC_METHOD RandomAbove(uint32_t slot_key, float base)
+      : first(((weyl_lanes<kStep>() + I32::splat((int32_t)slot_key)) &
+               I32::splat((int32_t)((1u << kBits) - 1))) |
+              as_int(F32::splat(base))) {}
+  COSMIC_METHOD F32 of(int group) const {
+    return as_float(first ^ I32::splat((int32_t)(group_bits(group) >> (32 - kBits))));
   }
 };
 
-// As RandomAbove, a group at a time, in antithetic pairs: lanes 2 j and 2 j + 1 have r and 1 - r,
-// but for half a unit of the last place.
+// As RandomAbove, in antithetic pairs: lanes 2 j and 2 j + 1 have r and 1 - r, but for half a unit
+// of the last place.
 template <int k> struct AntitheticAbove {
   static constexpr int kBits = 23 - k;
   static constexpr uint32_t kStep = (kWeyl >> (32 - kBits)) | 1;
-  static constexpr uint32_t kGroup = kStep * (kLanes / 2);
-  I32 lanes, step;
+  I32 first;
 
-  COSMIC_METHOD explicit AntitheticAbove(uint32_t slot_key) {
-    alignas(64) int32_t first[kLanes], steps[kLanes];
-    for (uint32_t lane = 0; lane < kLanes; ++lane) {
-      const uint32_t value = slot_key + lane / 2 * kStep;
-      first[lane] = (int32_t)(lane % 2 ? ~value : value);
-      steps[lane] = (int32_t)(lane % 2 ? 0u - kGroup : kGroup);
-    }
-    lanes = I32::load(first);
-    step = I32::load(steps);
+  COSMIC_METHOD AntitheticAbove(uint32_t slot_key, float base) {
+    alignas(64) static const int32_t steps[kLanes] = {
+        (int32_t)(kStep * 0u), (int32_t)(kStep * 0u), (int32_t)(kStep * 1u), (int32_t)(kStep * 1u),
+        (int32_t)(kStep * 2u), (int32_t)(kStep * 2u), (int32_t)(kStep * 3u), (int32_t)(kStep * 3u),
+        (int32_t)(kStep * 4u), (int32_t)(kStep * 4u), (int32_t)(kStep * 5u), (int32_t)(kStep * 5u),
+        (int32_t)(kStep * 6u), (int32_t)(kStep * 6u), (int32_t)(kStep * 7u), (int32_t)(kStep * 7u)};
+    alignas(64) static const int32_t odd[kLanes] = {0, -1, 0, -1, 0, -1, 0, -1,
+                                                    0, -1, 0, -1, 0, -1, 0, -1};
+    const I32 lanes = (I32::load(steps) + I32::splat((int32_t)slot_key)) ^ I32::load(odd);
+    first = (lanes & I32::splat((int32_t)((1u << kBits) - 1))) | as_int(F32::splat(base));
   }
-  COSMIC_METHOD F32 next(float base) {
-    const I32 fraction = lanes & I32::splat((int32_t)((1u << kBits) - 1));
-    lanes = lanes + step;
-    return as_float(fraction | as_int(F32::splat(base)));
+  COSMIC_METHOD F32 of(int group) const {
+    return as_float(first ^ I32::splat((int32_t)(group_bits(group) >> (32 - kBits))));
   }
 };
 

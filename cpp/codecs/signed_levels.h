@@ -15,7 +15,7 @@ constexpr uint32_t kLeastAbsmax = 27u << 23; // the bits of 2^-100
 
 template <int kBitsOfCode, bool kUnits> struct SignedLevels {
   static constexpr int kBits = kBitsOfCode;
-  static constexpr bool kUpdateUnits = kUnits;
+  static constexpr bool kUpdateUnits = kUnits, kFewUnits = false, kWholeLevels = kUnits;
   static constexpr bool kTwosComplement = kBits == 8 && kUnits;
   static constexpr int kZero = 1 << (kBits - 1); // the code of 0
   using Word = uint16_t;
@@ -31,18 +31,21 @@ template <int kBitsOfCode, bool kUnits> struct SignedLevels {
 
   struct Reader {
     Codes<kBits> codes;
-    F32 scaled; // 4 bits: the sixteen values; 8 bits: the scale
+    float level;
 
     COSMIC_METHOD Reader(const Codes<kBits> &codes, Word word, const BlockContext & /*context*/,
                          float decay)
-        : codes(codes), scaled(F32::splat(float_of((uint32_t)word << 16) * decay)) {
-      if constexpr (kBits == 4) scaled = integers() * scaled;
-      if constexpr (kTwosComplement) scaled = F32::splat(0x1p-24f) * scaled;
+        : codes(codes), level(float_of((uint32_t)word << 16) * decay) {
+      if constexpr (kBits == 4 && kLookupIsDear) // in two's complement
+        this->codes.rows[0] = codes.rows[0] ^ I32::splat((int32_t)0x88888888);
+    }
+    template <int i> COSMIC_METHOD F32 whole_at(Group<i> group) const {
+      if constexpr (kBits == 4 && !kLookupIsDear) return lookup(integers(), codes.low(group));
+      if constexpr (kBits == 4 || kTwosComplement) return to_float(codes.signed_alone(group));
+      return to_float(codes.alone(group)) - F32::splat((float)kZero);
     }
     template <int i> COSMIC_METHOD F32 at(Group<i> group) const {
-      if constexpr (kBits == 4) return lookup(scaled, codes.low(group));
-      if constexpr (kTwosComplement) return to_float(codes.upper(group)) * scaled;
-      return (to_float(codes.alone(group)) - F32::splat((float)kZero)) * scaled;
+      return whole_at(group) * F32::splat(level);
     }
   };
 
@@ -64,17 +67,44 @@ template <int kBitsOfCode, bool kUnits> struct SignedLevels {
     const float wanted = float_of(top) * (1.000001f / (float)(kZero - 1));
     const uint32_t word = top < kLeastAbsmax ? 0 : (bits_of(wanted) + 0xffff) >> 16;
     const F32 inverse = F32::splat(word ? 1.0f / float_of(word << 16) : 0.0f);
+    if constexpr (kBits == 4)
+      put_pairs(values, inverse, key, codes);
+    else
+      put_each(values, inverse, key, codes);
+    return (Word)word;
+  }
+
+private:
+  // 192 + kZero + x / scale + r lies between 2^7 and its double: the code is the lower four bits of
+  // the float's upper half, above a constant. Two groups' halves make one number.
+  COSMIC_METHOD static void put_pairs(const float *values, F32 inverse, uint32_t key,
+                                      Codes<kBits> &codes) {
+    constexpr float base = 192.0f + kZero;
+    const RandomAbove<7> random(key, base);
+    const auto place = [&](int i) COSMIC_LAMBDA {
+      return as_int(F32::load(values + i * kLanes) * inverse + random.of(i));
+    };
+    const auto pair = [&](int i) COSMIC_LAMBDA { return upper_halves(place(i), place(i + 4)); };
+    I32 row = pair(3);
+    row = shift_left<4>(row) + pair(2);
+    row = shift_left<4>(row) + pair(1);
+    row = shift_left<4>(row) + pair(0);
+    // 192 without its lower bits, under its exponent
+    codes.rows[0] = row;
+    codes.less(0x4340u);
+  }
+  COSMIC_METHOD static void put_each(const float *values, F32 inverse, uint32_t key,
+                                     Codes<kBits> &codes) {
     // 1.5 2^k + x / scale + r lies between 2^k and its double, so that the code follows the
     // exponent: at once, with kZero in it, or a bit later, without
     constexpr int above = kBits + kTwosComplement;
     constexpr float base = (float)(3 << (above - 1));
-    const RandomAbove<above> random(key);
+    const RandomAbove<above> random(key, base);
     for_each_group([&](auto group) COSMIC_LAMBDA {
       constexpr int i = decltype(group)::index;
-      const F32 place = F32::load(values + i * kLanes) * inverse + random.of(i, base);
+      const F32 place = F32::load(values + i * kLanes) * inverse + random.of(i);
       codes.template put<23 - above>(group, as_int(place));
     });
-    return (Word)word;
   }
 };
 

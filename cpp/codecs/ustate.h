@@ -105,14 +105,16 @@ private:
   template <bool kTail>
   COSMIC_METHOD static Encoded encoded(const float *values, const BlockContext &context, int slot) {
     Encoded out{Codes<2>::none(), 0, F32::splat(0.0f)};
-    AntitheticAbove<2> random(context.random.slot_key(slot));
+    // between 4 and 8: the code is what follows the exponent
+    const AntitheticAbove<2> random(context.random.slot_key(slot), 4.0f);
     half<kTail, 0>(values, context, random, out);
     half<kTail, 1>(values, context, random, out);
     return out;
   }
 
-  template <bool kTail, int kHalf> COSMIC_METHOD static void
-  half(const float *values, const BlockContext &context, AntitheticAbove<2> &random, Encoded &out) {
+  template <bool kTail, int kHalf>
+  COSMIC_METHOD static void half(const float *values, const BlockContext &context,
+                                 const AntitheticAbove<2> &random, Encoded &out) {
     const F32 zero = F32::splat(0.0f), last = F32::splat(3.0f), middle = F32::splat(1.5f);
     const auto inside = [&](F32 x, int group) COSMIC_LAMBDA {
       return kTail ? zero_past<float>(x, context.count, group) : x;
@@ -134,8 +136,7 @@ private:
         const F32 rest = inside(F32::load(values + i * kLanes) - mean_lanes, i);
         out.squares = out.squares + rest * rest;
         const F32 place = inside(min(max(rest * inverse + middle, zero), last), i);
-        // between 4 and 8: the code is what follows the exponent
-        out.codes.template put<21>(group, as_int(place + random.next(4.0f)));
+        out.codes.template put<21>(group, as_int(place + random.of(i)));
       }
     });
   }

@@ -49,7 +49,8 @@ COSMIC_INLINE uint32_t half_of_float(float x, Toward toward) {
 template <int kBitsOfCode> struct LogLevels {
   static constexpr int kBits = kBitsOfCode;
   static constexpr bool kUpdateUnits = false;
-  static constexpr bool kOneTable = kBits <= 4;
+  static constexpr bool kOneTable = kBits <= 4, kFewUnits = kOneTable;
+  static constexpr bool kWholeLevels = false;
   static constexpr int kTop = (1 << kBits) - 1;
   static constexpr uint32_t kLeast = 0x00800000u;   // bits of 2^-126
   static constexpr uint32_t kLargest = 0x7f7fffffu; // of the largest float
@@ -225,10 +226,10 @@ template <int kBitsOfCode> struct LogLevels {
     const Places places(Ends::of(summary.word));
     // between 2^bits and its double, so that the code is what follows the exponent
     constexpr float base = (float)(kTop + 1);
-    const RandomAbove<kBits> random(key);
+    const RandomAbove<kBits> random(key, base);
     for_each_group([&](auto group) COSMIC_LAMBDA {
       constexpr int i = decltype(group)::index;
-      const F32 place = places.of(F32::load(values + i * kLanes)) + random.of(i, base);
+      const F32 place = places.of(F32::load(values + i * kLanes)) + random.of(i);
       codes.template put<23 - kBits>(group, as_int(place));
     });
     return summary.word;

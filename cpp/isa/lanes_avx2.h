@@ -47,6 +47,10 @@ COSMIC_INLINE F32 operator/(F32 a, F32 b) {
   return {_mm256_div_ps(a.lo, b.lo), _mm256_div_ps(a.hi, b.hi)};
 }
 COSMIC_INLINE void settle(F32 &x) { __asm__("" : "+x"(x.lo), "+x"(x.hi)); }
+COSMIC_INLINE F32 held(F32 x) { // of a splat: one register for both halves
+  __asm__("" : "+x"(x.lo));
+  return {x.lo, x.lo};
+}
 COSMIC_INLINE F32 sqrt(F32 a) { return {_mm256_sqrt_ps(a.lo), _mm256_sqrt_ps(a.hi)}; }
 COSMIC_INLINE F32 min(F32 a, F32 b) { // of finite numbers
   return {_mm256_min_ps(a.lo, b.lo), _mm256_min_ps(a.hi, b.hi)};
@@ -71,11 +75,21 @@ COSMIC_INLINE I32 operator&(I32 a, I32 b) {
 COSMIC_INLINE I32 operator|(I32 a, I32 b) {
   return {_mm256_or_si256(a.lo, b.lo), _mm256_or_si256(a.hi, b.hi)};
 }
+COSMIC_INLINE I32 operator^(I32 a, I32 b) {
+  return {_mm256_xor_si256(a.lo, b.lo), _mm256_xor_si256(a.hi, b.hi)};
+}
 template <int N> COSMIC_INLINE I32 shift_left(I32 a) {
   return {_mm256_slli_epi32(a.lo, N), _mm256_slli_epi32(a.hi, N)};
 }
 template <int N> COSMIC_INLINE I32 shift_right(I32 a) { // logical
   return {_mm256_srli_epi32(a.lo, N), _mm256_srli_epi32(a.hi, N)};
+}
+template <int N> COSMIC_INLINE I32 shift_right_signed(I32 a) {
+  return {_mm256_srai_epi32(a.lo, N), _mm256_srai_epi32(a.hi, N)};
+}
+COSMIC_INLINE I32 upper_halves(I32 a, I32 b) { // a's upper 16 bits below those of b
+  return {_mm256_blend_epi16(_mm256_srli_epi32(a.lo, 16), b.lo, 0xaa),
+          _mm256_blend_epi16(_mm256_srli_epi32(a.hi, 16), b.hi, 0xaa)};
 }
 COSMIC_INLINE I32 shift_left(I32 a, int n) {
   const __m128i count = _mm_cvtsi32_si128(n);
@@ -117,6 +131,7 @@ COSMIC_INLINE I32 as_int(F32 a) { return {_mm256_castps_si256(a.lo), _mm256_cast
 COSMIC_INLINE F32 abs(F32 a) { return as_float(as_int(a) & I32::splat(0x7fffffff)); }
 
 COSMIC_INLINE F32 to_float(I32 a) { return {_mm256_cvtepi32_ps(a.lo), _mm256_cvtepi32_ps(a.hi)}; }
+constexpr bool kLookupIsDear = true; // next to a conversion from integers
 COSMIC_INLINE __m256 lookup_half(F32 table, __m256i index) {
   const __m256i high = _mm256_slli_epi32(index, 28); // bit 3 to where a blend looks
   return _mm256_blendv_ps(_mm256_permutevar8x32_ps(table.lo, index),

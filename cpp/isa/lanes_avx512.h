@@ -27,6 +27,10 @@ COSMIC_INLINE F32 operator+(F32 a, F32 b) { return {_mm512_add_ps(a.v, b.v)}; }
 COSMIC_INLINE F32 operator-(F32 a, F32 b) { return {_mm512_sub_ps(a.v, b.v)}; }
 COSMIC_INLINE F32 operator*(F32 a, F32 b) { return {_mm512_mul_ps(a.v, b.v)}; }
 COSMIC_INLINE F32 operator/(F32 a, F32 b) { return {_mm512_div_ps(a.v, b.v)}; }
+COSMIC_INLINE F32 held(F32 x) {
+  __asm__("" : "+v"(x.v));
+  return x;
+}
 COSMIC_INLINE F32 sqrt(F32 a) { return {_mm512_sqrt_ps(a.v)}; }
 COSMIC_INLINE F32 min(F32 a, F32 b) { return {_mm512_min_ps(a.v, b.v)}; } // of finite numbers
 COSMIC_INLINE F32 max(F32 a, F32 b) { return {_mm512_max_ps(a.v, b.v)}; }
@@ -38,9 +42,14 @@ COSMIC_INLINE I32 operator+(I32 a, I32 b) { return {_mm512_add_epi32(a.v, b.v)};
 COSMIC_INLINE I32 operator-(I32 a, I32 b) { return {_mm512_sub_epi32(a.v, b.v)}; }
 COSMIC_INLINE I32 operator&(I32 a, I32 b) { return {_mm512_and_si512(a.v, b.v)}; }
 COSMIC_INLINE I32 operator|(I32 a, I32 b) { return {_mm512_or_si512(a.v, b.v)}; }
+COSMIC_INLINE I32 operator^(I32 a, I32 b) { return {_mm512_xor_si512(a.v, b.v)}; }
 template <int N> COSMIC_INLINE I32 shift_left(I32 a) { return {_mm512_slli_epi32(a.v, N)}; }
 template <int N> COSMIC_INLINE I32 shift_right(I32 a) { // logical
   return {_mm512_srli_epi32(a.v, N)};
+}
+template <int N> COSMIC_INLINE I32 shift_right_signed(I32 a) { return {_mm512_srai_epi32(a.v, N)}; }
+COSMIC_INLINE I32 upper_halves(I32 a, I32 b) { // a's upper 16 bits below those of b
+  return {_mm512_mask_blend_epi16(0xaaaaaaaau, _mm512_srli_epi32(a.v, 16), b.v)};
 }
 COSMIC_INLINE I32 shift_left(I32 a, int n) { return {_mm512_sll_epi32(a.v, _mm_cvtsi32_si128(n))}; }
 COSMIC_INLINE I32 shift_right(I32 a, int n) {
@@ -67,6 +76,7 @@ COSMIC_INLINE I32 as_int(F32 a) { return {_mm512_castps_si512(a.v)}; }
 COSMIC_INLINE F32 abs(F32 a) { return as_float(as_int(a) & I32::splat(0x7fffffff)); }
 
 COSMIC_INLINE F32 to_float(I32 a) { return {_mm512_cvtepi32_ps(a.v)}; }
+constexpr bool kLookupIsDear = false;            // next to a conversion from integers
 COSMIC_INLINE F32 lookup(F32 table, I32 index) { // by the low four bits
   return {_mm512_permutexvar_ps(index.v, table.v)};
 }

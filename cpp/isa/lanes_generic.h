@@ -87,6 +87,14 @@ template <class T> COSMIC_INLINE GenericLanes<T> operator/(GenericLanes<T> a, Ge
 // until then; nothing, but on the ISA where that was measured.
 template <class V> COSMIC_INLINE void settle(V & /*x*/) {}
 
+// A number in all lanes that is one of its own from here on: else the compiler may take it from
+// memory at each use.
+template <class V> COSMIC_INLINE V held(V x) { return x; }
+template <class T> COSMIC_INLINE T *held(T *x) {
+  __asm__("" : "+r"(x));
+  return x;
+}
+
 // x where a > b, else y
 template <class T> COSMIC_INLINE GenericLanes<T>
 where_greater(GenericLanes<T> a, GenericLanes<T> b, GenericLanes<T> x, GenericLanes<T> y) {

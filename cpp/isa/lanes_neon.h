@@ -61,9 +61,17 @@ COSMIC_INLINE I32 operator+(I32 a, I32 b) { COSMIC_PARTS(I32, vaddq_s32(a.v[q], 
 COSMIC_INLINE I32 operator-(I32 a, I32 b) { COSMIC_PARTS(I32, vsubq_s32(a.v[q], b.v[q])); }
 COSMIC_INLINE I32 operator&(I32 a, I32 b) { COSMIC_PARTS(I32, vandq_s32(a.v[q], b.v[q])); }
 COSMIC_INLINE I32 operator|(I32 a, I32 b) { COSMIC_PARTS(I32, vorrq_s32(a.v[q], b.v[q])); }
+COSMIC_INLINE I32 operator^(I32 a, I32 b) { COSMIC_PARTS(I32, veorq_s32(a.v[q], b.v[q])); }
 template <int N> COSMIC_INLINE I32 shift_left(I32 a) { COSMIC_PARTS(I32, vshlq_n_s32(a.v[q], N)); }
 template <int N> COSMIC_INLINE I32 shift_right(I32 a) { // logical
   COSMIC_PARTS(I32, vreinterpretq_s32_u32(vshrq_n_u32(vreinterpretq_u32_s32(a.v[q]), N)));
+}
+template <int N> COSMIC_INLINE I32 shift_right_signed(I32 a) {
+  COSMIC_PARTS(I32, vshrq_n_s32(a.v[q], N));
+}
+COSMIC_INLINE I32 upper_halves(I32 a, I32 b) { // a's upper 16 bits below those of b
+  COSMIC_PARTS(I32, vreinterpretq_s32_s16(
+                        vtrn2q_s16(vreinterpretq_s16_s32(a.v[q]), vreinterpretq_s16_s32(b.v[q]))));
 }
 COSMIC_INLINE I32 shift_left(I32 a, int n) { COSMIC_PARTS(I32, vshlq_s32(a.v[q], vdupq_n_s32(n))); }
 COSMIC_INLINE I32 shift_right(I32 a, int n) {
@@ -95,6 +103,7 @@ COSMIC_INLINE F32 as_float(I32 a) { COSMIC_PARTS(F32, vreinterpretq_f32_s32(a.v[
 COSMIC_INLINE I32 as_int(F32 a) { COSMIC_PARTS(I32, vreinterpretq_s32_f32(a.v[q])); }
 
 COSMIC_INLINE F32 to_float(I32 a) { COSMIC_PARTS(F32, vcvtq_f32_s32(a.v[q])); }
+constexpr bool kLookupIsDear = true;             // next to a conversion from integers
 COSMIC_INLINE F32 lookup(F32 table, I32 index) { // by the low four bits
   uint8x16x4_t bytes;
   for (int q = 0; q < 4; ++q) bytes.val[q] = vreinterpretq_u8_f32(table.v[q]);

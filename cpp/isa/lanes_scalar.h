@@ -21,6 +21,11 @@ COSMIC_INLINE I32 operator-(I32 a, I32 b) {
 }
 COSMIC_INLINE I32 operator&(I32 a, I32 b) { COSMIC_PARTS(I32, a.v[q] & b.v[q]); }
 COSMIC_INLINE I32 operator|(I32 a, I32 b) { COSMIC_PARTS(I32, a.v[q] | b.v[q]); }
+COSMIC_INLINE I32 operator^(I32 a, I32 b) { COSMIC_PARTS(I32, a.v[q] ^ b.v[q]); }
+template <int N> COSMIC_INLINE I32 shift_right_signed(I32 a) { COSMIC_PARTS(I32, a.v[q] >> N); }
+COSMIC_INLINE I32 upper_halves(I32 a, I32 b) { // a's upper 16 bits below those of b
+  COSMIC_PARTS(I32, (I32::Part)(((Unsigned)a.v[q] >> 16) | ((Unsigned)b.v[q] & 0xffff0000u)));
+}
 COSMIC_INLINE I32 shift_left(I32 a, int n) {
   COSMIC_PARTS(I32, (I32::Part)((Unsigned)a.v[q] << n));
 }
@@ -51,6 +56,7 @@ COSMIC_INLINE I32 unsigned_min(I32 a, I32 b) {
 COSMIC_INLINE F32 to_float(I32 a) { COSMIC_PARTS(F32, __builtin_convertvector(a.v[q], F32::Part)); }
 
 // Lane by lane, from memory.
+constexpr bool kLookupIsDear = true;             // next to a conversion from integers
 COSMIC_INLINE F32 lookup(F32 table, I32 index) { // by the low four bits
   float values[kLanes], found[kLanes];
   int32_t at[kLanes];

@@ -33,6 +33,10 @@ template <class Real> struct Batch {
   Real *units;  // of the first moment's codec: what an update unit is worth
   Real *roots;  // of the new second moment
   Real *shares; // of the signal, which rule `belief` finds
+  // What one level of the first moment's codes is worth, by block, where units take it.
+  float levels[kStageBlocks];
+  bool by_level = false;
+  bool inverse_units = false; // `units` are the correction over each, to be multiplied with
   BlockContext contexts[kStageBlocks];
   float unit_scale, correction; // of the units that a first moment in persisted units is encoded in
   LanesInL1<Real> sums;

@@ -58,8 +58,18 @@ COSMIC_CALL void load_first(Batch<Real> &batch, const Slot<Real> &slot) {
   }
 }
 
-// A second moment, and, where a first one is in its units, these.
-template <class Codec, bool kUnits, class Real> COSMIC_INLINE void
+// Of a first moment whose levels go into the units.
+template <class Codec, class Real>
+COSMIC_CALL void find_levels(Batch<Real> &batch, const Slot<Real> &slot) {
+  for (int k = 0; k < batch.blocks; ++k)
+    batch.levels[k] =
+        opened<typename Codec::Whole>(batch, slot, k, batch.contexts[k], nullptr).level();
+}
+
+// What a second moment is loaded for besides: nothing, the units of a first one, or their inverse.
+enum class Units { none, as_such, inverse };
+
+template <class Codec, Units kUnits, class Real> COSMIC_INLINE void
 load_second_block(Batch<Real> &batch, const Slot<Real> &slot, int k, const BlockContext &context) {
   using V = Lanes<Real>;
   Real *const values = slot.values + k * kBlock, *const units = batch.units + k * kBlock;
@@ -67,21 +77,26 @@ load_second_block(Batch<Real> &batch, const Slot<Real> &slot, int k, const Block
   with_form<Codec>(context, batch.first + k, [&](auto *form) COSMIC_LAMBDA {
     using Form = std::remove_pointer_t<decltype(form)>;
     auto codec = opened<Form>(batch, slot, k, context, nullptr);
+    if constexpr (kUnits == Units::inverse) codec.invert_units(F32::splat(1.0f / batch.correction));
     for_each_group_of<Form>([&](auto group, int i) COSMIC_LAMBDA {
       V value;
       codec.load(group, value);
       value.store(values + i * kLanes);
-      if constexpr (kUnits) codec.unit(group, scale, eps).store(units + i * kLanes);
+      if constexpr (kUnits != Units::none) codec.unit(group, scale, eps).store(units + i * kLanes);
       if constexpr (Form::kWalks) codec.skip();
     });
   });
 }
 
-template <class Codec, bool kUnits, class Real>
+template <class Codec, Units kUnits, class Real>
 COSMIC_CALL void load_second(Batch<Real> &batch, const Slot<Real> &slot) {
   for (int k = 0; k < batch.blocks; ++k) {
     BlockContext context = batch.contexts[k];
     context.v_scale_before = batch.unit_scale;
+    if (batch.by_level) {
+      context.v_scale_before *= batch.levels[k];
+      context.eps *= batch.levels[k];
+    }
     load_second_block<Codec, kUnits>(batch, slot, k, context);
   }
 }
@@ -90,7 +105,8 @@ COSMIC_CALL void load_second(Batch<Real> &batch, const Slot<Real> &slot) {
 template <class Codec, class Real>
 COSMIC_INLINE Lanes<Real> as_kept(const Batch<Real> &batch, Lanes<Real> value, const Real *units) {
   if constexpr (Codec::kPersistedUnits)
-    return value * F32::splat(1.0f / batch.correction) / F32::load(units);
+    return batch.inverse_units ? value * F32::load(units)
+                               : value * F32::splat(1.0f / batch.correction) / F32::load(units);
   else if constexpr (Codec::kUpdateUnits)
     return value / Lanes<Real>::load(units);
   else
@@ -151,6 +167,7 @@ template <class Real> using CodecPass = void (*)(Batch<Real> &batch, const Slot<
 // A codec of an average of the gradient. Null where there is nothing to do.
 template <class Real> struct FirstPasses {
   CodecPass<Real> load = nullptr, store = nullptr;
+  CodecPass<Real> find_levels = nullptr, load_whole = nullptr; // where units take the levels
   PlaneSizes sizes = kPlaneSizes<None>;
   bool present = false, compressed = false, direct = false;
   bool update_units = false, persisted_units = false, adds_up = false;
@@ -159,6 +176,7 @@ template <class Real> struct FirstPasses {
 // A codec of the second moment.
 template <class Real> struct SecondPasses {
   CodecPass<Real> load = nullptr, load_with_units = nullptr, store = nullptr;
+  CodecPass<Real> load_with_inverse_units = nullptr; // where that is cheap
   PlaneSizes sizes = kPlaneSizes<None>;
   bool present = false, compressed = false, direct = false, keeps_roots = false;
 };
@@ -173,6 +191,10 @@ template <class Real, class Codec> constexpr FirstPasses<Real> first_passes() {
   if constexpr (Codec::kPresent && kIsOf<Real, Codec>) {
     out.load = load_first<Codec, Real>;
     out.store = store_slot<Codec, Real>;
+    if constexpr (Codec::kWholeLevels) {
+      out.find_levels = find_levels<Codec, Real>;
+      out.load_whole = load_first<typename Codec::Whole, Real>;
+    }
     out.sizes = kPlaneSizes<Codec>;
     out.update_units = Codec::kUpdateUnits;
     out.persisted_units = Codec::kPersistedUnits;
@@ -187,8 +209,10 @@ template <class Real, class Codec> constexpr FirstPasses<Real> first_passes() {
 template <class Real, class Codec> constexpr SecondPasses<Real> second_passes() {
   SecondPasses<Real> out;
   if constexpr (Codec::kPresent && kIsOf<Real, Codec>) {
-    out.load = load_second<Codec, false, Real>;
-    out.load_with_units = load_second<Codec, true, Real>;
+    out.load = load_second<Codec, Units::none, Real>;
+    out.load_with_units = load_second<Codec, Units::as_such, Real>;
+    if constexpr (Codec::kFewUnits)
+      out.load_with_inverse_units = load_second<Codec, Units::inverse, Real>;
     out.store = store_slot<Codec, Real>;
     out.sizes = kPlaneSizes<Codec>;
     out.present = true;

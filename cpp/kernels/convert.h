@@ -62,7 +62,8 @@ struct StillMoments {
   StateAt m, slow, v;
 
   StillMoments(const MomentRun &run, int64_t before, int64_t count)
-      : codecs(*run.parts), still(*run.coefficients, run.first_block + before, count, run.matrix),
+      : codecs(Codecs<float>::of_state(*run.parts)),
+        still(*run.coefficients, run.first_block + before, count, run.matrix),
         m(codecs.m.sizes, run.m, run.first_block + before, count, 0, after(run.m_values, before)),
         slow(codecs.m_slow.sizes, run.m_slow, run.first_block + before, count, 1,
              after(run.slow_values, before)),

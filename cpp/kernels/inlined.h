@@ -5,6 +5,7 @@
 
 #include "codecs/none.h"
 #include "gates/no_probe.h"
+#include "kernels/apart.h"
 #include "kernels/combinations.h"
 #include "kernels/pass.h"
 #include "kernels/sums.h"
@@ -77,6 +78,14 @@ COSMIC_INLINE void step_block(const Rule &rule, const Probe &probe, const BlockC
   });
 }
 
+// A first moment's codec as a step loads it.
+template <class M, bool kWhole> struct AsWhole {
+  using type = M;
+};
+template <class M> struct AsWhole<M, true> {
+  using type = typename M::Whole;
+};
+
 // One block: its number in the tensor and its elements.
 template <class Real> struct BlockAt {
   int64_t block;
@@ -90,6 +99,9 @@ struct Pipeline : Waiting<0, M::kStaged>, Waiting<1, Slow::kStaged>, Waiting<2, 
   using SlowWaiting = Waiting<1, Slow::kStaged>;
   using VWaiting = Waiting<2, Var::kStaged>;
   using Sums = RunningSums<Real, Probe::kSums, M::kAddsUp>;
+  // A slow average beside it has levels of its own.
+  static constexpr bool kByLevel = M::kWholeLevels && !Slow::kPresent;
+  using InStep = typename AsWhole<M, kByLevel>::type;
   const BlockRun &run;
   typename Var::Summary v_summary[kStageBlocks];
   typename M::Summary m_summary[kStageBlocks];
@@ -130,13 +142,20 @@ struct Pipeline : Waiting<0, M::kStaged>, Waiting<1, Slow::kStaged>, Waiting<2, 
   template <Pass kPass, class V> COSMIC_METHOD void
   step_with(int k, const BlockAt<Real> &here, const Rule &rule, const Probe &probe, Sums &sums) {
     const Coefficients &c = *run.coefficients;
-    const BlockContext context = context_of(here);
+    BlockContext context = context_of(here);
     const Real beta1 = (Real)(Rule::kDecaysM ? c.beta1 : 1.0);
-    M m(run.m, here.block, context, 0, beta1, MWaiting::of(k));
+    InStep m(run.m, here.block, context, 0, beta1, MWaiting::of(k));
     Slow slow(run.m_slow, here.block, context, 1, (Real)c.beta_slow, SlowWaiting::of(k));
+    if constexpr (kByLevel) {
+      context.v_scale_before *= m.level();
+      context.eps *= m.level();
+    }
     V v(run.v, here.block, context, 2, (Real)c.beta2, VWaiting::of(k));
     typename Probe::Look look(probe);
-    step_block<kPass>(rule, probe, context, here.p, here.g, m, slow, v, look, sums);
+    if constexpr (kPass == Pass::step && kMomentsApart<Real, Rule, Probe>)
+      step_apart(rule, context, here.p, here.g, m, slow, v, sums);
+    else
+      step_block<kPass>(rule, probe, context, here.p, here.g, m, slow, v, look, sums);
     look.close(run.looks, here.block);
     if constexpr (kPass == Pass::step) {
       m_summary[k] = m.template measure<false>(run.m, here.block, context, kBlock);
@@ -162,11 +181,13 @@ struct Pipeline : Waiting<0, M::kStaged>, Waiting<1, Slow::kStaged>, Waiting<2, 
     context.v_scale_before = context.v_scale;
     const F32 scale = F32::splat(context.v_scale), eps = F32::splat(context.eps);
     const F32 corrected = F32::splat(1.0f / context.m_correction);
-    const Var v(run.v, here.block, context, 2, 1.0f, nullptr);
+    Var v(run.v, here.block, context, 2, 1.0f, nullptr);
+    if constexpr (Var::kFewUnits) v.invert_units(corrected);
     float *values = MWaiting::of(k);
     for_each_group([&](auto group) COSMIC_LAMBDA {
       float *at = values + decltype(group)::index * kLanes;
-      (F32::load(at) * corrected / v.unit(group, scale, eps)).store(at);
+      const F32 unit = v.unit(group, scale, eps), m = F32::load(at);
+      (Var::kFewUnits ? m * unit : m * corrected / unit).store(at);
     });
   }
 

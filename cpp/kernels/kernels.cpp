@@ -93,11 +93,14 @@ constexpr int kParamSlot = 3; // after m, m_slow and v
 void round_bf16(const float *from, int64_t count, uint32_t tensor_key, int64_t first_block,
                 uint16_t *to) {
   for (int64_t k = 0; k < count; k += kBlock) {
-    const RandomLanes lanes(BlockRandom(tensor_key, first_block + k / kBlock).slot_key(kParamSlot));
-    for (int i = 0; i < kBlock / kLanes && k + i * kLanes < count; ++i) {
-      const I32 random = shift_right<16>(lanes.of(i));
-      store_u16(to + k + i * kLanes, float_to_bf16(F32::load(from + k + i * kLanes), random));
-    }
+    const BlockRandom block(tensor_key, first_block + k / kBlock);
+    const RandomLanes random(block.slot_key(kParamSlot));
+    for_each_group([&](auto group) COSMIC_LAMBDA {
+      const int64_t at = k + group.index * kLanes;
+      if (at >= count) return;
+      const I32 rounding = shift_right<16>(random.of(group.index));
+      store_u16(to + at, float_to_bf16(F32::load(from + at), rounding));
+    });
   }
 }
 

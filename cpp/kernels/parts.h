@@ -24,10 +24,17 @@ template <class Real> struct Codecs {
         v(kSecondPasses<Real>[parts.v]) {
     m.direct = m_slow.direct = v.direct = false;
   }
+  // Of what is done outside a step.
+  static Codecs of_state(const Composition &parts) {
+    Codecs out(parts);
+    out.m.find_levels = nullptr;
+    return out;
+  }
   // Of a measuring pass, which may have no use for the second moment.
   static Codecs of_measure(const Composition &parts, bool sees_v) {
     Codecs out(parts);
     if (!sees_v && !out.m.update_units) out.v.load = nullptr;
+    out.take_levels();
     return out;
   }
   // Of a step: the rule itself reads and writes state that is values.
@@ -36,13 +43,17 @@ template <class Real> struct Codecs {
     make_direct(out.m, kFirstPasses<Real>[parts.m].direct);
     make_direct(out.m_slow, kFirstPasses<Real>[parts.m_slow].direct);
     make_direct(out.v, kSecondPasses<Real>[parts.v].direct && !out.m.update_units);
+    out.take_levels();
     return out;
   }
 
+  bool by_level() const { return m.find_levels; }
   bool need_extras() const { return m.update_units || v.keeps_roots; }
 
   void load(Batch<Real> &batch, const Slot<Real> &of_m, const Slot<Real> &of_slow,
             const Slot<Real> &of_v) const {
+    batch.by_level = by_level();
+    if (by_level()) m.find_levels(batch, of_m);
     if (v.load) (m.update_units ? v.load_with_units : v.load)(batch, of_v);
     if (m.load) m.load(batch, of_m);
     if (m_slow.load) m_slow.load(batch, of_slow);
@@ -53,11 +64,21 @@ template <class Real> struct Codecs {
     if (v.store) v.store(batch, of_v);
     if (m_slow.store) m_slow.store(batch, of_slow);
     // units of the second moment as it will be decoded, whose values nobody needs any more
-    if (m.persisted_units) v.load_with_units(batch, of_v);
+    batch.by_level = false;
+    batch.inverse_units = v.load_with_inverse_units;
+    if (m.persisted_units)
+      (batch.inverse_units ? v.load_with_inverse_units : v.load_with_units)(batch, of_v);
     if (m.store) m.store(batch, of_m);
   }
 
 private:
+  // Outside a step moments are loaded as they are; a slow average has levels of its own.
+  void take_levels() {
+    if (m.load_whole && !m_slow.present)
+      m.load = m.load_whole;
+    else
+      m.find_levels = nullptr;
+  }
   template <class Passes> static void make_direct(Passes &passes, bool direct) {
     passes.direct = direct;
     if (direct) passes.load = passes.store = nullptr;

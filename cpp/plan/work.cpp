@@ -8,6 +8,10 @@ namespace cosmic {
 
 namespace {
 
+// Blocks of a copy: enough that a run's beginning and end weigh little, few enough that parameter
+// and gradient stay in L1.
+constexpr int64_t kCopyBlocks = 16;
+
 // A look at memory that is there, or a staged copy of it.
 template <class Real> class Reader {
 public:
@@ -26,7 +30,7 @@ public:
   void round_stochastically(uint32_t key) { stage_.round_stochastically(key); }
 
 private:
-  Stage<Real, kStageBlocks * kBlock> stage_;
+  Stage<Real, kCopyBlocks * kBlock> stage_;
   void *base_;
   bool staged_ = false;
 };
@@ -36,7 +40,7 @@ private:
 template <class Visit>
 void for_each_run(int64_t numel, int64_t first, int64_t last, bool direct, Visit visit) {
   const int64_t whole_end = std::min(last, numel / kBlock);
-  const int64_t longest = direct ? last - first : kStageBlocks;
+  const int64_t longest = direct ? last - first : kCopyBlocks;
   for (int64_t b = first; b < whole_end; b += longest) {
     const int64_t blocks = std::min(longest, whole_end - b);
     visit(b, blocks * kBlock);

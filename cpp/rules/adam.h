@@ -15,6 +15,7 @@ namespace cosmic::COSMIC_TARGET {
 template <class Real, bool kWithSlow> struct Adam {
   static constexpr bool kDecaysM = true;
   static constexpr bool kFirst = true, kSecond = true, kSlow = kWithSlow, kShares = false;
+  static constexpr bool kMomentsApart = true;
   using V = Lanes<Real>;
   V gradient1, gradient2, v_scale, eps, decay, step;
   V gradient_slow, m_scale, alpha;
@@ -29,17 +30,38 @@ template <class Real, bool kWithSlow> struct Adam {
   // The slots come decayed, beta m. Returns the new parameter; `u` is the update before the
   // learning rate.
   COSMIC_METHOD V update(V p, V g, Slots<V> &s, V &u) const {
-    s.m = s.m + gradient1 * g;
+    update_second(g, s);
+    return update_first(p, g, s, u);
+  }
+  COSMIC_METHOD void update_second(V g, Slots<V> &s) const {
     s.v = s.v + gradient2 * g * g;
+    s.root = sqrt(s.v);
+    s.denominator = s.root * v_scale + eps;
+  }
+  // From the denominator on.
+  COSMIC_METHOD V update_first(V p, V g, Slots<V> &s, V &u) const {
+    s.m = s.m + gradient1 * g;
     V numerator = s.m;
     if constexpr (kSlow) {
       s.m_slow = s.m_slow + gradient_slow * g;
       numerator = m_scale * s.m + alpha * s.m_slow;
     }
-    s.root = sqrt(s.v);
-    s.denominator = s.root * v_scale + eps;
     u = numerator / s.denominator;
     return decay * p - step * u;
+  }
+  // With numbers for the registers of one half of a step.
+  COSMIC_METHOD Adam held() const {
+    Adam out = *this;
+    out.gradient1 = COSMIC_TARGET::held(gradient1);
+    out.gradient2 = COSMIC_TARGET::held(gradient2);
+    out.v_scale = COSMIC_TARGET::held(v_scale);
+    out.eps = COSMIC_TARGET::held(eps);
+    out.decay = COSMIC_TARGET::held(decay);
+    out.step = COSMIC_TARGET::held(step);
+    out.gradient_slow = COSMIC_TARGET::held(gradient_slow);
+    out.m_scale = COSMIC_TARGET::held(m_scale);
+    out.alpha = COSMIC_TARGET::held(alpha);
+    return out;
   }
 };
 

@@ -15,6 +15,7 @@ namespace cosmic::COSMIC_TARGET {
 template <class Real, bool /*kWithSlow*/> struct Belief {
   static constexpr bool kDecaysM = false; // the average itself is needed
   static constexpr bool kFirst = true, kSecond = true, kSlow = false, kShares = true;
+  static constexpr bool kMomentsApart = false; // the second is taken about the first
   using V = Lanes<Real>;
   V beta1, gradient1, sign, gradient2, m_scale, v_scale, eps, decay, step;
   V focus_scale, focus_floor, one;

@@ -14,6 +14,7 @@ namespace cosmic::COSMIC_TARGET {
 template <class Real, bool /*kWithSlow*/> struct RmsProp {
   static constexpr bool kDecaysM = true;
   static constexpr bool kFirst = false, kSecond = true, kSlow = false, kShares = false;
+  static constexpr bool kMomentsApart = true;
   using V = Lanes<Real>;
   V gradient2, v_scale, eps, decay, step;
 
@@ -22,10 +23,28 @@ template <class Real, bool /*kWithSlow*/> struct RmsProp {
         eps(V::splat((Real)c.eps)), decay(V::splat((Real)c.decay)), step(V::splat((Real)c.step)) {}
 
   COSMIC_METHOD V update(V p, V g, Slots<V> &s, V &u) const {
+    update_second(g, s);
+    return update_first(p, g, s, u);
+  }
+  COSMIC_METHOD void update_second(V g, Slots<V> &s) const {
     s.v = s.v + gradient2 * g * g;
     s.root = sqrt(s.v);
-    u = g / (s.root * v_scale + eps);
+    s.denominator = s.root * v_scale + eps;
+  }
+  // From the denominator on.
+  COSMIC_METHOD V update_first(V p, V g, Slots<V> &s, V &u) const {
+    u = g / s.denominator;
     return decay * p - step * u;
+  }
+  // With numbers for the registers of one half of a step.
+  COSMIC_METHOD RmsProp held() const {
+    RmsProp out = *this;
+    out.gradient2 = COSMIC_TARGET::held(gradient2);
+    out.v_scale = COSMIC_TARGET::held(v_scale);
+    out.eps = COSMIC_TARGET::held(eps);
+    out.decay = COSMIC_TARGET::held(decay);
+    out.step = COSMIC_TARGET::held(step);
+    return out;
   }
 };
 

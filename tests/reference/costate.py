@@ -71,6 +71,12 @@ class CoState:
         rest = (signs * planes["_scale"].reshape(-1, 1)).reshape(-1)[: self.numel]
         return np.asarray(decay * (planes["_alpha"][0] * self.frame.gradient + rest))
 
+    def unit_roots(self, planes: Planes, decay: Array) -> tuple[Array, np.float32]:
+        return self.roots(planes), np.float32(1)
+
+    def levels(self, planes: Planes, decay: Array) -> tuple[Array, Array] | None:
+        return None
+
     def encode(
         self, old: Planes, decayed: Array, values: Array, keys: NDArray[np.uint64]
     ) -> Planes:

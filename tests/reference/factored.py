@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from .codec import Array, Planes
 from .matrix import Matrix
 
+ONE = np.float32(1)
 LARGEST = np.float32(2.0**96)  # sums of what is smaller stay finite
 KEPT = {"factored": ("_row", "_col"), "rowmean": ("_row",), "colmean": ("_col",)}
 
@@ -32,8 +33,9 @@ class Factored:
     def unit(self, planes: Planes, denominators: Array) -> Array:
         return denominators
 
-    def roots(self, planes: Planes) -> Array:
-        """sqrt(row) sqrt(column), the rows over their mean first where both are kept."""
+    def roots(self, planes: Planes, factor: np.float32 = ONE) -> Array:
+        """sqrt(row) times the factor, times sqrt(column); the rows over their mean first where both
+        are kept."""
         scale = 1.0
         if self.name == "factored":
             total = 0.0
@@ -46,11 +48,19 @@ class Factored:
             row = np.sqrt((planes["_row"].astype(np.float64) * scale).astype(np.float32))
         if "_col" in planes:
             column = np.sqrt(planes["_col"])
-        return np.broadcast_to(row[:, None] * column, self.matrix.shape).reshape(-1)
+        return np.broadcast_to((row * factor)[:, None] * column, self.matrix.shape).reshape(-1)
+
+    def unit_roots(self, planes: Planes, decay: Array) -> tuple[Array, np.float32]:
+        """A row's number takes the root of the decay, or, of next to none, that of 2^-48."""
+        factor = np.sqrt(np.maximum(np.float32(decay), np.float32(2.0**-48)))
+        return self.roots(planes, factor), np.float32(1) / factor
 
     def decode(self, planes: Planes, decay: Array) -> Array:
-        roots = self.roots(planes)
-        return np.asarray(decay * (roots * roots))
+        roots, _ = self.unit_roots(planes, decay)
+        return np.asarray(roots * roots)
+
+    def levels(self, planes: Planes, decay: Array) -> tuple[Array, Array] | None:
+        return None
 
     def encode(
         self, old: Planes, decayed: Array, values: Array, keys: NDArray[np.uint64]

@@ -21,6 +21,8 @@ Array = NDArray[Any]
 SLOTS = ("exp_avg", "exp_avg_slow", "exp_avg_sq")
 #: What follows a slot's name where it is a number of the whole tensor.
 NUMBERS = ("_steps", "_alpha")
+#: Second moments whose units are a few a block: ``1 / unit`` is looked up, not the unit.
+FEW_UNITS = {"v4", "vlog2", "vlog3", "vlog4"}
 
 
 def codec_names(
@@ -120,10 +122,22 @@ class History:
             found = {k: x if k == "exp_avg_sq" else x * unit for k, x in found.items()}
         return found
 
-    def _unit(self, t: int) -> Array:
-        """What update units are of, by the second moment as it is kept after step ``t``."""
+    def _unit(self, t: int, decay: float = 1.0, level: Array | None = None) -> Array:
+        """What update units are of, by the second moment as it is kept after step ``t``; times a
+        level, and by roots that a step has multiplied with its decay's."""
         codec, planes = self.codecs["exp_avg_sq"], self.planes["exp_avg_sq"]
-        return codec.unit(planes, adam.denominator(codec.roots(planes), self.options, t))
+        roots, restored = codec.unit_roots(planes, np.array(decay, np.float32))
+        one = np.ones(1, np.float32) if level is None else level
+        found = adam.unit_denominator(roots, restored, one, self.options, t)
+        return codec.unit(planes, found)
+
+    def _in_step(self, average: Array, decays: dict[str, float], t: int) -> Array:
+        """The decayed first moment of step ``t``, from update units."""
+        levels = self.codecs["exp_avg"].levels(
+            self.planes["exp_avg"], np.array(decays["exp_avg"], np.float32)
+        )
+        whole, level = (average, None) if levels is None else levels
+        return whole * self._unit(t - 1, decays["exp_avg_sq"], level)
 
     def recentred(self, t: int) -> Array:
         """The second moment after step ``t`` about zero, where it is about the first; else the
@@ -173,8 +187,10 @@ class History:
         """By now the second moment has been encoded."""
         if not (isinstance(codec, Framed) and codec.persisted_units):
             return np.asarray(value / adam.denominator(np.sqrt(v), self.options, t))
-        corrected = np.float32(1) / np.float32(frame.correction)
-        return np.asarray(value * corrected / self._unit(t))
+        corrected, unit = np.float32(1) / np.float32(frame.correction), self._unit(t)
+        if self.names[1] in FEW_UNITS:
+            return np.asarray(value * (corrected / unit))
+        return np.asarray(value * corrected / unit)
 
     def step(
         self, p: Array, g: Array, t: int, gate: float, key: int, scale: float
@@ -193,8 +209,11 @@ class History:
         average, slow = decayed["exp_avg"], decayed.get("exp_avg_slow")
         if self.in_units:
             # of the denominator that the last step had, but for what v lost in its codec
-            unit = self._unit(t - 1)
-            average, slow = average * unit, None if slow is None else slow * unit
+            if slow is None:
+                average = self._in_step(average, decays, t)
+            else:
+                unit = self._unit(t - 1, decays["exp_avg_sq"])
+                average, slow = average * unit, slow * unit
 
         old = adam.Moments(average, decayed["exp_avg_sq"], slow)
         new_p, new, u = adam.step(p, g, old, options, t, gate, self.m_start)
@@ -227,7 +246,7 @@ class History:
         }
         m = decayed["exp_avg"]
         if self.in_units:
-            m = m * self._unit(t - 1)
+            m = self._in_step(m, decays, t)
         new = belief.step(p, g, m, decayed["exp_avg_sq"], self.options, t, trust, self.m_start)
         m = new.m
         if self.in_units:

@@ -30,6 +30,12 @@ class Plain:
     def roots(self, planes: Planes) -> Array:
         return np.sqrt(widen(planes[""], self.dtype))
 
+    def unit_roots(self, planes: Planes, decay: Array) -> tuple[Array, np.float32]:
+        return self.roots(planes), np.float32(1)
+
+    def levels(self, planes: Planes, decay: Array) -> tuple[Array, Array] | None:
+        return None
+
     def encode(
         self, old: Planes, decayed: Array, values: Array, keys: NDArray[np.uint64]
     ) -> Planes:

@@ -43,10 +43,29 @@ def tensor_keys(keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return keys >> np.uint64(32)
 
 
+def group_bits(bits: int) -> NDArray[np.uint64]:
+    """What tells a block's groups of 16 apart, for numbers of so many bits, one an element: the
+    group's number in the upper three, the other way round."""
+    groups = np.arange(BLOCK) // 16
+    reverse = (groups & 1) << 2 | (groups & 2) | groups >> 2
+    return reverse.astype(np.uint64) << np.uint64(bits - 3)
+
+
+def spread(firsts: NDArray[np.uint64], bits: int) -> NDArray[np.uint64]:
+    """Numbers of that many bits for 16 lanes, (blocks, 16), made those of a whole block."""
+    lanes = np.tile(firsts % np.uint64(2**bits), BLOCK // 16)
+    return np.asarray(lanes ^ group_bits(bits))
+
+
 def bits_of(keys: NDArray[np.uint64]) -> NDArray[np.uint32]:
     """32 random bits an element, (blocks, 128): a Weyl sequence along each block."""
     lanes = np.arange(BLOCK, dtype=np.uint64)
     return ((keys + lanes * np.uint64(WEYL)) & np.uint64(MASK32)).astype(np.uint32)
+
+
+def spread_bits_of(keys: NDArray[np.uint64]) -> NDArray[np.uint32]:
+    """The same from a Weyl sequence along 16 lanes."""
+    return spread(keys + np.arange(16, dtype=np.uint64) * np.uint64(WEYL), 32).astype(np.uint32)
 
 
 def element_bits(key: int, slot: int, numel: int) -> NDArray[np.uint32]:
@@ -56,8 +75,7 @@ def element_bits(key: int, slot: int, numel: int) -> NDArray[np.uint32]:
 
 def uniform(keys: NDArray[np.uint64], bits: int) -> NDArray[np.float32]:
     """Numbers in [0, 1) of that many bits, (blocks, 128): the upper bits of the golden ratio, made
-    odd, step a Weyl sequence of their own length."""
+    odd, step a Weyl sequence of their own length along 16 lanes."""
     step = WEYL >> (32 - bits) | 1
-    lanes = np.arange(BLOCK, dtype=np.uint64)
-    fractions = (keys + lanes * np.uint64(step)) % np.uint64(2**bits)
+    fractions = spread(keys + np.arange(16, dtype=np.uint64) * np.uint64(step), bits)
     return (fractions / 2.0**bits).astype(np.float32)

@@ -37,9 +37,12 @@ class SignedLevels:
         return self.bits == 8 and self.update_units
 
     def decode(self, codes: Array, words: Array, decay: Array) -> Array:
-        scales = widen(words, "bfloat16") * decay
+        whole, levels = self.levels(codes, words, decay)
+        return np.asarray(whole * levels)
+
+    def levels(self, codes: Array, words: Array, decay: Array) -> tuple[Array, Array]:
         integers = (codes ^ self.half) - self.half if self.signed else codes - self.half
-        return np.asarray(integers.astype(np.float32) * scales)
+        return integers.astype(np.float32), widen(words, "bfloat16") * decay
 
     def ordinary(self, values: Array) -> Array:
         return np.asarray(np.isfinite(values).all(axis=1))
@@ -57,8 +60,12 @@ class SignedLevels:
         words = np.where(top < LEAST, 0, words).astype(np.uint16)
         inverse = np.where(words > 0, np.float32(1) / widen(words, "bfloat16"), np.float32(0))
 
-        # r is added above 1.5 2^k, where all places have the same exponent
-        k = self.bits + 1 if self.signed else self.bits
-        places = values * inverse + (np.float32(1.5 * 2**k) + uniform(keys, 23 - k))
+        # r is added above 2^k, where all places have the same exponent
+        if self.bits == 4:
+            k, base = 7, 192 + self.half
+        else:
+            k = self.bits + 1 if self.signed else self.bits
+            base = 3 << (k - 1)
+        places = values * inverse + (np.float32(base) + uniform(keys, 23 - k))
         codes = np.floor(places).astype(np.int64) & (1 << self.bits) - 1
         return codes, words.reshape(-1)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from .codec import Array, Frame, Planes
 from .packed import pack, unpack
-from .random_bits import BLOCK, WEYL
+from .random_bits import BLOCK, WEYL, spread
 from .storage import narrow, widen
 from .sums import ITEM, LANES, across_lanes, lane_sums
 
@@ -28,13 +28,13 @@ MIDDLE, LAST = np.float32(1.5), np.float32(3)
 
 
 def antithetic(keys: NDArray[np.uint64]) -> NDArray[np.float32]:
-    """Numbers in [0, 1), (blocks, 128): a Weyl sequence of pairs, whose second is the complement of
-    the first."""
+    """Numbers in [0, 1), (blocks, 128): along 16 lanes a Weyl sequence of pairs, whose second is
+    the complement of the first."""
     step = np.uint64(WEYL >> (32 - RANDOM_BITS) | 1)
-    elements = np.arange(BLOCK, dtype=np.uint64)
-    values = keys + elements // np.uint64(2) * step
-    values = np.where(elements % np.uint64(2) == 1, ~values, values)
-    return (values % np.uint64(2**RANDOM_BITS) / 2.0**RANDOM_BITS).astype(np.float32)
+    lanes = np.arange(LANES, dtype=np.uint64)
+    values = keys + lanes // np.uint64(2) * step
+    values = np.where(lanes % np.uint64(2) == 1, ~values, values)
+    return (spread(values, RANDOM_BITS) / 2.0**RANDOM_BITS).astype(np.float32)
 
 
 def next_step(square_sum: float, numel: int, factor: float, last: np.float32) -> np.float32:
@@ -95,6 +95,12 @@ class UState:
         middles = np.divide(sums, self.counts, out=np.zeros_like(sums), where=self.counts > 0)
         means = widen(planes["_mean"], "bfloat16").reshape(-1, 2, 1)
         return np.asarray((codes - middles) * planes["_steps"][0] + means)
+
+    def unit_roots(self, planes: Planes, decay: Array) -> tuple[Array, np.float32]:
+        return self.roots(planes), np.float32(1)
+
+    def levels(self, planes: Planes, decay: Array) -> tuple[Array, Array] | None:
+        return None
 
     def encode(
         self, old: Planes, decayed: Array, values: Array, keys: NDArray[np.uint64]
