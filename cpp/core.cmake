@@ -23,6 +23,7 @@ add_library(
   ${CMAKE_CURRENT_LIST_DIR}/core/strided.cpp
   ${CMAKE_CURRENT_LIST_DIR}/gates/calibrated_agar.cpp
   ${CMAKE_CURRENT_LIST_DIR}/isa/dispatch.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/parts/checks.cpp
   ${CMAKE_CURRENT_LIST_DIR}/parts/registry.cpp
   ${CMAKE_CURRENT_LIST_DIR}/parts/rule.cpp
   ${CMAKE_CURRENT_LIST_DIR}/plan/bind.cpp

@@ -23,14 +23,15 @@ enum Key { kLr, kBetas, kEps, kWeightDecay, kMaximize, kStochasticRounding, kFir
 // An entry of a group: one of every group, or an option that one or more parts read.
 struct Wanted {
   const char *name;
-  PyObject *key;                // interned
-  const PartOption *option;     // null for one of every group
-  std::vector<size_t> places{}; // in Group::options
+  PyObject *key;              // interned
+  const PartOption *option;   // null for one of every group
+  std::vector<size_t> places; // in Group::options
 };
 
 std::vector<Wanted> make_wanted() {
   std::vector<Wanted> out;
-  for (const char *name : kKeys) out.push_back({name, PyUnicode_InternFromString(name), nullptr});
+  for (const char *name : kKeys)
+    out.push_back({name, PyUnicode_InternFromString(name), nullptr, {}});
   for (const Part *part : all_parts())
     for (size_t k = 0; k < part->options.size(); ++k) {
       const PartOption &option = part->options[k];
@@ -38,7 +39,8 @@ std::vector<Wanted> make_wanted() {
         return std::string_view(each.name) == option.name;
       });
       if (found == out.end())
-        found = out.insert(found, {option.name, PyUnicode_InternFromString(option.name), &option});
+        found =
+            out.insert(found, {option.name, PyUnicode_InternFromString(option.name), &option, {}});
       found->places.push_back(part->first_option + k);
     }
   return out;

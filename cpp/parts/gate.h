@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -17,7 +18,10 @@ struct Named {
 
   std::string name;
   Value value;
-  std::string text = "";
+  std::string text;
+
+  Named(std::string name, Value value, std::string text = {})
+      : name(std::move(name)), value(std::move(value)), text(std::move(text)) {}
 };
 using NamedValues = std::vector<Named>;
 

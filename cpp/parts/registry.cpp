@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "parts/checks.h"
 #include "parts/list.h"
 
 namespace cosmic {
@@ -49,6 +50,7 @@ struct Parts {
       options += part->options.size();
     }
     place();
+    check_parts(rules.parts, gates.parts, codecs.parts);
   }
 
   // As RuleAt, CodecAt and ProbeAt have them.

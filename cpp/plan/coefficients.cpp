@@ -63,6 +63,7 @@ Coefficients with_random_key(const Coefficients &of, const Row &row, uint64_t se
 std::vector<double> started_numbers(const RulePart &rule, double mean_root, const Row &row,
                                     const Group &group) {
   std::vector<double> numbers;
+  numbers.reserve(rule.numbers.of.size());
   for (const Number &number : rule.numbers.of) numbers.push_back(number.initial);
   if (rule.start) rule.start(numbers.data(), mean_root, rule_step(rule, row, group, 1.0));
   return numbers;

@@ -1,7 +1,7 @@
 #include "plan/probe_test.h"
 
+#include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <memory>
 #include <string>
 #include <vector>
@@ -106,18 +106,23 @@ private:
   Coefficients c_;
 };
 
-// Whether the sums of a probe from `at` on are to the bit those from `other_at` on.
+// Whether lanes are to the bit those of the other: numbers, none of which is negative zero or NaN.
+bool same(const double *lanes, const double *other) {
+  return std::equal(lanes, lanes + kLanes, other);
+}
+
+// Whether the sums of a probe from `at` on are those from `other_at` on.
 bool agree(const LaneSums &sums, int at, const LaneSums &other, int other_at) {
-  return std::memcmp(sums.probed[at], other.probed[other_at],
-                     kSumsOfPart * sizeof(sums.probed[0])) == 0;
+  for (int s = 0; s < kSumsOfPart; ++s)
+    if (!same(sums.probed[at + s], other.probed[other_at + s])) return false;
+  return true;
 }
 
 // Whether the sums that a measuring pass has are those of the step: it may have fewer.
 bool is_measure_of(const LaneSums &measured, const LaneSums &sums, int at) {
   constexpr double kNothing[kLanes] = {};
   for (int s = at; s < at + kSumsOfPart; ++s)
-    if (std::memcmp(measured.probed[s], kNothing, sizeof(kNothing)) != 0 &&
-        std::memcmp(measured.probed[s], sums.probed[s], sizeof(kNothing)) != 0)
+    if (!same(measured.probed[s], kNothing) && !same(measured.probed[s], sums.probed[s]))
       return false;
   return true;
 }
@@ -128,6 +133,7 @@ std::vector<std::vector<AskedProbe>> pairs_of_probes() {
   for (const Part *part : all_parts())
     if (part->probe_place) places.push_back(part->probe_place);
   std::vector<std::vector<AskedProbe>> out;
+  out.reserve(places.size());
   for (size_t k = 0; k < places.size(); ++k)
     out.push_back({{places[k], 0}, {places[(k + 1) % places.size()], kSumsOfPart}});
   return out;
