@@ -23,7 +23,7 @@ namespace {
 void set_passes(Row &row, const SlotCodecs &codecs) {
   const PartsOf parts{row.is_f64(), row.rule, codecs.m, codecs.m_slow, codecs.v};
   check_combination(parts);
-  row.step_pass = pass_of(parts, {row.exact ? nullptr : row.gate});
+  row.step_pass = pass_of(parts, {row.rule, row.exact ? nullptr : row.gate});
   if (row.m_codec && row.m_codec->measured) row.codec_pass = pass_of(parts, {row.m_codec});
   if (row.exact) row.gate_pass = pass_of(parts, {row.gate});
 }

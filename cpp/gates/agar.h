@@ -68,8 +68,8 @@ inline GatePart agar() {
   GatePart part;
   part.name = "agar";
   part.options = {gate_c_min(),
-                  {"robustness", 0, kHuge, "a finite number >= 0", 1},
-                  {"rel_floor", 0, 1, "a number in [0, 1]", 0.1}};
+                  {"robustness", 0, kHuge, "a finite number >= 0", 1, PartOption::If::required},
+                  {"rel_floor", 0, 1, "a number in [0, 1]", 0.1, PartOption::If::required}};
   part.numbers = {"gate_agar", {{"mean of w^2"}}};
   part.probe = "share";
   part.rule = "belief";

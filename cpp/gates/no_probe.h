@@ -17,7 +17,7 @@ struct NoLook {
 
 template <class Real> struct NoProbe {
   using Look = NoLook;
-  static constexpr int kFirstSum = 0, kSums = 0; // sums [first, kSums), at most kProbeSums
+  static constexpr int kFirstSum = 0, kSums = 0; // sums [first, kSums), at most kSumsOfPart
   static constexpr bool kMeasures = false;       // whether it has measuring passes
   // Measuring passes look in two ways: FirstLook where the coefficients say so, SecondLook.
   static constexpr bool kLooksTwice = false;

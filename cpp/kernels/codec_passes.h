@@ -160,7 +160,11 @@ COSMIC_CALL void store_slot(Batch<Real> &batch, const Slot<Real> &slot) {
 
 // ---- tables -------------------------------------------------------------------------------------
 
-template <class Codec> constexpr PlaneSizes kPlaneSizes = {Codec::kPlanes, Codec::bytes};
+template <class Codec> constexpr PlaneSizes plane_sizes() {
+  static_assert(Codec::kPlanes <= TailImage::kMostPlanes, "a codec has 3 planes at most");
+  return {Codec::kPlanes, Codec::bytes};
+}
+template <class Codec> constexpr PlaneSizes kPlaneSizes = plane_sizes<Codec>();
 
 template <class Real> using CodecPass = void (*)(Batch<Real> &batch, const Slot<Real> &slot);
 

@@ -65,6 +65,14 @@ void run_over(const BlockRun &run, Pass pass, RunPass inlined) {
   note_nonfinite_of(run);
 }
 
+int64_t plane_bytes(int codec, bool second_moment, int plane, int64_t numel) {
+  PlaneSizes sizes =
+      second_moment ? kSecondPasses<float>[codec].sizes : kFirstPasses<float>[codec].sizes;
+  if (sizes.planes == 0) // of doubles, if it is any codec
+    sizes = second_moment ? kSecondPasses<double>[codec].sizes : kFirstPasses<double>[codec].sizes;
+  return plane < sizes.planes ? sizes.bytes(plane, numel) : -1;
+}
+
 void step(const BlockRun &run) { run_over(run, Pass::step, inlined_for(run, kInlinedSteps)); }
 void step_by_parts(const BlockRun &run) { run_over(run, Pass::step, nullptr); }
 void measure(const BlockRun &run) {
@@ -117,6 +125,7 @@ void narrow_f16(const float *from, int64_t count, uint16_t *to) {
 extern const Kernels kernels;
 const Kernels kernels = {
     COSMIC_ISA_NAME,
+    plane_bytes,
     step,
     step_by_parts,
     measure,

@@ -68,6 +68,9 @@ constexpr int kStageBlocks = 4;
 
 struct Kernels {
   const char *isa;
+  // Bytes of a plane of a codec (CodecAt) for so many elements, -1 if it has no such plane: for a
+  // comparison with what the codec says of itself.
+  int64_t (*plane_bytes)(int codec, bool second_moment, int plane, int64_t numel);
   // Of any parts with any probes. What is hot runs inlined where it can.
   void (*step)(const BlockRun &run);
   // The same bits, by the parts that all combinations share.

@@ -67,6 +67,7 @@ template <class Probe> bool wants_block(const Coefficients &coefficients, const 
 }
 
 template <class Real, class Probe> constexpr ProbePasses<Real> probe_passes() {
+  static_assert(Probe::kSums <= kSumsOfPart, "a probe has 3 sums at most");
   ProbePasses<Real> out;
   if constexpr (Probe::kLooksTwice) {
     using Second = typename Probe::SecondLook;

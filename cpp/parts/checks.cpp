@@ -1,6 +1,7 @@
 #include "parts/checks.h"
 
 #include <algorithm>
+#include <map>
 #include <set>
 #include <string>
 
@@ -20,20 +21,40 @@ void check_option(const Part &part, const PartOption &option) {
   require(in_range || is_none, part, "the default of an option is out of its range");
 }
 
-// Of all parts together: names and keys are each one part's.
+// Of all parts together: names, keys and probes are each one part's, an option that several have is
+// the same.
 class Names {
 public:
   void check(const Part &part) {
     require(!part.name.empty() && names_.insert(part.name).second, part,
             "another part, or none, has this name");
-    for (const PartOption &option : part.options) check_option(part, option);
+    require(part.probe == "none" || probes_.insert(part.probe).second, part,
+            "another part's probe has this name");
+    for (const PartOption &option : part.options) {
+      check_option(part, option);
+      const PartOption &known = options_.emplace(option.name, option).first->second;
+      require(known.low == option.low && known.high == option.high &&
+                  known.fallback == option.fallback && known.missing == option.missing,
+              part, "an option is another than that of this name which there is");
+    }
     if (!part.numbers) return;
     require(!part.numbers.key.empty() && keys_.insert(part.numbers.key).second, part,
-            "its numbers have no key, or another part's");
+            "its numbers have no key, or one that is taken");
+    require(part.numbers.size() <= kMostNumbers, part, "it keeps more than 8 numbers");
   }
 
 private:
-  std::set<std::string> names_ = {"none"}, keys_;
+  std::set<std::string> names_ = {"none"}, probes_;
+  std::set<std::string> keys_ = {"step",          "exp_avg",      "exp_avg_slow", "exp_avg_sq",
+                                 "masked",        "budget_role",  "packed_shape", "packed_order",
+                                 "exp_avg_start", "budget_signal"};
+  std::map<std::string, PartOption> options_ = [] {
+    std::map<std::string, PartOption> out; // of every group
+    for (const char *name :
+         {"lr", "betas", "eps", "weight_decay", "maximize", "stochastic_rounding", "params"})
+      out.emplace(name, PartOption{name, 1, 0, "", 0});
+    return out;
+  }();
 };
 
 using Codecs = std::vector<const CodecPart *>;
@@ -47,15 +68,24 @@ bool keeps(const Codecs &codecs, const std::string &name, bool second) {
 void check_rule(const RulePart &rule, const Codecs &codecs) {
   require(rule.coefficients, rule, "it has no coefficients");
   require(!rule.numbers.f32, rule, "its numbers are float64");
+  require(rule.tier != 2 || (rule.first && rule.second), rule, "of tier 2 it keeps both moments");
+  require(rule.counts || (!rule.first && !rule.second), rule, "with moments it counts its steps");
+  require(rule.second_name.rfind("exp_avg_", 0) == 0 && rule.second_name != "exp_avg_slow", rule,
+          "its second moment's name does not begin with exp_avg_, or is the slow average's");
+  require(rule.variant != "slow", rule, "its variant is taken: a slow average");
   for (const auto &[m, v] : rule.goes_with)
     require((!rule.first || keeps(codecs, m, false)) && (!rule.second || keeps(codecs, v, true)),
             rule, "it goes with a codec that does not keep such a moment");
 }
 
-void check_gate(const GatePart &gate) {
+void check_gate(const GatePart &gate, const std::vector<const RulePart *> &rules) {
+  const auto is_read = [&](const RulePart *rule) { return rule->name == gate.rule; };
+  require(gate.rule == "none" || std::any_of(rules.begin(), rules.end(), is_read), gate,
+          "it reads the moments of a rule that does not exist");
   require(gate.factor && gate.observe, gate, "it has no factor, or does not observe");
-  require(gate.numbers.size() <= kGateNumbers && !gate.numbers.f32, gate,
-          "its numbers are float64, and 8 at most");
+  require(!gate.numbers.f32, gate, "its numbers are float64");
+  require(!gate.numbers || gate.numbers.key.rfind("gate_", 0) == 0, gate,
+          "the key of its numbers does not begin with gate_");
   require(!gate.looks_again || gate.observe_first, gate, "its first look leaves nothing");
 }
 
@@ -63,6 +93,9 @@ void check_codec(const CodecPart &codec, const Codecs &codecs) {
   require(!codec.first.empty() || !codec.second.empty(), codec, "it keeps no tensor");
   require(!codec.numbers || (codec.numbers.f32 && !codec.first.empty()), codec,
           "numbers of a codec are float32, of a first moment");
+  require(codec.probe == "none" || codec.measured, codec, "its probe is measured before the step");
+  require(!codec.measured || codec.measure, codec, "nothing takes what is measured");
+  require(!codec.numbers || codec.finish, codec, "nothing keeps its numbers");
   for (const std::string &other : codec.goes_with)
     require(keeps(codecs, other, codec.second.empty()), codec,
             "it goes with a codec that does not keep the other moment");
@@ -84,7 +117,7 @@ void check_parts(const std::vector<const RulePart *> &rules,
   }
   for (const GatePart *gate : gates) {
     names.check(*gate);
-    check_gate(*gate);
+    check_gate(*gate, rules);
   }
   for (const CodecPart *codec : codecs) {
     names.check(*codec);

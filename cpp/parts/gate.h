@@ -45,8 +45,6 @@ public:
   bool by_tensor = false; // a sample each tensor, else one of the whole group
 };
 
-constexpr int kGateNumbers = 8; // of a tensor, at most
-
 struct GateStep {
   const double *options;
   GateMemory *memory; // null where the gate keeps none
@@ -76,7 +74,9 @@ struct GatePart : Part {
 namespace parts {
 
 // The option that gates share.
-inline PartOption gate_c_min() { return {"c_min", 0, 1, "a number in [0, 1]", 0.1}; }
+inline PartOption gate_c_min() {
+  return {"c_min", 0, 1, "a number in [0, 1]", 0.1, PartOption::If::required};
+}
 
 } // namespace parts
 

@@ -15,13 +15,15 @@ namespace cosmic {
 
 // A hyper-parameter of a parameter group that the part reads.
 struct PartOption {
-  enum class If { required, none_is_zero, absent };
+  enum class If { absent, required, none_is_zero };
 
   const char *name;
-  double low, high;          // both are inside
-  const char *expected;      // for messages
-  double fallback;           // its default
-  If missing = If::required; // whether None stands for 0, and whether a group may be without it
+  double low, high;     // both are inside
+  const char *expected; // for messages
+  double fallback;      // its default
+  // Whether a group may be without it, or must have it, where None may stand for 0: those are
+  // options of Cosmic's own, which put them into every group.
+  If missing = If::absent;
 };
 
 // Ends of options' ranges.
@@ -43,6 +45,8 @@ struct Numbers {
   int64_t size() const { return static_cast<int64_t>(of.size()); }
 };
 
+constexpr int64_t kMostNumbers = 8; // of a part
+
 struct Part {
   std::string name;
   std::vector<PartOption> options;
@@ -63,9 +67,9 @@ struct Part {
 // tensors of a group.
 struct Sums {
   double numel = 0;
-  double mean_abs_gradient = 0;   // mean of |g|
-  double unscaled_rms = 0;        // of the rule's u
-  double param_rms = 0;           // of the new parameter, where a part asks for it
+  double mean_abs_gradient = 0; // mean of |g|
+  // Of the rule's u, and, where a part asks for it, of the new parameter; NaN before the step.
+  double unscaled_rms = 0, param_rms = 0;
   const double *probed = nullptr; // of the part's probe
   double looked = 0;              // of what a probe keeps by block
 };

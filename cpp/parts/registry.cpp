@@ -29,6 +29,16 @@ template <class Kind> struct Registry {
   }
 };
 
+// A part whose name and probe are those of the list.
+template <class Kind> Kind as_listed(Kind part, const std::string &name, const std::string &probe) {
+  if (part.name != name)
+    throw Error(ErrorKind::value, "part '" + part.name + "': it is listed as '" + name + "'");
+  if ((part.probe == "none") != (probe == "NoProbe"))
+    throw Error(ErrorKind::value, "part '" + name + "': its probe is '" + part.probe +
+                                      "', but it is listed with " + probe);
+  return part;
+}
+
 struct Parts {
   Registry<RulePart> rules;
   Registry<GatePart> gates;
@@ -36,9 +46,10 @@ struct Parts {
   size_t options = 0;
 
   Parts() {
-#define COSMIC_REGISTER_RULE(part, ...) rules.add(parts::part());
-#define COSMIC_REGISTER_GATE(part, ...) gates.add(parts::part());
-#define COSMIC_REGISTER_CODEC(part, ...) codecs.add(parts::part());
+#define COSMIC_REGISTER_RULE(part, ...) rules.add(as_listed(parts::part(), #part, "NoProbe"));
+#define COSMIC_REGISTER_GATE(part, probe) gates.add(as_listed(parts::part(), #part, #probe));
+#define COSMIC_REGISTER_CODEC(part, first, second, probe)                                          \
+  codecs.add(as_listed(parts::part(), #part, #probe));
     COSMIC_RULES(COSMIC_REGISTER_RULE)
     COSMIC_GATES(COSMIC_REGISTER_GATE)
     COSMIC_CODECS(COSMIC_REGISTER_CODEC)

@@ -4,8 +4,10 @@
 #include <sstream>
 
 #include "core/error.h"
+#include "isa/dispatch.h"
 #include "kernels/combinations.h"
 #include "parts/registry.h"
+#include "plan/layout.h"
 
 namespace cosmic {
 
@@ -38,6 +40,26 @@ std::string name_of(const Combination &row) {
   return name_of({parts.f64, at(all_rules(), parts.rule), codec_at(parts.m), codec_at(parts.m_slow),
                   codec_at(parts.v)}) +
          probe_name(static_cast<int>(row.probe));
+}
+
+// What a codec says of its planes and what its arithmetic reads and writes are written apart: where
+// they differ, a step would write beyond its memory.
+void check_planes(const CodecPart &codec, bool second) {
+  const std::vector<PlaneOf> &said = second ? codec.second : codec.first;
+  if (said.empty() || codec.of_matrix()) return;
+  for (const int64_t numel : {kBlock, 3 * kBlock + 5}) {
+    std::vector<int64_t> bytes;
+    for (const Plane &plane : slot_layout(&codec, second, numel, {}))
+      bytes.push_back(plane.count * plane.bits / 8);
+    if (codec.by_block && !second) bytes.push_back((numel + kBlock - 1) / kBlock * 4);
+    bytes.push_back(-1);
+    for (size_t k = 0; k < bytes.size(); ++k)
+      if (kernels_for("scalar").plane_bytes(codec.place, second, static_cast<int>(k), numel) !=
+          bytes[k])
+        throw Error(ErrorKind::value,
+                    "part '" + codec.name + "': plane " + std::to_string(k) +
+                        " has other bytes by its arithmetic than by what it says");
+  }
 }
 
 // What parts say that they go with, beside the table.
@@ -73,6 +95,8 @@ int place_of(const CodecPart *codec) { return codec ? codec->place : 0; }
 } // namespace
 
 std::vector<std::string> combination_names() {
+  for (const CodecPart *codec : all_codecs())
+    for (const bool second : {false, true}) check_planes(*codec, second);
   std::vector<std::string> names;
   names.reserve(kCombinations);
   for (const Combination &row : kTable.rows) names.push_back(name_of(row));

@@ -103,7 +103,9 @@ void Gating::take_first_look(GateSample &sample) {
 void Gating::take_exact(GateSample &sample) {
   double probed[kProbeSums];
   const Row &first = first_row(sample);
-  first.gate->observe(sample.numbers, sums_of(sample, probed), step_of(first));
+  Sums sums = sums_of(sample, probed);
+  sums.unscaled_rms = sums.param_rms = NAN; // of a step that is still to come
+  first.gate->observe(sample.numbers, sums, step_of(first));
   const double factor = first.gate->factor(sample.numbers, step_of(first));
   for (size_t a = sample.first; a < sample.last; ++a) {
     set(a, sample.numbers);

@@ -14,7 +14,7 @@ namespace cosmic {
 struct GateSample {
   size_t first, last; // positions in the list of active rows
   GateMemory *memory;
-  double numbers[kGateNumbers] = {}; // all of its rows have the same
+  double numbers[kMostNumbers] = {}; // all of its rows have the same
 };
 
 class Gating {

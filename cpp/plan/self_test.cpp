@@ -83,7 +83,7 @@ public:
     uint64_t hash = 0xcbf29ce484222325u;
     add_bytes(hash, param_.data(), kNumel * sizeof(Real));
     for (const Bytes &plane : planes_) add_bytes(hash, plane.data(), plane.size());
-    add_bytes(hash, numbers_, sizeof(numbers_));
+    add_bytes(hash, numbers_, 2 * sizeof(float));
     add_bytes(hash, scalars_, 2 * sizeof(double));
     return hash;
   }
@@ -129,14 +129,19 @@ private:
     row.v = Planes{};
   }
 
+  template <class Kept> static Kept *started(const Numbers &numbers, Kept *kept) {
+    for (const Number &number : numbers.of) *kept++ = static_cast<Kept>(number.initial);
+    return kept - numbers.size();
+  }
+
   // A rule that needs a gate keeps nothing itself.
   void bind_numbers(Row &row) {
     row.step = &step_;
-    if (row.rule->numbers) row.rule_numbers = scalars_;
-    if (row.gate && row.gate->numbers) row.gate_numbers = scalars_;
+    if (row.rule->numbers) row.rule_numbers = started(row.rule->numbers, scalars_);
+    if (row.gate && row.gate->numbers) row.gate_numbers = started(row.gate->numbers, scalars_);
     const CodecPart *codec = row.m_codec;
     if (!codec || !codec->numbers) return;
-    row.m_numbers = numbers_;
+    row.m_numbers = started(codec->numbers, numbers_);
     if (!codec->by_block) return;
     row.by_block = std::make_shared<std::vector<float>>(padded() / kBlock);
     row.m.data[codec->first.size()] = row.by_block->data();
@@ -146,8 +151,8 @@ private:
   std::vector<Real> param_, gradient_;
   std::vector<Bytes> planes_;
   int64_t step_ = 0;
-  double scalars_[kGateNumbers] = {};
-  float numbers_[2] = {};
+  double scalars_[kMostNumbers] = {};
+  float numbers_[kMostNumbers] = {};
 };
 
 uint64_t fingerprint_of(const std::string &name, const Kernels &kernels, int threads) {

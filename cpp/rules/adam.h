@@ -118,7 +118,7 @@ inline RulePart adam() {
   part.options = {
       {"beta_slow", kAboveZero, kBelowOne, "None, or a number in (0, 1)", 0,
        PartOption::If::none_is_zero},
-      {"alpha", 0, kHuge, "a finite number >= 0", 5},
+      {"alpha", 0, kHuge, "a finite number >= 0", 5, PartOption::If::required},
       {"slow_warmup", 0, 1e15, "None, or a number of steps >= 0", 0, PartOption::If::none_is_zero}};
   part.first = part.second = part.slow = true;
   part.coefficients = set_adam;

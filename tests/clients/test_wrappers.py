@@ -343,11 +343,12 @@ def without_a_wrapper(kind: str) -> Cosmic:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_goes_on_from_its_middle_as_if_nothing_had_been(row: str, kind: str) -> None:
     """The second one is of another seed: nothing comes from it but what was saved. SAM's checkpoint
-    is what torch saves of any optimizer, and loading rounds all of it to the parameters' dtype."""
+    is what torch saves of any optimizer, and loading rounds all of it to the parameters' dtype, by
+    which here and there a code is drawn otherwise."""
     expected, resumed = whole(row, kind), Training(row, kind, seed=5)
     resumed.load(expected.middle)
     resumed.steps(MIDDLE, STEPS)
-    assert_close(resumed.params, expected.params)
+    assert_close(resumed.params, expected.params, 1e-5 if ROWS[row].exact else 1e-3)
     if ROWS[row].exact:
         assert digest(resumed.inner) == digest(expected.inner)
 

@@ -157,6 +157,10 @@ def _adapted(rung: Rung, geometry: Geometry, double: bool, wanted: _Wanted) -> R
 
 def _check_combination(m: str, v: str, variant: str, slow: bool) -> None:
     rule = _rule(variant)
+    if slow and not rule.slow:
+        raise ValueError(
+            f"rungs '+{variant}' have no slow average; expected 'beta_slow' None for them"
+        )
     known = with_slow_average() if slow else combinations(rule.name)
     if (m, v) not in known:
         beside = f" with gate {rule.gate!r}" if rule.gate != "none" else ""
