@@ -281,4 +281,5 @@ def _parsed_for(rule: Rule, name: str) -> Rung | None:
     m, v = (codecs[0] if rule.first else "none"), (codecs[rule.first] if rule.second else "none")
     if rule.second and (m, v) not in combinations(rule.name) and (m, v) != ("fp64", "fp64"):
         return None
-    return Rung(rule.tier, m, m if slow else "none", v, rule.variant)
+    rung = Rung(rule.tier, m, m if slow else "none", v, rule.variant)
+    return rung if rung.name == name else None

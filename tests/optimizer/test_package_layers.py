@@ -15,7 +15,7 @@ import cosmic
 #: ones. A folder counts as one name; so does the package itself, its __init__.
 LAYERS = (
     {"_core"},
-    {"command", "loading", "moments", "rungs", "threads"},
+    {"command", "loading", "moments", "parts", "rungs", "threads"},
     {"state"},
     {"capital"},
     {"step"},
