@@ -293,9 +293,11 @@ def test_a_slow_average_may_start_in_the_middle_and_end(state_dtype: str) -> Non
     began = moments(optimizer)
     assert not began["exp_avg_slow"].any()
     m, v = state_dtype.split("+")
-    assert off(began["exp_avg"], before["exp_avg"]) < M_ERROR[m]
+    of_v = off_each(began["exp_avg_sq"], before["exp_avg_sq"])
+    # in units of the second moment, of which a block may be drawn anew
+    assert off(began["exp_avg"], before["exp_avg"]) < M_ERROR[m] + of_v
     if v in V_ERROR:
-        assert off_each(began["exp_avg_sq"], before["exp_avg_sq"]) < V_ERROR[v]
+        assert of_v < V_ERROR[v]
     take_steps(optimizer, 20, 23)
     assert moments(optimizer)["exp_avg_slow"].any()
     optimizer.param_groups[0]["beta_slow"] = None
