@@ -33,7 +33,7 @@ template <> struct WordOfBits<8> {
 template <int kBitsOfCode> struct AlignedBits {
   static constexpr int kBits = kBitsOfCode;
   static constexpr bool kUpdateUnits = false, kFewUnits = kBits == 4;
-  static constexpr bool kWholeLevels = false;
+  static constexpr bool kWholeLevels = false, kCompletes = false, kOpensAhead = false;
   static constexpr int kTop = (1 << kBits) - 1, kLeastShift = kBits == 4 ? 17 : 5;
   static constexpr uint32_t kCeiling = 0x7e800000; // of what is encoded: 2^126
   using Word = typename WordOfBits<kBits>::type;

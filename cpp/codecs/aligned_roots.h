@@ -23,7 +23,7 @@ namespace cosmic::COSMIC_TARGET {
 struct AlignedRoots {
   static constexpr int kBits = 8;
   static constexpr bool kUpdateUnits = false, kFewUnits = false;
-  static constexpr bool kWholeLevels = false;
+  static constexpr bool kWholeLevels = false, kCompletes = false, kOpensAhead = false;
   static constexpr int kTop = 255, kLeastShift = 5, kMostShift = 20;
   static constexpr uint32_t kCeiling = 0x5f000000; // of a root: 2^63
   using Word = uint32_t;

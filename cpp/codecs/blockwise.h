@@ -17,6 +17,22 @@ COSMIC_INLINE uint32_t least_above_zero(const float *values) {
   return reduce_unsigned_min(low) + 1;
 }
 
+// What a format knows of a block when it encodes it.
+template <class Format, bool kCompletes> struct CompletedOf {
+  using type = typename Format::Summary;
+};
+template <class Format> struct CompletedOf<Format, true> {
+  using type = typename Format::Completed;
+};
+
+// What a format's reader is opened with.
+template <class Format, bool kOpensAhead> struct OpenedOf {
+  using type = Nothing;
+};
+template <class Format> struct OpenedOf<Format, true> {
+  using type = typename Format::Reader::Opened;
+};
+
 template <class Format> struct WholeBlocks;
 
 template <class Format> struct Blockwise : CodecTraits {
@@ -25,9 +41,11 @@ template <class Format> struct Blockwise : CodecTraits {
   static constexpr bool kMatrix = false, kFewUnits = Format::kFewUnits;
   static constexpr bool kWholeLevels = Format::kWholeLevels;
   using Whole = WholeBlocks<Format>;
+  static constexpr bool kCompletes = Format::kCompletes, kOpensAhead = Format::kOpensAhead;
   static constexpr int kPlanes = 2;
   using Word = typename Format::Word;
   using Summary = typename Format::Summary;
+  using Completed = typename CompletedOf<Format, kCompletes>::type;
   static constexpr int64_t bytes(int plane, int64_t numel) {
     return blocks_of(numel) * (plane ? (int64_t)sizeof(Word) : Codes<Format::kBits>::kBytes);
   }
@@ -41,10 +59,27 @@ template <class Format> struct Blockwise : CodecTraits {
       : reader(Codes<Format::kBits>::load(codes_at(planes, block)), *word_at(planes, block),
                context, decay),
         values(waiting) {}
+  template <class Opened>
+  COSMIC_METHOD Blockwise(const Planes &planes, int64_t block, const Opened &opened, float *waiting)
+      : reader(Codes<Format::kBits>::load(codes_at(planes, block)), opened), values(waiting) {}
+
+  using Opened = typename OpenedOf<Format, kOpensAhead>::type;
+  COSMIC_METHOD static Opened open(const Planes &planes, int64_t block, const BlockContext &context,
+                                   float decay) {
+    return Format::Reader::open(*word_at(planes, block), context, decay);
+  }
 
   template <int i> COSMIC_METHOD void load(Group<i> group, F32 &out) { out = reader.at(group); }
   template <int i> COSMIC_METHOD F32 unit(Group<i> group, F32 scale, F32 eps) const {
     return reader.unit(group, scale, eps);
+  }
+  COSMIC_METHOD static void complete(const Summary *summaries, Completed *out, int count) {
+    if constexpr (kCompletes) Format::complete(summaries, out, count);
+  }
+  // Units of what a block that was encoded so is decoded as, in the place of those that its word
+  // gives.
+  COSMIC_METHOD void take_units(const Completed &of, float scale, float eps) {
+    if constexpr (kCompletes && kFewUnits) reader.units = Format::units_of(of, scale, eps);
   }
   COSMIC_METHOD void invert_units(F32 scale) { reader.units = scale / reader.units; }
   template <int i> COSMIC_METHOD void store(Group<i>, const F32 &value) {
@@ -61,7 +96,7 @@ template <class Format> struct Blockwise : CodecTraits {
   }
 
   COSMIC_METHOD static void encode(const Planes &planes, int64_t block, const BlockContext &context,
-                                   int slot, const float *values, Summary summary) {
+                                   int slot, const float *values, const Completed &summary) {
     Codes<Format::kBits> codes = Codes<Format::kBits>::none();
     *word_at(planes, block) =
         Format::encode(values, summary, context, context.random.slot_key(slot), codes);

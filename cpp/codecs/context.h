@@ -47,6 +47,12 @@ struct CodecTraits {
   // It finds its way from group to group by itself, and does not look at their numbers. Where a
   // pass does nothing but read, `skip` moves it on, as storing does.
   static constexpr bool kWalks = false;
+  // Opening a block takes a chain of operations: `open` finds what comes out of it ahead, `Opened`,
+  // for blocks that are encoded together.
+  static constexpr bool kOpensAhead = false;
+  // From the summaries of blocks that are encoded together it finds what else encoding them needs,
+  // `Completed`: chains of dependent operations, which take less time side by side.
+  static constexpr bool kCompletes = false;
   // Asks for memory ahead, where a pass does nothing but read.
   template <class Group> COSMIC_METHOD void prefetch(Group, int64_t /*bytes*/) const {}
   COSMIC_METHOD static void ask(const Planes & /*planes*/, int64_t /*block*/) {}
@@ -76,6 +82,42 @@ template <class Real> COSMIC_INLINE Lanes<Real> zero_past(Lanes<Real> x, int64_t
 
 // What a codec that stores each element as it comes leaves to be encoded: nothing.
 struct Nothing {};
+
+// Codecs of blocks that are encoded together, each opened when it is needed, or all of them ahead.
+template <class Codec, bool kAhead = Codec::kOpensAhead> struct Openings {
+  COSMIC_METHOD void open(int /*k*/, const Planes &, int64_t /*block*/, const BlockContext &,
+                          float /*decay*/) {}
+  template <class Form, class Real>
+  COSMIC_METHOD Form at(int /*k*/, const Planes &planes, int64_t block, const BlockContext &context,
+                        int slot, Real decay, float *waiting) const {
+    return Form(planes, block, context, slot, decay, waiting);
+  }
+};
+template <class Codec> struct Openings<Codec, true> {
+  typename Codec::Opened opened[kStageBlocks];
+  COSMIC_METHOD void open(int k, const Planes &planes, int64_t block, const BlockContext &context,
+                          float decay) {
+    opened[k] = Codec::open(planes, block, context, decay);
+  }
+  template <class Form> COSMIC_METHOD Form at(int k, const Planes &planes, int64_t block,
+                                              const BlockContext &, int, float,
+                                              float *waiting) const {
+    return Form(planes, block, opened[k], waiting);
+  }
+};
+
+// What encoding knows of the blocks that are encoded together.
+template <class Codec, bool kCompletes = Codec::kCompletes> struct Summaries {
+  typename Codec::Summary of[kStageBlocks];
+  COSMIC_METHOD void complete(int /*count*/) {}
+  COSMIC_METHOD const typename Codec::Summary &operator[](int k) const { return of[k]; }
+};
+template <class Codec> struct Summaries<Codec, true> {
+  typename Codec::Summary of[kStageBlocks];
+  typename Codec::Completed completed[kStageBlocks];
+  COSMIC_METHOD void complete(int count) { Codec::complete(of, completed, count); }
+  COSMIC_METHOD const typename Codec::Completed &operator[](int k) const { return completed[k]; }
+};
 
 constexpr uint32_t kInfinityBits = 0x7f800000u;
 

@@ -15,7 +15,7 @@ namespace cosmic::COSMIC_TARGET {
 template <int kBitsOfCode> struct Midrise {
   static constexpr int kBits = kBitsOfCode;
   static constexpr bool kUpdateUnits = true, kFewUnits = false;
-  static constexpr bool kWholeLevels = false;
+  static constexpr bool kWholeLevels = false, kCompletes = false, kOpensAhead = false;
   static constexpr int kLevels = 1 << kBits;
   static constexpr float kStepOfRms = kBits == 1 ? 1.596f : 0.996f;
   static constexpr float kLeastRms = 0x1p-60f, kLargestRms = 0x1p60f; // squares stay finite

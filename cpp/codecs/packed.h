@@ -66,15 +66,17 @@ template <int kBits> struct Codes {
     constexpr uint32_t kOnes = 0xffffffffu / ((1u << kBits) - 1); // a one in each place
     for (int r = 0; r < kRows; ++r) rows[r] = rows[r] - I32::splat((int32_t)(above * kOnes));
   }
-  // Takes the group's codes from bits [kFrom, kFrom + kBits); what stands beside them is ignored.
+  // Takes the group's codes from bits [kFrom, kFrom + kBits); what stands beside them is ignored,
+  // by one mask for all groups.
   template <int kFrom, int i> COSMIC_METHOD void put(Group<i>, I32 code) {
     constexpr int to = kBits * (i % kGroupsARow);
     I32 &row = rows[i / kGroupsARow];
+    code = code & I32::splat((int32_t)(((1u << kBits) - 1) << kFrom));
     if constexpr (to >= kFrom)
       code = shift_left<to - kFrom>(code);
     else
       code = shift_right<kFrom - to>(code);
-    row = row | (code & I32::splat((int32_t)(((1u << kBits) - 1) << to)));
+    row = row | code;
   }
 };
 

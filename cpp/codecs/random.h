@@ -60,6 +60,23 @@ constexpr uint32_t group_bits(int group) {
   return (uint32_t)((group & 1) << 2 | (group & 2) | group >> 2) << 29;
 }
 
+// The same for all lanes, less its lower bits. In memory, where one operation finds it; to make
+// such a number takes three.
+#define COSMIC_OF(i) (int32_t)(group_bits(i) >> (32 - kBits))
+#define COSMIC_4_OF(i) COSMIC_OF(i), COSMIC_OF(i), COSMIC_OF(i), COSMIC_OF(i)
+#define COSMIC_LANES_OF(i) {COSMIC_4_OF(i), COSMIC_4_OF(i), COSMIC_4_OF(i), COSMIC_4_OF(i)}
+template <int kBits> struct GroupLanes {
+  alignas(64) static constexpr int32_t kLanesOf[][kLanes] = {
+      COSMIC_LANES_OF(0), COSMIC_LANES_OF(1), COSMIC_LANES_OF(2), COSMIC_LANES_OF(3),
+      COSMIC_LANES_OF(4), COSMIC_LANES_OF(5), COSMIC_LANES_OF(6), COSMIC_LANES_OF(7)};
+  const int32_t *lanes = held(&kLanesOf[0][0]);
+
+  COSMIC_METHOD I32 of(int group) const { return I32::load(lanes + group * kLanes); }
+};
+#undef COSMIC_OF
+#undef COSMIC_4_OF
+#undef COSMIC_LANES_OF
+
 // `count` random bits, at least 3, for each lane of a block.
 struct RandomBits {
   I32 first;
@@ -79,14 +96,13 @@ template <int k> struct RandomAbove {
   static constexpr int kBits = 23 - k;
   static constexpr uint32_t kStep = (kWeyl >> (32 - kBits)) | 1;
   I32 first;
+  GroupLanes<kBits> groups;
 
   COSMIC_METHOD RandomAbove(uint32_t slot_key, float base)
       : first(((weyl_lanes<kStep>() + I32::splat((int32_t)slot_key)) &
                I32::splat((int32_t)((1u << kBits) - 1))) |
               as_int(F32::splat(base))) {}
-  COSMIC_METHOD F32 of(int group) const {
-    return as_float(first ^ I32::splat((int32_t)(group_bits(group) >> (32 - kBits))));
-  }
+  COSMIC_METHOD F32 of(int group) const { return as_float(first ^ groups.of(group)); }
 };
 
 // As RandomAbove, in antithetic pairs: lanes 2 j and 2 j + 1 have r and 1 - r, but for half a unit
@@ -95,6 +111,7 @@ template <int k> struct AntitheticAbove {
   static constexpr int kBits = 23 - k;
   static constexpr uint32_t kStep = (kWeyl >> (32 - kBits)) | 1;
   I32 first;
+  GroupLanes<kBits> groups;
 
   COSMIC_METHOD AntitheticAbove(uint32_t slot_key, float base) {
     alignas(64) static const int32_t steps[kLanes] = {
@@ -107,9 +124,7 @@ template <int k> struct AntitheticAbove {
     const I32 lanes = (I32::load(steps) + I32::splat((int32_t)slot_key)) ^ I32::load(odd);
     first = (lanes & I32::splat((int32_t)((1u << kBits) - 1))) | as_int(F32::splat(base));
   }
-  COSMIC_METHOD F32 of(int group) const {
-    return as_float(first ^ I32::splat((int32_t)(group_bits(group) >> (32 - kBits))));
-  }
+  COSMIC_METHOD F32 of(int group) const { return as_float(first ^ groups.of(group)); }
 };
 
 } // namespace cosmic::COSMIC_TARGET

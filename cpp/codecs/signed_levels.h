@@ -16,6 +16,7 @@ constexpr uint32_t kLeastAbsmax = 27u << 23; // the bits of 2^-100
 template <int kBitsOfCode, bool kUnits> struct SignedLevels {
   static constexpr int kBits = kBitsOfCode;
   static constexpr bool kUpdateUnits = kUnits, kFewUnits = false, kWholeLevels = kUnits;
+  static constexpr bool kCompletes = false, kOpensAhead = false;
   static constexpr bool kTwosComplement = kBits == 8 && kUnits;
   static constexpr int kZero = 1 << (kBits - 1); // the code of 0
   using Word = uint16_t;

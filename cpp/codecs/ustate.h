@@ -18,6 +18,7 @@ namespace cosmic::COSMIC_TARGET {
 struct UState : CodecTraits {
   static constexpr bool kPresent = true, kCompressed = true, kStaged = true, kUpdateUnits = true;
   static constexpr bool kMatrix = false, kPersistedUnits = true, kAddsUp = true;
+  static constexpr bool kOpensAhead = true;
   static constexpr int kPlanes = 2;
   static constexpr int kMeanGroups = 4;      // of 64 elements
   static constexpr float kLargest = 0x1p10f; // far above what Adam's update can be
@@ -30,20 +31,33 @@ struct UState : CodecTraits {
   F32 levels[2]; // of either half; they repeat after four
   float *values; // of the block, waiting
 
+  struct Opened {
+    F32 levels[2];
+  };
+
   COSMIC_METHOD UState(const Planes &planes, int64_t block, const BlockContext &context,
                        int /*slot*/, float decay, float *waiting)
-      : codes(Codes<2>::load(codes_at(planes, block))), values(waiting) {
+      : UState(planes, block, open(planes, block, context, decay), waiting) {}
+  COSMIC_METHOD UState(const Planes &planes, int64_t block, const Opened &opened, float *waiting)
+      : codes(Codes<2>::load(codes_at(planes, block))), levels{opened.levels[0], opened.levels[1]},
+        values(waiting) {}
+
+  COSMIC_METHOD static Opened open(const Planes &planes, int64_t block, const BlockContext &context,
+                                   float decay) {
     alignas(64) static const float places[kLanes] = {0, 1, 2, 3, 0, 1, 2, 3,
                                                      0, 1, 2, 3, 0, 1, 2, 3};
-    const uint32_t word = *word_at(planes, block);
+    const uint32_t word = *word_at(planes, block), sums = code_sums(codes_at(planes, block));
+    Opened out;
     for (int half = 0; half < 2; ++half) {
       const float mean = float_of(half ? word & 0xffff0000u : word << 16);
       const int64_t count = elements(context, half);
-      const float middle = count ? reduce_add(to_float(code_sums(half))) / (float)count : 0.0f;
-      levels[half] = ((F32::load(places) - F32::splat(middle)) * F32::splat(context.m_before) +
-                      F32::splat(mean)) *
-                     F32::splat(decay * context.m_correction_before);
+      const float sum = (float)(half ? sums >> 16 : sums & 0xffffu);
+      const float middle = count ? sum / (float)count : 0.0f;
+      out.levels[half] = ((F32::load(places) - F32::splat(middle)) * F32::splat(context.m_before) +
+                          F32::splat(mean)) *
+                         F32::splat(decay * context.m_correction_before);
     }
+    return out;
   }
 
   template <int i> COSMIC_METHOD void load(Group<i> group, F32 &out) {
@@ -57,18 +71,34 @@ struct UState : CodecTraits {
     return {};
   }
 
+  // Of a whole block's values in update units, as they come: the means that it is encoded about.
+  struct Gathered {
+    F32 sums[2] = {F32::splat(0.0f), F32::splat(0.0f)};
+
+    template <int i> COSMIC_METHOD void see(Group<i>, F32 x) {
+      sums[i / kMeanGroups] = sums[i / kMeanGroups] + x;
+    }
+    COSMIC_METHOD uint32_t means() const {
+      return mean_of(sums[0], kBlock / 2) | mean_of(sums[1], kBlock / 2) << 16;
+    }
+  };
+
   // `values` are in update units by now. Returns lanes of the sum of r^2.
   COSMIC_METHOD static F32 encode(const Planes &planes, int64_t block, const BlockContext &context,
                                   int slot, float *values, Nothing) {
-    Encoded out = context.count == kBlock ? encoded<false>(values, context, slot)
-                                          : encoded<true>(values, context, slot);
-    if (__builtin_expect(!(reduce_add(out.squares) < kLargest * kLargest), 0)) {
-      mend(planes, block, context, values);
-      out = encoded<true>(values, context, slot);
-    }
-    out.codes.store(codes_at(planes, block));
-    *word_at(planes, block) = out.means;
-    return out.squares;
+    if (context.count != kBlock)
+      return keep(planes, block, context, slot, values, encoded<true>(values, context, slot));
+    Gathered gathered;
+    for_each_group([&](auto group) COSMIC_LAMBDA {
+      gathered.see(group, F32::load(values + decltype(group)::index * kLanes));
+    });
+    return encode_about(planes, block, context, slot, values, gathered.means());
+  }
+  // Of a whole block whose means are known.
+  COSMIC_METHOD static F32 encode_about(const Planes &planes, int64_t block,
+                                        const BlockContext &context, int slot, float *values,
+                                        uint32_t means) {
+    return keep(planes, block, context, slot, values, about<false>(values, context, slot, means));
   }
 
 private:
@@ -77,6 +107,17 @@ private:
     uint32_t means;
     F32 squares;
   };
+
+  COSMIC_METHOD static F32 keep(const Planes &planes, int64_t block, const BlockContext &context,
+                                int slot, float *values, Encoded out) {
+    if (__builtin_expect(!(reduce_add(out.squares) < kLargest * kLargest), 0)) {
+      mend(planes, block, context, values);
+      out = encoded<true>(values, context, slot);
+    }
+    out.codes.store(codes_at(planes, block));
+    *word_at(planes, block) = out.means;
+    return out.squares;
+  }
 
   COSMIC_METHOD static uint8_t *codes_at(const Planes &planes, int64_t block) {
     return (uint8_t *)planes.data[0] + block * Codes<2>::kBytes;
@@ -89,12 +130,20 @@ private:
     return count < 0 ? 0 : count > kBlock / 2 ? kBlock / 2 : count;
   }
 
-  // The sum of the four codes of each lane of a half; padding has the code 0.
-  COSMIC_METHOD I32 code_sums(int half) const {
-    const I32 two = I32::splat(0x33), four = I32::splat(0x0f);
-    const I32 row = half ? shift_right<8>(codes.rows[0]) : codes.rows[0];
-    const I32 pairs = (row & two) + (shift_right<2>(row) & two);
-    return (pairs & four) + (shift_right<4>(pairs) & four);
+  // The sums of the codes of both halves, in the lower and the upper half of the result, by eight
+  // bytes at a time; padding has the code 0.
+  COSMIC_METHOD static uint32_t code_sums(const uint8_t *from) {
+    uint64_t words[4];
+    __builtin_memcpy(words, from, sizeof(words));
+    const uint64_t twos = 0x3333333333333333u, fours = 0x0f0f0f0f0f0f0f0fu;
+    const uint64_t bytes = 0x00ff00ff00ff00ffu;
+    const auto pairs = [&](uint64_t x) { return (x & twos) + (x >> 2 & twos); };
+    const auto quads = [&](uint64_t x) { return (x & fours) + (x >> 4 & fours); };
+    const uint64_t sums = quads(pairs(words[0]) + pairs(words[1])) +
+                          quads(pairs(words[2]) + pairs(words[3])); // one a byte
+    const uint64_t lower = (sums & bytes) * 0x0001000100010001u >> 48;
+    const uint64_t upper = (sums >> 8 & bytes) * 0x0001000100010001u >> 48;
+    return (uint32_t)lower | (uint32_t)upper << 16;
   }
 
   COSMIC_METHOD static uint32_t to_bf16(float x) {
@@ -102,43 +151,46 @@ private:
     return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
   }
 
-  template <bool kTail>
-  COSMIC_METHOD static Encoded encoded(const float *values, const BlockContext &context, int slot) {
-    Encoded out{Codes<2>::none(), 0, F32::splat(0.0f)};
-    // between 4 and 8: the code is what follows the exponent
-    const AntitheticAbove<2> random(context.random.slot_key(slot), 4.0f);
-    half<kTail, 0>(values, context, random, out);
-    half<kTail, 1>(values, context, random, out);
-    return out;
+  COSMIC_METHOD static uint32_t mean_of(F32 sum, int64_t count) {
+    return to_bf16(count ? reduce_add(sum) / (float)count : 0.0f);
   }
 
-  template <bool kTail, int kHalf>
-  COSMIC_METHOD static void half(const float *values, const BlockContext &context,
-                                 const AntitheticAbove<2> &random, Encoded &out) {
-    const F32 zero = F32::splat(0.0f), last = F32::splat(3.0f), middle = F32::splat(1.5f);
-    const auto inside = [&](F32 x, int group) COSMIC_LAMBDA {
-      return kTail ? zero_past<float>(x, context.count, group) : x;
-    };
-    F32 sum = zero;
-    for (int k = 0; k < kMeanGroups; ++k) {
-      const int i = kHalf * kMeanGroups + k;
-      sum = sum + inside(F32::load(values + i * kLanes), i);
+  template <bool kTail> COSMIC_METHOD static F32 inside(F32 x, int64_t count, int group) {
+    return kTail ? zero_past<float>(x, count, group) : x;
+  }
+
+  template <bool kTail>
+  COSMIC_METHOD static Encoded encoded(const float *values, const BlockContext &context, int slot) {
+    uint32_t means = 0;
+    for (int half = 0; half < 2; ++half) {
+      F32 sum = F32::splat(0.0f);
+      for (int i = half * kMeanGroups; i < (half + 1) * kMeanGroups; ++i)
+        sum = sum + inside<kTail>(F32::load(values + i * kLanes), context.count, i);
+      means |= mean_of(sum, elements(context, half)) << (16 * half);
     }
-    const int64_t count = kTail ? elements(context, kHalf) : kBlock / 2;
-    const uint32_t mean = to_bf16(count ? reduce_add(sum) / (float)count : 0.0f);
-    out.means |= mean << (16 * kHalf);
-    const F32 mean_lanes = F32::splat(float_of(mean << 16));
+    return about<kTail>(values, context, slot, means);
+  }
+
+  template <bool kTail> COSMIC_METHOD static Encoded
+  about(const float *values, const BlockContext &context, int slot, uint32_t means) {
+    const F32 zero = F32::splat(0.0f), last = F32::splat(3.0f), middle = F32::splat(1.5f);
+    const F32 lower = F32::splat(float_of(means << 16));
+    const F32 upper = F32::splat(float_of(means & 0xffff0000u));
     const float step = context.m_now;
     const F32 inverse = F32::splat(step > 0x1p-100f ? 1.0f / step : 0.0f);
+    // between 4 and 8: the code is what follows the exponent
+    const AntitheticAbove<2> random(context.random.slot_key(slot), 4.0f);
+    Encoded out{Codes<2>::none(), means, zero};
     for_each_group([&](auto group) COSMIC_LAMBDA {
       constexpr int i = decltype(group)::index;
-      if constexpr (i / kMeanGroups == kHalf) {
-        const F32 rest = inside(F32::load(values + i * kLanes) - mean_lanes, i);
-        out.squares = out.squares + rest * rest;
-        const F32 place = inside(min(max(rest * inverse + middle, zero), last), i);
-        out.codes.template put<21>(group, as_int(place + random.of(i)));
-      }
+      const F32 value = F32::load(values + i * kLanes);
+      const F32 rest = inside<kTail>(value - (i < kMeanGroups ? lower : upper), context.count, i);
+      out.squares = out.squares + rest * rest;
+      const F32 place = min(max(rest * inverse + middle, zero), last);
+      out.codes.template put<21>(group,
+                                 as_int(inside<kTail>(place, context.count, i) + random.of(i)));
     });
+    return out;
   }
 
   // Rare: a value that is no number, or beyond all that an update can be, keeps what it had.

@@ -7,12 +7,13 @@
 //   code = floor(i + p + r),  r uniform in [0, 1) from the counter: unbiased in x itself
 // Numbers below 2^-126 count as that. Of a geometric series, level i / (level i+1 - level i) is the
 // same for every i, so p = x slope i - c with c = 1 / (exp(h) - 1) and slope i = c / level i: one
-// lookup, no division. Which level is under x a cubic tells, that is never below the logarithm and
-// at most 2e-3 of a binade above it. An average's numbers lie just under their old level most of
-// the time, so i + p is taken for the level under that one, too: the function is concave, and the
-// smaller is right. Where more than two levels are as close as that, it is off by 5e-7 of x at
-// most. Word of a block: lo in the lower half, hi in the upper. A word of 0, as in fresh state, is
-// a block of 1e-30; a block of ones has a lo of -0.
+// lookup, no division. Which level is under x a guess at the logarithm tells, that is never below
+// it: i + p is taken for the level under the guessed one, too, the function is concave, and the
+// smaller is right. Where levels are a tenth of a binade apart or more, float bits are guess
+// enough, being at most 0.0863 binades off; else there is a cubic of them, at most 2e-3 off. Where
+// more than two levels are as close as that, p is off by 5e-7 of x at most. Word of a block: lo in
+// the lower half, hi in the upper. A word of 0, as in fresh state, is a block of 1e-30; a block of
+// ones has a lo of -0.
 #pragma once
 
 #if defined(COSMIC_TARGET) // the arithmetic, on lanes
@@ -50,12 +51,18 @@ template <int kBitsOfCode> struct LogLevels {
   static constexpr int kBits = kBitsOfCode;
   static constexpr bool kUpdateUnits = false;
   static constexpr bool kOneTable = kBits <= 4, kFewUnits = kOneTable;
-  static constexpr bool kWholeLevels = false;
+  static constexpr bool kWholeLevels = false, kCompletes = true;
+  static constexpr bool kOpensAhead = kOneTable;
   static constexpr int kTop = (1 << kBits) - 1;
-  static constexpr uint32_t kLeast = 0x00800000u;   // bits of 2^-126
-  static constexpr uint32_t kLargest = 0x7f7fffffu; // of the largest float
-  static constexpr uint32_t kFresh = 0xd451d451u;   // both ends the half next to ln 1e-30
-  static constexpr float kLargestLog = 88.6875f;    // what a float holds the exponential of
+  static constexpr uint32_t kLeast = 0x00800000u;       // bits of 2^-126
+  static constexpr uint32_t kLargest = 0x7f7fffffu;     // of the largest float
+  static constexpr uint32_t kFresh = 0xd451d451u;       // both ends the half next to ln 1e-30
+  static constexpr float kLargestLog = 88.6875f;        // what a float holds the exponential of
+  static constexpr uint32_t kLeastOfHalf = 0x38800000u; // bits of 2^-14, the least normal half
+  static constexpr int kUpper = kLanes / 2;
+  static_assert(kStageBlocks <= kUpper, "both ends of each block have a lane");
+  // Of plain blocks, all of whose slopes are floats.
+  static constexpr float kPlainStep = 0.1f, kPlainLow = -80.0f, kPlainHigh = 20.0f;
   using Word = uint32_t;
 
   // The ends of a block's levels as logarithms.
@@ -66,9 +73,16 @@ template <int kBitsOfCode> struct LogLevels {
       word = word ? word : kFresh;
       return {float_of_half(word & 0xffffu), float_of_half(word >> 16)};
     }
+    COSMIC_METHOD Octaves first() const { return first_of(low); }
+    COSMIC_METHOD Octaves step() const { return step_of(high - low); }
+
     // in octaves, log2(e) being 12 bits of it and the rest
-    COSMIC_METHOD Octaves first() const { return Octaves::of(low, kLog2E, kLog2ERest); }
-    COSMIC_METHOD Octaves step() const { return Octaves::of(high - low, kPart, kPartRest); }
+    template <class Real> COSMIC_METHOD static OctavesOf<Real> first_of(Real low) {
+      return OctavesOf<Real>::of(low, kLog2E, kLog2ERest);
+    }
+    template <class Real> COSMIC_METHOD static OctavesOf<Real> step_of(Real range) {
+      return OctavesOf<Real>::of(range, kPart, kPartRest);
+    }
 
   private:
     static constexpr double kExact = 1.4426950408889634, kExactPart = kExact / kTop;
@@ -78,18 +92,36 @@ template <int kBitsOfCode> struct LogLevels {
     static constexpr float kPartRest = (float)(kExactPart - kPart);
   };
 
-  COSMIC_METHOD static float log_of(uint32_t bits) {
-    bits = bits > kLeast ? bits : kLeast;
-    const float x = natural_log(float_of(bits < kLargest ? bits : kLargest));
-    return x < kLargestLog ? x : kLargestLog;
+  // Logarithms as halves: those of least numbers in the lower half of the lanes, those of the
+  // largest beside them.
+  COSMIC_METHOD static I32 halves_of(F32 logs) {
+    alignas(64) static const int32_t up[kLanes] = {0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1};
+    alignas(64) float twice[2 * kLanes];
+    logs.store(twice);
+    logs.store(twice + kLanes);
+    const F32 others = F32::load(twice + kUpper);
+    const I32 magnitude = as_int(logs) & I32::splat(0x7fffffff);
+    if (__builtin_expect(reduce_unsigned_min(magnitude) < kLeastOfHalf, 0))
+      return halves_one_by_one(twice);
+    const I32 negative = shift_right<31>(as_int(logs)), away = I32::load(up) ^ negative;
+    const I32 outward = (I32::splat(0) - away) & I32::splat(0x1fff);
+    const I32 nearest = I32::splat(0xfff) + (shift_right<13>(magnitude) & I32::splat(1));
+    const I32 addend = as_int(
+        where_greater(abs(logs - others), F32::splat(0.0f), as_float(outward), as_float(nearest)));
+    return (shift_right<13>(magnitude + addend) - I32::splat(112 << 10)) | shift_left<15>(negative);
   }
-  COSMIC_METHOD static Word word_for(uint32_t least, uint32_t largest) {
-    const float low = log_of(least), high = log_of(largest);
-    const bool one = low == high;
-    const uint32_t lower = half_of_float(low, one ? Toward::nearest : Toward::minus_infinity);
-    const uint32_t upper = half_of_float(high, one ? Toward::nearest : Toward::plus_infinity);
-    const Word word = lower | upper << 16;
-    return word ? word : 0x8000u;
+  COSMIC_CALL static I32 halves_one_by_one(const float *twice) {
+    alignas(64) int32_t halves[kLanes];
+    for (int k = 0; k < kLanes; ++k) {
+      const Toward outward = k < kUpper ? Toward::minus_infinity : Toward::plus_infinity;
+      const bool one = twice[k] == twice[k + kUpper];
+      halves[k] = (int32_t)half_of_float(twice[k], one ? Toward::nearest : outward);
+    }
+    return I32::load(halves);
+  }
+  COSMIC_METHOD static F32 floats_of_halves(I32 halves) {
+    const I32 sign = shift_left<16>(halves & I32::splat(0x8000));
+    return as_float(sign | shift_left<13>(halves & I32::splat(0x7fff))) * F32::splat(0x1p112f);
   }
 
   // Powers of two by code, first + code * step octaves: one table of them, which repeats, or tables
@@ -110,6 +142,10 @@ template <int kBitsOfCode> struct LogLevels {
     COSMIC_METHOD void scale(float factor) {
       F32 &scaled = kOneTable ? low : high;
       scaled = scaled * F32::splat(factor);
+    }
+    COSMIC_METHOD Table under(F32 numerator) const { // over each
+      if constexpr (kOneTable) return {numerator / low, low};
+      return {F32::splat(1.0f) / low, numerator / high};
     }
     COSMIC_METHOD F32 at(I32 code) const {
       if constexpr (kOneTable) return look(low, code);
@@ -134,14 +170,25 @@ template <int kBitsOfCode> struct LogLevels {
 
     COSMIC_METHOD Reader(const Codes<kBits> &codes, Word word, const BlockContext &context,
                          float decay)
-        : codes(codes) {
+        : Reader(codes, open(word, context, decay)) {}
+
+    struct Opened {
+      Table levels;
+      F32 units;
+    };
+    COSMIC_METHOD Reader(const Codes<kBits> &codes, const Opened &opened)
+        : codes(codes), levels(opened.levels), units(opened.units) {}
+    COSMIC_METHOD static Opened open(Word word, const BlockContext &context, float decay) {
       const Ends ends = Ends::of(word);
-      levels = Table::of(ends.first(), ends.step());
+      Opened out;
+      out.levels = Table::of(ends.first(), ends.step());
       if constexpr (kOneTable)
-        units = sqrt(levels.low) * F32::splat(context.v_scale_before) + F32::splat(context.eps);
+        out.units =
+            sqrt(out.levels.low) * F32::splat(context.v_scale_before) + F32::splat(context.eps);
       else
-        units = levels.high;
-      levels.scale(decay);
+        out.units = out.levels.high;
+      out.levels.scale(decay);
+      return out;
     }
     template <int i> COSMIC_METHOD F32 at(Group<i> group) const {
       return levels.at(codes.low(group));
@@ -152,55 +199,18 @@ template <int kBitsOfCode> struct LogLevels {
     }
   };
 
-  // Places of numbers among the levels. Numbers are scaled so that slopes are floats.
-  struct Places {
-    Table slopes;
-    float scale, c, c_and_1, ratio;
-    float cubic[4], exponent; // of the guess at a place
-
-    COSMIC_METHOD explicit Places(Ends ends) {
-      const Octaves first = ends.first(), step = ends.step();
-      const bool some = ends.high > ends.low, small = ends.high < 32.0f;
-      const float binades = small ? 48.0f : 0.0f;
-      scale = small ? 0x1p48f : 1.0f;
-      const float less_1 = exp2_less_1(step);
-      c = some ? 1.0f / less_1 : 0.0f;
-      c_and_1 = c + 1.0f;
-      ratio = less_1 + 1.0f; // of two levels
-      slopes = Table::of({-first.coarse - binades, -first.fine}, -step);
-      slopes.scale(c);
-      // log2(1 + f) ~ f + a cubic in 1 + f, within 6.4e-4. The guess is 7.5e-4 more, and half a
-      // step less, for it is rounded to nearest
-      const float a_step = some ? 1.0f / (step.coarse + step.fine) : 0.0f;
-      constexpr float kOffset = (float)(-1.1536208391189575 + 7.5e-4 - 127.0);
-      cubic[0] = ((kOffset - binades) - (first.coarse + first.fine)) * a_step - 0.5f;
-      cubic[1] = 2.047884225845337f * a_step;
-      cubic[2] = -1.051875114440918f * a_step;
-      cubic[3] = 0.15824872255325317f * a_step;
-      exponent = 0x1p-23f * a_step;
-    }
-
-    COSMIC_METHOD F32 of(F32 x) const {
-      x = x * F32::splat(scale);
-      const I32 bits = as_int(x);
-      const F32 m = as_float((bits & I32::splat(0x7fffff)) | I32::splat(0x3f800000));
-      const auto k = [&](int i) { return F32::splat(cubic[i]); };
-      const F32 mantissa = ((k(3) * m + k(2)) * m + k(1)) * m + k(0);
-      const F32 guess = to_float(bits) * F32::splat(exponent) + mantissa;
-      const F32 below = min(max(guess, F32::splat(0.0f)), F32::splat((float)(kTop - 1)));
-      const F32 shifted = below + F32::splat(0x1p23f); // to nearest: an integer in the low bits
-      const F32 y = x * slopes.at(as_int(shifted));
-      const F32 p = min(y - F32::splat(c), y * F32::splat(ratio) - F32::splat(c_and_1));
-      const F32 place = p + (shifted - F32::splat(0x1p23f));
-      return min(max(place, F32::splat(0.0f)), F32::splat((float)kTop));
-    }
-  };
-
-  // The word is made here and the tables of places in `encode`: two chains of dependent operations,
-  // each beside other work, take less time than one.
   struct Summary {
-    uint32_t high; // bits of the largest number
+    uint32_t low, high; // bits of the least and of the largest number
+  };
+  // What is known of a block before its numbers are encoded.
+  struct Completed {
     Word word;
+    bool plain;           // the guess is of float bits alone, no number has to be scaled or clamped
+    float scale, binades; // of numbers, so that slopes are floats; its logarithm
+    float c, ratio;       // of two levels
+    float first, a_step;  // in octaves; steps an octave
+    float offset, of_bits; // of the guess in plain blocks
+    Table levels, slopes;  // of scaled numbers
   };
   struct Statistics {
     I32 low = I32::splat(-1), high = I32::splat(0);
@@ -209,10 +219,96 @@ template <int kBitsOfCode> struct LogLevels {
       high = unsigned_max(high, as_int(x));
     }
     COSMIC_METHOD Summary summary() const {
-      const uint32_t largest = reduce_unsigned_max(high);
-      return {largest, word_for(reduce_unsigned_min(low), largest)};
+      return {reduce_unsigned_min(low), reduce_unsigned_max(high)};
     }
   };
+
+  // Chains of dependent operations: those of all blocks together, each in a lane or two, and then
+  // one block's beside the other's.
+  COSMIC_METHOD static void complete(const Summary *of, Completed *blocks, int count) {
+    alignas(64) int32_t least_and_largest[kLanes] = {};
+    for (int k = 0; k < count; ++k) {
+      least_and_largest[k] = (int32_t)of[k].low;
+      least_and_largest[kUpper + k] = (int32_t)of[k].high;
+    }
+    const F32 one = F32::splat(1.0f), zero = F32::splat(0.0f);
+    const I32 bits =
+        unsigned_min(unsigned_max(I32::load(least_and_largest), I32::splat((int32_t)kLeast)),
+                     I32::splat((int32_t)kLargest));
+    const I32 halves = halves_of(min(natural_log(as_float(bits)), F32::splat(kLargestLog)));
+    alignas(64) int32_t words[kLanes];
+    alignas(64) float ends[kLanes + kUpper];
+    halves.store(words);
+    zero.store(ends + kUpper);
+    floats_of_halves(halves).store(ends);
+    const F32 low = F32::load(ends), high = F32::load(ends + kUpper);
+    const LaneOctaves first = Ends::first_of(low), step = Ends::step_of(high - low);
+    const F32 less_1 = exp2_less_1(step), steps = step.coarse + step.fine;
+    // of one level there are no steps
+    const F32 c = where_greater(steps, zero, one / less_1, zero);
+    const F32 a_step = where_greater(steps, zero, one / steps, zero);
+    const F32 start = first.coarse + first.fine;
+
+    // log2 of 1 + f is less than 0.08608 above f: the guess is never less than that. Half a step
+    // less, for it is rounded to nearest
+    const F32 offset = (F32::splat((float)(0.0862 - 127.0)) - start) * a_step - F32::splat(0.5f);
+    alignas(64) float numbers[9][kLanes];
+    const F32 all[9] = {first.coarse, first.fine, step.coarse, step.fine, c,
+                        less_1 + one, start,      a_step,      offset};
+    for (int i = 0; i < 9; ++i) all[i].store(numbers[i]);
+    for (int k = 0; k < count; ++k) {
+      Completed &block = blocks[k];
+      const Word word = (Word)words[k] | (Word)words[kUpper + k] << 16;
+      block.word = word ? word : 0x8000u;
+      const Octaves first_level = {numbers[0][k], numbers[1][k]};
+      const Octaves distance = {numbers[2][k], numbers[3][k]};
+      block.plain = (distance.coarse >= kPlainStep) & (ends[k] >= kPlainLow) &
+                    (ends[kUpper + k] <= kPlainHigh);
+      const bool scaled = !block.plain & (ends[kUpper + k] < 32.0f);
+      block.scale = scaled ? 0x1p48f : 1.0f;
+      block.binades = scaled ? 48.0f : 0.0f;
+      block.c = numbers[4][k];
+      block.ratio = numbers[5][k];
+      block.first = numbers[6][k];
+      block.a_step = numbers[7][k];
+      block.offset = numbers[8][k];
+      block.of_bits = 0x1p-23f * block.a_step;
+      block.levels = Table::of({first_level.coarse + block.binades, first_level.fine}, distance);
+      block.slopes = block.levels.under(F32::splat(block.c));
+    }
+  }
+
+  // The place of x from a level at or next to the one under it, by number in the low bits.
+  COSMIC_METHOD static F32 place(const Completed &block, F32 x, F32 guess) {
+    const F32 shifted = guess + F32::splat(kToInteger); // to nearest: in the low bits
+    const F32 y = x * block.slopes.at(as_int(shifted));
+    const F32 p = min(y, y * F32::splat(block.ratio) - F32::splat(1.0f)) - F32::splat(block.c);
+    const F32 place = p + (shifted - F32::splat(kToInteger));
+    return min(max(place, F32::splat(0.0f)), F32::splat((float)kTop));
+  }
+  COSMIC_METHOD static F32 plain_place(const Completed &block, F32 x) {
+    return place(block, x,
+                 to_float(as_int(x)) * F32::splat(block.of_bits) + F32::splat(block.offset));
+  }
+  // Of a block whose levels are near to each other, or far from one. log2 of m is a cubic in m,
+  // within 6.4e-4, of which as much is added.
+  COSMIC_CALL static void places(const Completed &block, const float *values, float *to) {
+    constexpr float kOffset = (float)(-1.1536208391189575 + 7.5e-4 - 127.0);
+    const F32 k0 = F32::splat(((kOffset - block.binades) - block.first) * block.a_step - 0.5f);
+    const F32 k1 = F32::splat(2.047884225845337f * block.a_step);
+    const F32 k2 = F32::splat(-1.051875114440918f * block.a_step);
+    const F32 k3 = F32::splat(0.15824872255325317f * block.a_step);
+    for (int at = 0; at < kBlock; at += kLanes) {
+      const F32 x = F32::load(values + at) * F32::splat(block.scale);
+      const I32 bits = as_int(x);
+      const F32 m = as_float((bits & I32::splat(0x7fffff)) | I32::splat(0x3f800000));
+      const F32 mantissa = ((k3 * m + k2) * m + k1) * m + k0;
+      const F32 guess = to_float(bits) * F32::splat(block.of_bits) + mantissa;
+      const F32 inside = min(max(guess, F32::splat(0.0f)), F32::splat((float)(kTop - 1)));
+      place(block, x, inside).store(to + at);
+    }
+  }
+
   // above every number is a NaN, whatever its sign
   COSMIC_METHOD static bool ordinary(Summary summary) { return summary.high <= kLargest; }
   COSMIC_METHOD static float padding(const float *values) { return values[0]; }
@@ -220,19 +316,32 @@ template <int kBitsOfCode> struct LogLevels {
     return __builtin_isfinite(value) ? value : before;
   }
 
-  COSMIC_METHOD static Word encode(const float *values, Summary summary,
+  COSMIC_METHOD static Word encode(const float *values, const Completed &block,
                                    const BlockContext & /*context*/, uint32_t key,
                                    Codes<kBits> &codes) {
-    const Places places(Ends::of(summary.word));
     // between 2^bits and its double, so that the code is what follows the exponent
     constexpr float base = (float)(kTop + 1);
     const RandomAbove<kBits> random(key, base);
-    for_each_group([&](auto group) COSMIC_LAMBDA {
-      constexpr int i = decltype(group)::index;
-      const F32 place = places.of(F32::load(values + i * kLanes)) + random.of(i);
-      codes.template put<23 - kBits>(group, as_int(place));
-    });
-    return summary.word;
+    const auto put_all = [&](auto place_of) COSMIC_LAMBDA {
+      for_each_group([&](auto group) COSMIC_LAMBDA {
+        constexpr int i = decltype(group)::index;
+        codes.template put<23 - kBits>(group, as_int(place_of(i * kLanes) + random.of(i)));
+      });
+    };
+    if (__builtin_expect(block.plain, 1)) {
+      put_all([&](int at) COSMIC_LAMBDA { return plain_place(block, F32::load(values + at)); });
+    } else {
+      alignas(64) float found[kBlock];
+      places(block, values, found);
+      put_all([&](int at) COSMIC_LAMBDA { return F32::load(found + at); });
+    }
+    return block.word;
+  }
+
+  // The units of one table's levels, from what encoding knows of them.
+  COSMIC_METHOD static F32 units_of(const Completed &block, float scale, float eps) {
+    const F32 levels = block.levels.low * F32::splat(1.0f / block.scale); // the bits of a Reader's
+    return sqrt(levels) * F32::splat(scale) + F32::splat(eps);
   }
 };
 

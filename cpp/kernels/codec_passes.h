@@ -142,8 +142,9 @@ store_block(const Batch<Real> &batch, const Slot<Real> &slot, int k) {
 
 template <class Codec, class Real>
 COSMIC_CALL void store_slot(Batch<Real> &batch, const Slot<Real> &slot) {
-  typename Codec::Summary summaries[kStageBlocks];
-  for (int k = 0; k < batch.blocks; ++k) summaries[k] = store_block<Codec>(batch, slot, k);
+  Summaries<Codec> summaries;
+  for (int k = 0; k < batch.blocks; ++k) summaries.of[k] = store_block<Codec>(batch, slot, k);
+  summaries.complete(batch.blocks);
   if constexpr (Codec::kStaged || Codec::kSeesGradient)
     for (int k = 0; k < batch.blocks; ++k) {
       float *const values = slot.values + k * kBlock;

@@ -103,14 +103,22 @@ struct Pipeline : Waiting<0, M::kStaged>, Waiting<1, Slow::kStaged>, Waiting<2, 
   static constexpr bool kByLevel = M::kWholeLevels && !Slow::kPresent;
   using InStep = typename AsWhole<M, kByLevel>::type;
   const BlockRun &run;
-  typename Var::Summary v_summary[kStageBlocks];
-  typename M::Summary m_summary[kStageBlocks];
-  typename Slow::Summary slow_summary[kStageBlocks];
+  Openings<M> m_opening;
+  Openings<Var> v_opening;
+  Summaries<Var> v_summary;
+  Summaries<M> m_summary;
+  Summaries<Slow> slow_summary;
 
-  COSMIC_METHOD explicit Pipeline(const BlockRun &run) : run(run) {}
+  const BlockContext first_context; // that of others differs in their random bits
+
+  COSMIC_METHOD explicit Pipeline(const BlockRun &run)
+      : run(run), first_context(*run.coefficients, run.first_block, kBlock, run.matrix) {}
 
   COSMIC_METHOD BlockContext context_of(const BlockAt<Real> &here) const {
-    return BlockContext(*run.coefficients, here.block, kBlock, run.matrix);
+    BlockContext context = first_context;
+    context.random = BlockRandom(run.coefficients->random_key, here.block);
+    context.count = kBlock; // which the compiler is to know
+    return context;
   }
 
   // Of a pass over some blocks, whose gaps the hardware's prefetching does not see through.
@@ -139,18 +147,27 @@ struct Pipeline : Waiting<0, M::kStaged>, Waiting<1, Slow::kStaged>, Waiting<2, 
     step_with<kPass, Var>(k, here, rule, probe, sums);
   }
 
+  COSMIC_METHOD void open_ahead(int k, const BlockAt<Real> &here) {
+    const Coefficients &c = *run.coefficients;
+    const BlockContext context = context_of(here);
+    m_opening.open(k, run.m, here.block, context, (float)(Rule::kDecaysM ? c.beta1 : 1.0));
+    v_opening.open(k, run.v, here.block, context, (float)c.beta2);
+  }
+
   template <Pass kPass, class V> COSMIC_METHOD void
   step_with(int k, const BlockAt<Real> &here, const Rule &rule, const Probe &probe, Sums &sums) {
     const Coefficients &c = *run.coefficients;
     BlockContext context = context_of(here);
     const Real beta1 = (Real)(Rule::kDecaysM ? c.beta1 : 1.0);
-    InStep m(run.m, here.block, context, 0, beta1, MWaiting::of(k));
+    auto m =
+        m_opening.template at<InStep>(k, run.m, here.block, context, 0, beta1, MWaiting::of(k));
     Slow slow(run.m_slow, here.block, context, 1, (Real)c.beta_slow, SlowWaiting::of(k));
     if constexpr (kByLevel) {
       context.v_scale_before *= m.level();
       context.eps *= m.level();
     }
-    V v(run.v, here.block, context, 2, (Real)c.beta2, VWaiting::of(k));
+    auto v =
+        v_opening.template at<V>(k, run.v, here.block, context, 2, (Real)c.beta2, VWaiting::of(k));
     typename Probe::Look look(probe);
     if constexpr (kPass == Pass::step && kMomentsApart<Real, Rule, Probe>)
       step_apart(rule, context, here.p, here.g, m, slow, v, sums);
@@ -158,37 +175,65 @@ struct Pipeline : Waiting<0, M::kStaged>, Waiting<1, Slow::kStaged>, Waiting<2, 
       step_block<kPass>(rule, probe, context, here.p, here.g, m, slow, v, look, sums);
     look.close(run.looks, here.block);
     if constexpr (kPass == Pass::step) {
-      m_summary[k] = m.template measure<false>(run.m, here.block, context, kBlock);
-      slow_summary[k] = slow.template measure<false>(run.m_slow, here.block, context, kBlock);
-      v_summary[k] = v.template measure<false>(run.v, here.block, context, kBlock);
+      m_summary.of[k] = m.template measure<false>(run.m, here.block, context, kBlock);
+      slow_summary.of[k] = slow.template measure<false>(run.m_slow, here.block, context, kBlock);
+      v_summary.of[k] = v.template measure<false>(run.v, here.block, context, kBlock);
     }
   }
 
-  COSMIC_METHOD void encode(int k, const BlockAt<Real> &here, Sums &sums) {
+  // The first `together` blocks from here on, one slot after the other: what one block's encoding
+  // waits for, the next one's may begin beside.
+  COSMIC_METHOD void encode(int together, int64_t before, Sums &sums) {
+    v_summary.complete(together);
+    slow_summary.complete(together);
+    m_summary.complete(together);
+    if constexpr (M::kPersistedUnits) {
+      const auto each = [&](auto visit) COSMIC_LAMBDA {
+        for (int k = 0; k < together; ++k) {
+          const BlockAt<Real> here = block_at(before + k);
+          visit(k, here.block, context_of(here));
+        }
+      };
+      uint32_t means[kStageBlocks];
+      each([&](int k, int64_t at, const BlockContext &context) COSMIC_LAMBDA {
+        Var::encode(run.v, at, context, 2, VWaiting::of(k), v_summary[k]);
+      });
+      each([&](int k, int64_t at, const BlockContext &context)
+               COSMIC_LAMBDA { means[k] = to_persisted_units(k, at, context); });
+      each([&](int k, int64_t at, const BlockContext &context) COSMIC_LAMBDA {
+        sums.encoded =
+            sums.encoded + M::encode_about(run.m, at, context, 0, MWaiting::of(k), means[k]);
+      });
+    } else {
+      for (int k = 0; k < together; ++k) encode_block(k, block_at(before + k));
+    }
+  }
+  COSMIC_METHOD void encode_block(int k, const BlockAt<Real> &here) {
     const int64_t at = here.block;
     const BlockContext context = context_of(here);
     Var::encode(run.v, at, context, 2, VWaiting::of(k), v_summary[k]);
     Slow::encode(run.m_slow, at, context, 1, SlowWaiting::of(k), slow_summary[k]);
-    if constexpr (M::kPersistedUnits) to_persisted_units(k, here, context);
-    if constexpr (M::kAddsUp)
-      sums.encoded = sums.encoded + M::encode(run.m, at, context, 0, MWaiting::of(k), m_summary[k]);
-    else
-      M::encode(run.m, at, context, 0, MWaiting::of(k), m_summary[k]);
+    M::encode(run.m, at, context, 0, MWaiting::of(k), m_summary[k]);
   }
 
   // The second moment is encoded by now: the waiting values become units of what will be decoded.
-  COSMIC_METHOD void to_persisted_units(int k, const BlockAt<Real> &here, BlockContext context) {
+  COSMIC_METHOD uint32_t to_persisted_units(int k, int64_t block, BlockContext context) {
     context.v_scale_before = context.v_scale;
     const F32 scale = F32::splat(context.v_scale), eps = F32::splat(context.eps);
     const F32 corrected = F32::splat(1.0f / context.m_correction);
-    Var v(run.v, here.block, context, 2, 1.0f, nullptr);
+    Var v(run.v, block, context, 2, 1.0f, nullptr);
+    if constexpr (Var::kCompletes) v.take_units(v_summary[k], context.v_scale, context.eps);
     if constexpr (Var::kFewUnits) v.invert_units(corrected);
+    typename M::Gathered gathered;
     float *values = MWaiting::of(k);
     for_each_group([&](auto group) COSMIC_LAMBDA {
       float *at = values + decltype(group)::index * kLanes;
       const F32 unit = v.unit(group, scale, eps), m = F32::load(at);
-      (Var::kFewUnits ? m * unit : m * corrected / unit).store(at);
+      const F32 value = Var::kFewUnits ? m * unit : m * corrected / unit;
+      value.store(at);
+      gathered.see(group, value);
     });
+    return gathered.means();
   }
 
   COSMIC_METHOD BlockAt<Real> block_at(int64_t before) const { // this many blocks into the run
@@ -200,9 +245,9 @@ struct Pipeline : Waiting<0, M::kStaged>, Waiting<1, Slow::kStaged>, Waiting<2, 
   COSMIC_METHOD void blocks(int64_t count, const Rule &rule, const Probe &probe, Sums &sums) {
     for (int64_t b = 0; b < count; b += kStageBlocks) {
       const int together = count - b < kStageBlocks ? (int)(count - b) : kStageBlocks;
+      for (int k = 0; k < together; ++k) open_ahead(k, block_at(b + k));
       for (int k = 0; k < together; ++k) step<kPass>(k, block_at(b + k), rule, probe, sums);
-      if constexpr (kPass == Pass::step)
-        for (int k = 0; k < together; ++k) encode(k, block_at(b + k), sums);
+      if constexpr (kPass == Pass::step) encode(together, b, sums);
     }
   }
 };

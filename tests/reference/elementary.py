@@ -42,10 +42,6 @@ class Octaves(NamedTuple):
         coarse = (product + GRID) - GRID
         return cls(coarse, (product - coarse) + x * rest)
 
-    def negated(self, less: Array) -> Octaves:
-        """-x - less, where ``less`` is a whole number."""
-        return Octaves(-self.coarse - less, -self.fine)
-
 
 def split_factor(exact: float, unit: float) -> tuple[np.float32, np.float32]:
     """A multiple of ``unit``, and the rest."""

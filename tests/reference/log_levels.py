@@ -6,6 +6,7 @@ geometric series, a level over its distance to the next one is the same for ever
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +24,7 @@ FRESH = 0xD451D451  # what a word of 0 means: both halves ln 1e-30
 #: log2(m) - (m - 1) for 1 <= m < 2, within 6.4e-4.
 CUBIC = (-1.1536208391189575, 2.047884225845337, -1.051875114440918, 0.15824872255325317)
 MARGIN = 7.5e-4  # of a binade: guesses at a logarithm are never below it
+BITS_MARGIN = 0.0862  # likewise without the cubic, log2(m) being up to 0.08608 above m - 1
 
 LOG2_E = 1.4426950408889634
 ONE, ZERO = np.float32(1), np.float32(0)
@@ -102,28 +104,40 @@ class LogLevels:
         """Numbers as places among the levels, which rounding is between."""
         less_1 = exp2_less_1(step)
         c = np.where(less_1 > 0, ONE / less_1, ZERO)
-        binades = np.where(high < 32, np.float32(48), ZERO)  # scaled, so that slopes are floats
+        plain = self._plain(first, step, high)
+        # scaled, so that slopes are floats
+        binades = np.where(plain | (high >= 32), ZERO, np.float32(48))
         x = values * np.ldexp(ONE, binades.astype(np.int64))
-        below = self._levels_below(x, first, step, binades)
-        upper, lower = self._factors(
-            below.astype(np.int64), first.negated(binades), step.negated(np.zeros_like(binades))
-        )
-        y = x * ((upper * c) * lower)
-        places = np.minimum(y - c, y * (less_1 + ONE) - (c + ONE)) + below  # it is concave
+        below = self._levels_below(x, first, step, binades, plain)
+        raised = Octaves(first.coarse + binades, first.fine)
+        upper, lower = self._factors(below.astype(np.int64), raised, step)
+        y = x * ((c / upper) * (ONE / lower))
+        places = np.minimum(y, y * (less_1 + ONE) - ONE) - c + below  # it is concave
         return np.asarray(np.minimum(np.maximum(places, ZERO), np.float32(self.top)))
 
-    def _levels_below(self, x: Array, first: Octaves, step: Octaves, binades: Array) -> Array:
-        """By the guess at a logarithm that float bits and a cubic make."""
+    def _plain(self, first: Octaves, step: Octaves, high: Array) -> Array:
+        """Whether float bits alone are guess enough; no number of such a block must be scaled."""
+        low = (first.coarse + first.fine) * np.float32(math.log(2))  # exact enough for halves
+        return (step.coarse >= np.float32(0.1)) & (low > -80.001) & (high <= 20)
+
+    def _levels_below(
+        self, x: Array, first: Octaves, step: Octaves, binades: Array, plain: Array
+    ) -> Array:
+        """By a guess at a logarithm: float bits, with a cubic where levels are near each other."""
         whole_step = step.coarse + step.fine
         a_step = np.where(whole_step > 0, ONE / whole_step, ZERO)
-        offset = np.float32(CUBIC[0] + MARGIN - 127.0)
-        c0 = ((offset - binades) - (first.coarse + first.fine)) * a_step - np.float32(0.5)
-        c1, c2, c3 = (np.float32(c) * a_step for c in CUBIC[1:])
+        start = first.coarse + first.fine
         bits = np.ascontiguousarray(x).view(np.uint32)
+        exponents = bits.astype(np.float32) * (np.float32(2.0**-23) * a_step)
         m = ((bits & 0x7FFFFF) | 0x3F800000).view(np.float32)
-        mantissa = ((c3 * m + c2) * m + c1) * m + c0
-        guess = bits.astype(np.float32) * (np.float32(2.0**-23) * a_step) + mantissa
-        return np.asarray(np.rint(np.minimum(np.maximum(guess, ZERO), np.float32(self.top - 1))))
+        offset = np.float32(CUBIC[0] + MARGIN - 127.0)
+        c0 = ((offset - binades) - start) * a_step - np.float32(0.5)
+        c1, c2, c3 = (np.float32(c) * a_step for c in CUBIC[1:])
+        near = exponents + (((c3 * m + c2) * m + c1) * m + c0)
+        far = exponents + ((np.float32(BITS_MARGIN - 127.0) - start) * a_step - np.float32(0.5))
+        guess = np.where(plain, far, near)
+        last = np.where(plain, np.float32(self.top), np.float32(self.top - 1))
+        return np.asarray(np.rint(np.minimum(np.maximum(guess, ZERO), last)))
 
 
 @dataclass(frozen=True)
