@@ -45,6 +45,9 @@ add_library(
   ${CMAKE_CURRENT_LIST_DIR}/plan/work.cpp)
 target_include_directories(cosmic_core PUBLIC ${CMAKE_CURRENT_LIST_DIR})
 target_compile_options(cosmic_core PRIVATE ${COSMIC_OPTIONS} ${COSMIC_WARNINGS})
+# loops over a matrix's rows and columns, which take lanes
+set_source_files_properties(${CMAKE_CURRENT_LIST_DIR}/plan/matrix.cpp
+                            PROPERTIES COMPILE_OPTIONS "${COSMIC_FASTEST}")
 target_link_libraries(cosmic_core PUBLIC cosmic_kernels)
 if(COSMIC_OPENMP AND APPLE)
   # torch's own runtime, which is in the process before this is loaded: a second one must not come

@@ -63,8 +63,9 @@ float *MatrixMoment::column_sums(int64_t item) const {
 
 void MatrixMoment::prepare() {
   const auto roots = [](const float *means, int64_t count, double scale, float *out) {
+    if (!means) return std::fill(out, out + count, 1.0f);
     for (int64_t k = 0; k < count; ++k)
-      out[k] = means ? std::sqrt(static_cast<float>(static_cast<double>(means[k]) * scale)) : 1.0f;
+      out[k] = std::sqrt(static_cast<float>(static_cast<double>(means[k]) * scale));
   };
   double scale = 1.0; // of the rows: with both vectors, their product has the mean twice
   if (rows_ && columns_) {
@@ -107,8 +108,8 @@ void MatrixMoment::finish() {
     for (int64_t item = 0; item < items_; ++item) {
       const int64_t first = first_row(item);
       const int64_t end = std::min(first_row(item + 1) + 1, shape_.rows);
-      for (int64_t r = first; r < end; ++r)
-        sums[r] += static_cast<double>(row_sums(item)[r - first]);
+      const float *of_item = row_sums(item);
+      for (int64_t r = first; r < end; ++r) sums[r] += static_cast<double>(of_item[r - first]);
     }
     for (int64_t r = 0; r < shape_.rows; ++r)
       rows_[r] = static_cast<float>(sums[r] / static_cast<double>(shape_.columns));
