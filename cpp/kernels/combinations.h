@@ -37,7 +37,7 @@
   COSMIC_WITH_AND_WITHOUT_SLOW(X, fp32, v4, shared)                                                \
   COSMIC_WITH_LOG_LEVELS(X, fp32, none, shared)                                                    \
   X(float, adam, ustate, none, fp32, none, shared)                                                 \
-  X(float, adam, ustate, none, v4, none, shared)                                                   \
+  X(float, adam, ustate, none, v4, none, hot)  /* 1.30; TurboAdam with v4 */                       \
   COSMIC_WITH_LOG_LEVELS(X, ustate, none, hot) /* 1.11; TurboAdam's default */                     \
   X(float, adam, costate, none, fp32, costate, shared)                                             \
   COSMIC_WITH_LOG_LEVELS(X, costate, costate, shared)                                              \
