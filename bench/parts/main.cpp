@@ -152,7 +152,7 @@ int main(int argc, char **argv) {
   const int rounds = argc > 2 ? std::atoi(argv[2]) : 200;
   const Kernels &kernels = kernels_for(argc > 3 ? argv[3] : available_isas().front());
   const DefaultFloatEnvironment environment;
-  const std::vector<std::string> names = combination_names();
+  const std::vector<std::string> &names = combination_names();
   const std::string text = argc > 4 ? argv[4] : "";
   for (size_t row = 0; row < names.size(); ++row) {
     if (names[row].find(text) == std::string::npos) continue;

@@ -92,9 +92,7 @@ int hot_row(const Composition &parts, int probe) {
 
 int place_of(const CodecPart *codec) { return codec ? codec->place : 0; }
 
-} // namespace
-
-std::vector<std::string> combination_names() {
+std::vector<std::string> make_names() {
   for (const CodecPart *codec : all_codecs())
     for (const bool second : {false, true}) check_planes(*codec, second);
   std::vector<std::string> names;
@@ -105,8 +103,15 @@ std::vector<std::string> combination_names() {
   return names;
 }
 
+} // namespace
+
+const std::vector<std::string> &combination_names() {
+  static const std::vector<std::string> names = make_names();
+  return names;
+}
+
 void check_combination(const PartsOf &parts) {
-  static const std::vector<std::string> names = combination_names();
+  const std::vector<std::string> &names = combination_names();
   const std::string wanted = name_of(parts);
   const auto is_of = [&](const std::string &name) { // with whatever probe
     return name.compare(0, wanted.size(), wanted) == 0 &&

@@ -33,7 +33,7 @@ PassOf pass_of(const PartsOf &parts, const std::vector<const Part *> &asking);
 // One name for everything that goes together, such as "float adam fp32 none fp32"; a probe with
 // which it is compiled as a whole is the last word. Those of the table of combinations in its
 // order, then what parts say besides.
-std::vector<std::string> combination_names();
+const std::vector<std::string> &combination_names();
 
 // The parts that such a name says, and whose probe.
 PartsOf parts_named(const std::string &name, const Part **probing);

@@ -99,12 +99,13 @@ template <class Work> void Plan::for_each_item(int threads, Work work) {
 #endif
 }
 
-void Plan::reduce_rows() {
+void Plan::reduce_rows(bool measured) {
   for (size_t a = 0; a < active_.size(); ++a) {
+    Row &row = rows[static_cast<size_t>(active_[a])];
+    if (measured && !row.measuring) continue;
     ItemSums sums;
     for (int64_t i = first_item_[a]; i < first_item_[a + 1]; ++i)
       sums.add(item_sums_[static_cast<size_t>(i)]);
-    Row &row = rows[static_cast<size_t>(active_[a])];
     const auto n = static_cast<double>(row.numel);
     row.last.mean_abs_gradient = sums.abs_gradient / n;
     row.last.unscaled_rms = std::sqrt(sums.square_update / n);
@@ -162,8 +163,6 @@ void Plan::step_item(const Kernels &kernels, size_t a, int64_t item) {
 
 void Plan::measure_item(const Kernels &kernels, size_t a, int64_t item) {
   Row &row = rows[static_cast<size_t>(active_[a])];
-  ItemSums &out = item_sums_[static_cast<size_t>(first_item_[a] + item)];
-  out = ItemSums();
   if (!row.measuring) return;
   const int64_t first = item * row.item_blocks();
   const int64_t last = std::min(first + row.item_blocks(), blocks_of(row.numel));
@@ -171,14 +170,14 @@ void Plan::measure_item(const Kernels &kernels, size_t a, int64_t item) {
   MatrixSums matrix;
   if (row.matrix) matrix = row.matrix->open(item);
   measure_blocks(row, kernels, coefficients_[a], first, last, sums, row.matrix ? &matrix : nullptr);
-  out = ItemSums(sums);
+  item_sums_[static_cast<size_t>(first_item_[a] + item)] = ItemSums(sums);
 }
 
 void Plan::measure(const Kernels &kernels, int threads) {
   const auto is_measured = [this](int r) { return rows[static_cast<size_t>(r)].measuring; };
   if (std::none_of(active_.begin(), active_.end(), is_measured)) return;
   for_each_item(threads, [&](size_t a, int64_t item) { measure_item(kernels, a, item); });
-  reduce_rows();
+  reduce_rows(true);
 }
 
 void Plan::measure_codecs(const Kernels &kernels, int threads) {
@@ -206,7 +205,7 @@ void Plan::measure_samples(const std::vector<GateSample> &samples, bool first_lo
         coefficients_[a].first_look = measured && first_look;
         const bool looked_at = measured && (first_look || gates.looks_again(sample));
         row.measuring = looked_at ? &row.gate_pass : nullptr;
-        row.looks.resize(static_cast<size_t>(blocks_of(row.numel)));
+        if (row.gate->looks_again) row.looks.resize(static_cast<size_t>(blocks_of(row.numel)));
       }
   };
   mark(true);

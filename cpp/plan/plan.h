@@ -70,7 +70,7 @@ private:
   bool refused(const GateSample &sample) const;
   Gating gating() { return {rows, active_, groups, memories, coefficients_}; }
   void step_item(const Kernels &kernels, size_t a, int64_t item);
-  void reduce_rows();
+  void reduce_rows(bool measured = false); // of all active rows, or of those that a pass measured
 
   std::vector<int> active_;            // rows with a gradient and at least one element
   std::vector<int64_t> first_item_;    // of each active row, and their total at the end

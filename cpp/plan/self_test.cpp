@@ -179,14 +179,14 @@ std::string hexadecimal(uint64_t value) {
 } // namespace
 
 std::vector<uint64_t> step_fingerprints(const Kernels &kernels, int threads) {
-  const std::vector<std::string> names = combination_names();
+  const std::vector<std::string> &names = combination_names();
   std::vector<uint64_t> found(names.size());
   for (size_t k = 0; k < names.size(); ++k) found[k] = fingerprint_of(names[k], kernels, threads);
   return found;
 }
 
 SelfTest self_test() {
-  const std::vector<std::string> names = combination_names();
+  const std::vector<std::string> &names = combination_names();
   const std::vector<uint64_t> expected = step_fingerprints(kernels_for("scalar"), 1);
   const auto compare = [&](const Kernels &kernels, int threads, const std::string &how) {
     const std::vector<uint64_t> found = step_fingerprints(kernels, threads);

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 
 import pytest
 
-from cosmic import _core
+from cosmic import Cosmic, _core
 from cosmic.parts import CODECS, GATES, RULES, Numbers
 
 ROOT = Path(__file__).parents[2]
@@ -53,3 +54,12 @@ def test_every_option_of_a_part_has_a_default_in_its_range() -> None:
     by_name: dict[str, object] = {}
     for option in options:  # the same for every part that has it
         assert by_name.setdefault(option["name"], option) == option
+
+
+def test_the_optimizer_has_the_defaults_that_parts_say() -> None:
+    given = inspect.signature(Cosmic).parameters
+    parts = [part for kind in _core.parts().values() for part in kind.values()]
+    options = {o["name"]: o["default"] for part in parts for o in part["options"]}
+    own = {name: default for name, default in options.items() if name in given}
+    assert {"beta_slow", "alpha", "slow_warmup", "c_min", "robustness", "rel_floor"} == set(own)
+    assert {name: given[name].default for name in own} == own
