@@ -44,7 +44,8 @@ public:
     bind(m_, parts.m, false);
     bind(m_slow_, parts.m_slow, false);
     bind(v_, parts.v, true);
-    if (parts.v && parts.v->of_matrix()) bind_matrix(*parts.v);
+    matrix_ = matrix_moment(parts.v, shape(), v_);
+    if (matrix_) matrix_->prepare();
     if (parts.m && parts.m->by_block) m_.data[parts.m->first.size()] = plane(numel / kBlock * 4);
   }
 
@@ -100,13 +101,6 @@ private:
     int k = 0;
     for (const Plane &each : slot_layout(codec, second, numel_, shape()))
       planes.data[k++] = plane(each.count * each.bits / 8);
-  }
-  void bind_matrix(const CodecPart &codec) {
-    const auto at = [&](size_t k) { return static_cast<float *>(v_.data[k]); };
-    matrix_ =
-        std::make_shared<MatrixMoment>(shape(), codec.by_rows ? at(0) : nullptr,
-                                       codec.by_columns ? at(codec.by_rows ? 1 : 0) : nullptr);
-    matrix_->prepare();
   }
   MatrixShape shape() const { return {numel_ / kColumns, kColumns}; }
 

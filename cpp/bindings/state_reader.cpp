@@ -29,12 +29,8 @@ public:
 
   // A second moment by rows and columns is not the kernels' to address.
   void matrix(const CodecPart *codec) const {
-    if (!codec || !codec->of_matrix()) return;
-    const auto at = [&](size_t k) { return static_cast<float *>(row_.v.data[k]); };
-    row_.matrix =
-        std::make_shared<MatrixMoment>(matrix_, codec->by_rows ? at(0) : nullptr,
-                                       codec->by_columns ? at(codec->by_rows ? 1 : 0) : nullptr);
-    row_.v = Planes{};
+    row_.matrix = matrix_moment(codec, matrix_, row_.v);
+    if (row_.matrix) row_.v = Planes{};
   }
 
   // Numbers of a part: one contiguous tensor. Null if it keeps none.

@@ -127,4 +127,12 @@ void MatrixMoment::finish() {
   }
 }
 
+std::shared_ptr<MatrixMoment> matrix_moment(const CodecPart *codec, MatrixShape shape,
+                                            const Planes &planes) {
+  if (!codec || !codec->of_matrix()) return nullptr;
+  const auto at = [&](size_t k) { return static_cast<float *>(planes.data[k]); };
+  return std::make_shared<MatrixMoment>(shape, codec->by_rows ? at(0) : nullptr,
+                                        codec->by_columns ? at(codec->by_rows ? 1 : 0) : nullptr);
+}
+
 } // namespace cosmic

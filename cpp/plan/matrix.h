@@ -58,4 +58,9 @@ private:
   std::vector<double> totals_;
 };
 
+// Of a second moment whose codec keeps rows, columns or both, in the order of its planes; null of
+// any other.
+std::shared_ptr<MatrixMoment> matrix_moment(const CodecPart *codec, MatrixShape shape,
+                                            const Planes &planes);
+
 } // namespace cosmic

@@ -36,7 +36,7 @@ public:
     bind(m_slow_, parts.m_slow, false);
     bind(v_, parts.v, true);
     if (parts.m && parts.m->by_block) m_.data[parts.m->first.size()] = plane(kBlocks * 4);
-    if (parts.v && parts.v->of_matrix()) bind_matrix(*parts.v);
+    matrix_ = matrix_moment(parts.v, MatrixShape{kRows, kColumns}, v_);
     c_.beta1 = 0.875, c_.gradient1 = 0.125, c_.beta2 = 0.9375, c_.gradient2 = 0.0625;
     c_.beta_slow = 0.96875, c_.gradient_slow = 0.03125, c_.alpha = 2;
     c_.m_scale = c_.v_scale = c_.v_scale_before = 1;
@@ -89,13 +89,6 @@ private:
     for (const Plane &each : slot_layout(codec, second, kNumel, MatrixShape{kRows, kColumns}))
       planes.data[k++] = plane(each.count * each.bits / 8);
   }
-  void bind_matrix(const CodecPart &codec) {
-    const auto at = [&](size_t k) { return static_cast<float *>(v_.data[k]); };
-    matrix_ = std::make_shared<MatrixMoment>(
-        MatrixShape{kRows, kColumns}, codec.by_rows ? at(0) : nullptr,
-        codec.by_columns ? at(codec.by_rows ? 1 : 0) : nullptr);
-  }
-
   const Kernels &kernels_;
   const Composition parts_;
   std::vector<Real> param_, gradient_;

@@ -67,7 +67,8 @@ public:
     bind_slot(row.m, parts.m, false);
     bind_slot(row.m_slow, parts.m_slow, false);
     bind_slot(row.v, parts.v, true);
-    bind_matrix(row, parts.v);
+    row.matrix = matrix_moment(parts.v, MatrixShape{kRows, kColumns}, row.v);
+    if (row.matrix) row.v = Planes{};
     bind_numbers(row);
     plan_.groups.push_back(group_for(parts));
     plan_.seed = 38; // with which the second step corrects all of q8's roots
@@ -118,15 +119,6 @@ private:
       planes_.emplace_back(static_cast<size_t>(layout[k].count) * bits / 8);
       planes.data[k] = planes_.back().data();
     }
-  }
-
-  static void bind_matrix(Row &row, const CodecPart *codec) {
-    if (!codec || !codec->of_matrix()) return;
-    const auto at = [&](size_t k) { return static_cast<float *>(row.v.data[k]); };
-    row.matrix = std::make_shared<MatrixMoment>(
-        MatrixShape{kRows, kColumns}, codec->by_rows ? at(0) : nullptr,
-        codec->by_columns ? at(codec->by_rows ? 1 : 0) : nullptr);
-    row.v = Planes{};
   }
 
   template <class Kept> static Kept *started(const Numbers &numbers, Kept *kept) {
