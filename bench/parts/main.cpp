@@ -12,6 +12,7 @@
 
 #include "isa/dispatch.h"
 #include "isa/float_environment.h"
+#include "kernels/kernels.h"
 #include "plan/combinations.h"
 #include "plan/layout.h"
 #include "plan/matrix.h"
