@@ -6,6 +6,7 @@ from . import loading  # noqa: F401  (first: it says what is missing)
 from . import _core, logging, ops
 from ._core import UnsupportedTensorError
 from .estimate import MemoryEstimate, TensorEstimate, estimate_memory
+from .grouping.groups import ParamGroups, param_groups
 from .moments import Moments
 from .optimizer import Cosmic, NonfiniteGradientError
 from .policies import Candidate, Policy, RolePolicy, SignalPolicy, UniformPolicy
@@ -21,6 +22,7 @@ __all__ = [
     "MemoryEstimate",
     "Moments",
     "NonfiniteGradientError",
+    "ParamGroups",
     "Policy",
     "QuantizedTensor",
     "RolePolicy",
@@ -34,5 +36,6 @@ __all__ = [
     "estimate_memory",
     "logging",
     "ops",
+    "param_groups",
     "quantize",
 ]

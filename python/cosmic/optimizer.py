@@ -105,6 +105,10 @@ class Cosmic(WithMoments):
         c_min: the gate's least factor (of ``"agar"``: the least trust).
         robustness: of gate ``"agar"``: the power of the trust; 0 leaves the focus alone.
         rel_floor: of gate ``"agar"``: the least focus.
+        role: what a group's tensors are to the model, as ``cosmic.param_groups`` finds it:
+            ``"embedding"``, ``"head"``, ``"matrix"``, ``"convolution"``, ``"lora_a"``,
+            ``"lora_b"``, ``"norm"``, ``"bias"``, ``"vector"``. What a budget is spent on then
+            follows it, and not the gradients. None, and ``"other"``: shape and gradients decide.
         exact: the gate acts on this step's own gradients, which a pass before the step looks at,
             not on what the last step saw of its.
         beta_slow: decay of a second, slower average of the gradient, such as 0.9999; None: none.
@@ -147,6 +151,7 @@ class Cosmic(WithMoments):
         min_tier: int | None = None,
         max_tier: int | None = None,
         rung: str | None = None,
+        role: str | None = None,
         state_dtype: str | torch.dtype | None = None,
         gate: str | None = None,
         c_min: float = 0.1,
@@ -173,7 +178,7 @@ class Cosmic(WithMoments):
         defaults = {
             "lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay,
             "maximize": maximize, "tier": tier, "min_tier": min_tier, "max_tier": max_tier,
-            "rung": rung, "state_dtype": state_dtype, "gate": gate, "c_min": c_min,
+            "rung": rung, "role": role, "state_dtype": state_dtype, "gate": gate, "c_min": c_min,
             "robustness": robustness, "rel_floor": rel_floor, "exact": exact,
             "beta_slow": beta_slow, "alpha": alpha, "slow_warmup": slow_warmup,
             "min_compress_size": min_compress_size, "stochastic_rounding": stochastic_rounding,

@@ -13,7 +13,7 @@ from .state.gates import is_gated
 from .state.groups import Group
 from .state.members import members
 from .state.places import real_numel
-from .state.roles import Role
+from .state.roles import Role, given_role
 from .step.plans import StatisticsRow
 
 __all__ = ["TierInfo", "gate_factors", "group_statistics", "tier_table"]
@@ -27,7 +27,8 @@ class TierInfo(NamedTuple):
         tier: 0, 1 or 2.
         rung: tier and codecs, such as ``"tier2:bf16+bf16"``.
         codecs: codec of every moment, by its name.
-        role: ``"table"``, ``"matrix"`` or ``"vector"`` where a budget may choose its rung.
+        role: ``"table"``, ``"matrix"`` or ``"vector"`` where a budget may choose its rung, or the
+            group's ``role`` says it.
         numel: real elements of the parameter.
         nbytes: bytes of COSMIC's own tensors in its state, counters included.
     """
@@ -54,7 +55,7 @@ def tier_table(groups: Sequence[Group], state: Mapping[Tensor, State]) -> list[T
                     rung.tier,
                     rung.name,
                     rung.slots,
-                    role_of(held),
+                    given_role(groups[member.group]) or role_of(held),
                     numel,
                     state_bytes(held),
                 )

@@ -20,7 +20,7 @@ LAYERS = (
     {"capital"},
     {"step"},
     {
-        "cosmic", "backward", "estimate", "logging", "ops", "optimizer", "policies",
+        "cosmic", "backward", "estimate", "grouping", "logging", "ops", "optimizer", "policies",
         "quantization", "reports", "with_moments",
     },
     {"presets"},

@@ -21,7 +21,7 @@ __all__ = ["read_saved"]
 #: Options of a group that a checkpoint may lack, because they came after the format.
 _NEWER_OPTIONS = (
     "min_compress_size", "stochastic_rounding", "rung", "min_tier", "max_tier", "robustness",
-    "rel_floor", "exact",
+    "rel_floor", "exact", "role",
 )  # fmt: skip
 
 

@@ -9,23 +9,80 @@ gradients decide: a tensor is a table where few rows (or columns) carry most of 
 that their effective share (see ``cpp/plan/participation.h``) is small. On small language models,
 untrained and trained, that share was 0.05 to 0.07 for embeddings and heads, 0.23 to 0.97 for hidden
 matrices.
+
+Neither is asked where a group says what its tensors are (option ``role``): its words are finer, as
+``cosmic.param_groups`` finds them in a model's modules, and each of them is one of the three here.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from ..rungs import Geometry
 
-__all__ = ["ROLES", "Role", "guessed_role", "observed_role"]
+__all__ = [
+    "KINDS", "ROLES", "Kind", "Role", "check_role", "given_role", "guessed_role", "matrix_by_shape",
+    "observed_role",
+]  # fmt: skip
 
 Role = Literal["table", "matrix", "vector"]
 ROLES: tuple[Role, ...] = ("table", "matrix", "vector")
+
+Kind = Literal[
+    "embedding", "head", "matrix", "convolution", "lora_a", "lora_b", "norm", "bias", "vector",
+    "other",
+]  # fmt: skip
+#: What a group's option ``role`` can be, and the role that a budget spends by; None: as without the
+#: option, because nobody knows what the tensor is.
+KINDS: Mapping[str, Role | None] = {
+    "embedding": "table", "head": "table", "matrix": "matrix", "convolution": "matrix",
+    "lora_a": "matrix", "lora_b": "matrix", "norm": "vector", "bias": "vector", "vector": "vector",
+    "other": None,
+}  # fmt: skip
 
 _LONG, _ASPECT = 512, 8  # a table's longer side, and how many times its shorter one
 _LARGE = 65536  # elements; a model's norms and biases have fewer
 _BECOMES, _REMAINS = 0.12, 0.18  # effective share below which a tensor is a table; apart, so that
 # noise near the border does not move a tensor to and fro
+_SIDE = 8  # the least side of a hidden matrix that has a direction worth speaking of
+_SMALL_ASPECT = 4  # of a matrix shorter than a table is long: see `matrix_by_shape`
+
+
+def check_role(role: object, where: str) -> None:
+    """Raise ValueError, naming the place, unless a group's option ``role`` is None or a kind."""
+    if role is not None and not (isinstance(role, str) and role in KINDS):
+        raise ValueError(
+            f"{where}['role'] is {role!r}; expected None or {', '.join(map(repr, KINDS))}"
+        )
+
+
+def given_role(group: Mapping[str, Any]) -> Role | None:
+    """The role that a group's option says its tensors have; None where shape and gradients do."""
+    kind = group.get("role")
+    return KINDS.get(kind) if isinstance(kind, str) else None
+
+
+def matrix_by_shape(geometry: Geometry, ndim: int) -> bool:
+    """Whether a tensor that nobody has given a role may be taken for a hidden matrix.
+
+    For rules that ruin what is none, such as an embedding: doubt means no. Three dimensions or more
+    are no matrix here, as they may be a kernel, a stack of experts or a position table with a batch
+    of one; nor is a side of less than 8.
+
+    What is 512 long or longer and 8 times as long as wide is a table (``guessed_role``). Below that
+    length 256 x 64 may be an embedding of bytes or a layer that widens by 4, and both are common:
+    what is 4 times as long as wide is none there. Squarer tables, such as 1024 positions of 768
+    numbers, no shape can tell: whoever has such groups gives them a ``role``.
+
+    Args:
+        geometry: of the tensor.
+        ndim: its dimensions.
+    """
+    if ndim != 2 or geometry.shape is None or guessed_role(geometry) != "matrix":
+        return False
+    long, short = max(geometry.shape), min(geometry.shape)
+    return short >= _SIDE and (long >= _LONG or long < _SMALL_ASPECT * short)
 
 
 def guessed_role(geometry: Geometry) -> Role:

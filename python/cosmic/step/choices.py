@@ -18,7 +18,7 @@ from ..state.entries import MASKED, SIGNAL, SIGNAL_BYTES, State, own, role_of, r
 from ..state.gates import GateUse, gate_bytes, gate_of
 from ..state.groups import Group
 from ..state.members import Member, check_param, members, naming
-from ..state.roles import Role, guessed_role
+from ..state.roles import Role, given_role, guessed_role
 from .looks import is_masked, plain
 
 __all__ = ["Choice", "choose"]
@@ -46,6 +46,7 @@ class _Live:
     gate: GateUse
     old: State  # COSMIC's entries alone
     masked: bool
+    given: Role | None  # by its group
 
     def price(self, rung: Rung) -> int:
         """Of a rung with its gate."""
@@ -57,7 +58,7 @@ class _Live:
 
     @property
     def role(self) -> Role:
-        return role_of(self.old) or guessed_role(self.geometry)
+        return self.given or role_of(self.old) or guessed_role(self.geometry)
 
     @property
     def free(self) -> bool:
@@ -85,8 +86,9 @@ class Choice:
 
     @property
     def role(self) -> Role | None:
-        """Kept where the budget may choose again."""
-        return self.live.role if self.live.free else None
+        """Kept where the budget may choose again and the group leaves it to looks, which change
+        what is kept and nothing else."""
+        return self.live.role if self.live.free and self.live.given is None else None
 
     @property
     def nbytes(self) -> int:
@@ -152,7 +154,7 @@ def _alive(member: Member, group: Group, old: State, budgeted: bool) -> _Live:
         masked = is_masked(member.param, member.label)
     if masked:
         geometry = geometry._replace(matrix=None)
-    return _Live(member, geometry, ladder(), gate_of(group), old, masked)
+    return _Live(member, geometry, ladder(), gate_of(group), old, masked, given_role(group))
 
 
 def _assign(live: list[_Live], limit: int | None, policy: Policy, reallocate: bool) -> list[Choice]:

@@ -11,6 +11,7 @@ from ..capital.policies import Policy, policy_named
 from ..parts import GATES, RULES
 from ..rungs import Rung, parse_state_dtype
 from ..state.groups import check_dicts
+from ..state.roles import check_role
 
 __all__ = [
     "WHOLE_OPTIONS",
@@ -31,6 +32,7 @@ OWN_GATES = (None, *(gate.name for gate in GATES.values() if not gate.remembers)
 #: Options of a group that the core does not read.
 _OPTIONS = (
     "tier", "min_tier", "max_tier", "rung", "state_dtype", "gate", "exact", "min_compress_size",
+    "role",
 )  # fmt: skip
 
 
@@ -55,7 +57,8 @@ class PlanOptions(NamedTuple):
         structure = [
             (g.get("tier", ...), g.get("min_tier", ...), g.get("max_tier", ...),
              g.get("rung", ...), g.get("state_dtype", ...), g.get("gate", ...),
-             g.get("exact", ...), g.get("beta_slow", ...), g.get("min_compress_size", ...))
+             g.get("exact", ...), g.get("beta_slow", ...), g.get("min_compress_size", ...),
+             g.get("role", ...))
             for g in groups
         ]  # fmt: skip
         return cls(budget, policy, seed, structure)
@@ -123,6 +126,7 @@ def check_group(
         _check_rung(group, where)
     _check_sizes(group["min_compress_size"], where)
     _check_gate(group, where, gates)
+    check_role(group["role"], where)
     try:
         if group["state_dtype"] is not None:
             parse_state_dtype(group["state_dtype"])
