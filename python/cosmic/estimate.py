@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,9 @@ from .step.choices import choose
 
 __all__ = ["MemoryEstimate", "TensorEstimate", "estimate_memory"]
 
+#: Parameter groups of a model, or what makes them of it, such as `cosmic.param_groups`.
+Groups: TypeAlias = Sequence[dict[str, Any]] | Callable[[nn.Module], Sequence[dict[str, Any]]]
+
 _COUNTER_BYTES = 4  # AdamW's step, a float32 a tensor
 
 
@@ -27,7 +30,7 @@ class TensorEstimate(NamedTuple):
     Attributes:
         name: of the parameter.
         shape: of the parameter.
-        role: ``"table"``, ``"matrix"`` or ``"vector"``, by its shape.
+        role: ``"table"``, ``"matrix"`` or ``"vector"``, by its group's ``role`` or its shape.
         rung: what the budget gives it.
         weight_bytes: of the parameter, and of its gradient.
         state_bytes: of its state.
@@ -74,12 +77,14 @@ def estimate_memory(
     *,
     dtype: torch.dtype | None = None,
     release_gradients: bool = False,
+    groups: Groups | None = None,
     **options: Any,
 ) -> MemoryEstimate:
     """Bytes that training ``model`` with ``Cosmic`` takes; nothing is allocated for it.
 
     State is exact for the first steps: later the gradients may show that a tensor has another role
-    than its shape suggests, and the budget is spent anew. It is never exceeded.
+    than its shape suggests, and the budget is spent anew; not where ``groups`` say the roles. It is
+    never exceeded.
 
     Args:
         model: an ``nn.Module`` on any device, the meta device too; or a configuration of
@@ -87,19 +92,24 @@ def estimate_memory(
         budget: as of ``Cosmic``.
         dtype: of the weights, where they are to be cast; None: as they are.
         release_gradients: as with ``Cosmic.step_in_backward``.
+        groups: the model's parameter groups with their options, ``role`` among them, or a function
+            that makes them of the model, such as ``cosmic.param_groups``; None: all parameters in
+            one.
         options: any other option of ``Cosmic``.
 
     Raises:
         TypeError: for any other kind of model, or a dtype that is not a floating one.
-        ValueError: for an option out of range, a budget that is too small, or a lazy module's
-            parameters that have no shape yet.
+        ValueError: for an option out of range, a budget that is too small, a lazy module's
+            parameters that have no shape yet, or ``groups`` of other parameters than the model's.
     """
     if dtype is not None and (not isinstance(dtype, torch.dtype) or not dtype.is_floating_point):
         raise TypeError(f"dtype is {dtype!r}; expected a floating torch.dtype or None")
     module = _on_meta(model)
     _refuse_lazy(module)
-    named = [(n, _cast(p, dtype)) for n, p in module.named_parameters()]
-    tensors = _tensors([(n, p) for n, p in named if p.requires_grad], budget, options)
+    everyone = list(module.named_parameters())
+    named = [(n, _cast(p, dtype)) for n, p in everyone]
+    stand_ins = {id(p): one for (_, p), one in zip(everyone, named, strict=True)}
+    tensors = _tensors(_placed(module, groups, stand_ins), budget, options)
     buffers = sum(_cast(b, dtype).nbytes for b in module.buffers() if not is_lazy(b))
     gradients = [t.weight_bytes for t in tensors]
     return MemoryEstimate(
@@ -149,20 +159,41 @@ def _cast(param: Tensor, dtype: torch.dtype | None) -> Tensor:
     return torch.empty_like(param, dtype=wanted, device="meta", requires_grad=param.requires_grad)
 
 
+def _placed(
+    module: nn.Module, groups: Groups | None, stand_ins: dict[int, tuple[str, Tensor]]
+) -> list[dict[str, Any]]:
+    """The groups, with names and stand-ins for their trainable parameters."""
+    if groups is None:
+        groups = [{"params": list(module.parameters())}]
+    out = []
+    for g, group in enumerate(groups(module) if callable(groups) else groups):
+        params = [group["params"]] if isinstance(group["params"], Tensor) else group["params"]
+        tensors = [entry[1] if isinstance(entry, tuple) else entry for entry in params]
+        if not all(id(tensor) in stand_ins for tensor in tensors):
+            raise ValueError(f"groups[{g}] has parameters that are not the model's")
+        found = [stand_ins[id(tensor)] for tensor in tensors if tensor.requires_grad]
+        names = {"param_names": [name for name, _ in found]}
+        out.append({**group, "params": [param for _, param in found], **names})
+    return out
+
+
 def _tensors(
-    named: Iterable[tuple[str, Tensor]], budget: int | str | None, options: dict[str, Any]
+    groups: Sequence[dict[str, Any]], budget: int | str | None, options: dict[str, Any]
 ) -> list[TensorEstimate]:
-    named = list(named)
-    # its checks and its defaults, for a parameter that exists
-    optimizer = Cosmic([torch.zeros(1, device="cpu")], budget=budget, **options)
-    group = {
-        **optimizer.param_groups[0],
-        "params": [param for _, param in named],
-        "param_names": [name for name, _ in named],
-    }
-    choices = choose(
-        [group], {}, budget=budget, policy=policy_named(optimizer.policy), expecting=True
+    # its checks and its defaults, for parameters that exist
+    optimizer = Cosmic(
+        [
+            {**group, "params": [torch.zeros(1, device="cpu")], "param_names": [str(index)]}
+            for index, group in enumerate(groups)
+        ],
+        budget=budget,
+        **options,
     )
+    full = [
+        {**checked, "params": group["params"], "param_names": group["param_names"]}
+        for checked, group in zip(optimizer.param_groups, groups, strict=True)
+    ]
+    choices = choose(full, {}, budget=budget, policy=policy_named(optimizer.policy), expecting=True)
     return [
         TensorEstimate(
             name=choice.live.member.name,

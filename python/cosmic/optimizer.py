@@ -107,8 +107,8 @@ class Cosmic(WithMoments):
         rel_floor: of gate ``"agar"``: the least focus.
         role: what a group's tensors are to the model, as ``cosmic.param_groups`` finds it:
             ``"embedding"``, ``"head"``, ``"matrix"``, ``"convolution"``, ``"lora_a"``,
-            ``"lora_b"``, ``"norm"``, ``"bias"``, ``"vector"``. What a budget is spent on then
-            follows it, and not the gradients. None, and ``"other"``: shape and gradients decide.
+            ``"lora_b"``, ``"norm"``, ``"bias"`` or ``"vector"``, which a budget then goes by;
+            None, ``"position"`` and ``"other"`` leave that to shape and gradients.
         exact: the gate acts on this step's own gradients, which a pass before the step looks at,
             not on what the last step saw of its.
         beta_slow: decay of a second, slower average of the gradient, such as 0.9999; None: none.

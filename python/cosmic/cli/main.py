@@ -65,6 +65,12 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
     )
     add("--budget", metavar="BYTES", help="such as 64MB or 10%% (default: what loses nothing)")
     add("--policy", default="role", metavar="NAME", help="role (default), uniform or signal")
+    add(
+        "--roles",
+        choices=("shapes", "modules"),
+        default="shapes",
+        help="by what a tensor's role is told: its shape (default) or its module's type",
+    )
     add("--gate", metavar="NAME", help="snr or agar (default: none)")
     add("--dtype", default="fp32", metavar="TYPE", help="of the weights: fp32 (default) or bf16")
     add("--release-gradients", action="store_true", help="count one gradient, not all")

@@ -13,6 +13,7 @@ from cosmic.finetune.config import DTYPES as DTYPE_NAMES
 from cosmic.finetune.errors import UsageError
 from cosmic.finetune.models import DTYPES, load_config, silence_transformers
 from cosmic.finetune.optimizers import byte_budget
+from cosmic.grouping.groups import param_groups
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -48,6 +49,7 @@ def _estimate(arguments: argparse.Namespace) -> MemoryEstimate:
             budget,
             dtype=DTYPES[arguments.dtype],
             release_gradients=arguments.release_gradients,
+            groups=param_groups if arguments.roles == "modules" else None,
             policy=arguments.policy,
             gate=arguments.gate,
         )

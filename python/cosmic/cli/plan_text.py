@@ -26,6 +26,7 @@ def to_json(arguments: argparse.Namespace, estimate: MemoryEstimate) -> dict[str
         "model": arguments.model,
         "budget": arguments.budget,
         "policy": arguments.policy,
+        "roles": arguments.roles,
         "gate": arguments.gate,
         "dtype": arguments.dtype,
         "weight_bytes": estimate.weight_bytes,

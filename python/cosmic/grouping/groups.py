@@ -21,6 +21,7 @@ __all__ = ["ParamGroups", "param_groups"]
 
 _LOGGER = logging.getLogger("cosmic")
 _VECTORS: tuple[Kind, ...] = ("norm", "bias", "vector")
+_TABLES: tuple[Kind, ...] = ("embedding", "position")
 
 
 class ParamGroups(list[dict[str, Any]]):
@@ -72,7 +73,8 @@ def param_groups(
             with adapters of peft. Frozen parameters are left out.
         weight_decay: of all groups; None leaves it to the optimizer.
         no_decay_on_vectors: groups of norms, biases and other vectors have weight decay 0.
-        no_decay_on_embeddings: groups of embeddings have weight decay 0; of untied heads not.
+        no_decay_on_embeddings: groups of embeddings and positions have weight decay 0; of untied
+            heads not.
         roles: what you know better: patterns of parameter names (as of ``fnmatch``) or types of
             modules, whose own parameters are meant, to roles. The first that matches holds.
         fused: ``"split"`` gives groups of fused projections an entry ``parts``, such as
@@ -100,7 +102,7 @@ def param_groups(
         kind = kinds.get(name, "other")
         parts = _parts(found[name]) if fused == "split" and kind == "matrix" else None
         groups.setdefault((kind, parts), []).append(name)
-    undecayed = (*_VECTORS * no_decay_on_vectors, *("embedding",) * no_decay_on_embeddings)
+    undecayed = (*_VECTORS * no_decay_on_vectors, *_TABLES * no_decay_on_embeddings)
     out = ParamGroups()
     for (kind, parts), names in groups.items():
         group = {"params": [named[n] for n in names], "param_names": names, "role": kind}

@@ -22,19 +22,20 @@ __all__ = ["kind_of", "most_cautious"]
 #: Of a parameter that is shared: the first of these that it is anywhere. What a rule for hidden
 #: matrices would ruin comes first, what it is for last.
 _CAUTIOUS: tuple[Kind, ...] = (
-    "embedding", "head", "other", "vector", "norm", "bias", "convolution", "lora_a", "lora_b",
-    "matrix",
+    "embedding", "head", "position", "other", "vector", "norm", "bias", "convolution", "lora_a",
+    "lora_b", "matrix",
 )  # fmt: skip
 
 _NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, _NormBase)
 _NORM = re.compile(r"Norm(\dd)?$")
 _OF_WEIGHTS = (nn.Bilinear, nn.RNNBase, nn.RNNCellBase)
 _PROJECTIONS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
-#: Words in a parameter's name that tables have: a row a position, a token, a code.
+#: Words in a parameter's name that tables have, a row a token or a code, and those of positions.
 _TABLE = re.compile(
-    r"(?:^|_)(?:pos|positions?|positional|relative|cls|tokens?|emb|embs|embeds?|embeddings?|wte|wpe"
+    r"(?:^|_)(?:cls|tokens?|emb|embs|embeds?|embeddings?|wte"
     r"|vocab|tables?|prompts?|prefix|queries|codebooks?|codes|latents?|slots|memory|lookup)(?:_|$)"
 )
+_POSITION = re.compile(r"(?:^|_)(?:pos|positions?|positional|relative|wpe)(?:_|$)")
 _ADAPTERS: dict[str, Kind] = {
     "lora_a": "lora_a", "lora_b": "lora_b", "lora_embedding_b": "lora_b",
     "lora_embedding_a": "embedding",  # a column a token
@@ -56,7 +57,7 @@ def kind_of(use: Use, heads: Collection[int], tables: Collection[int]) -> Kind:
     if isinstance(module, _ConvNd):
         return _of_convolution(use, id(module) in heads)
     if _is_table(module) or id(module) in tables:
-        return "bias" if use.own == "bias" else "embedding"
+        return "bias" if use.own == "bias" else _named_table(use) or "embedding"
     if isinstance(module, _NORMS) or _NORM.search(type_name(module)):
         return "bias" if _is_bias(use.own) else "norm"
     if param.ndim < 2 or param.numel() <= max(param.shape):  # no second side
@@ -65,9 +66,7 @@ def kind_of(use: Use, heads: Collection[int], tables: Collection[int]) -> Kind:
         return "head"
     if _is_projection(use):
         return "matrix"
-    if _TABLE.search(use.own.lower()):
-        return "embedding"
-    return "bias" if _is_bias(use.own) else "other"
+    return _named_table(use) or ("bias" if _is_bias(use.own) else "other")
 
 
 def most_cautious(kinds: Iterable[Kind]) -> Kind:
@@ -91,6 +90,18 @@ def _is_table(module: nn.Module) -> bool:
     return isinstance(module, nn.Embedding | nn.EmbeddingBag) or "Embed" in type_name(module)
 
 
+def _named_table(use: Use) -> Kind | None:
+    """Whether names say that it is a table: the parameter's, of an embedding its module's, too."""
+    names = [use.own.lower()]
+    if _is_table(use.module):
+        names.append(use.path[-1].name.lower())
+        if "Position" in type_name(use.module):
+            return "position"
+    if any(_POSITION.search(name) for name in names):
+        return "position"
+    return "embedding" if any(_TABLE.search(name) for name in names) else None
+
+
 def _is_bias(own: str) -> bool:
     return own.startswith("bias") or own.endswith("bias")
 
@@ -107,9 +118,8 @@ def _of_convolution(use: Use, head: bool) -> Kind:
 
 
 def _of_one_side(use: Use) -> Kind:
-    if use.param.ndim > 1 and _TABLE.search(use.own.lower()):
-        return "embedding"
-    return "bias" if _is_bias(use.own) else "vector"
+    table = _named_table(use) if use.param.ndim > 1 else None
+    return table or ("bias" if _is_bias(use.own) else "vector")
 
 
 def _is_projection(use: Use) -> bool:

@@ -30,15 +30,16 @@ Role = Literal["table", "matrix", "vector"]
 ROLES: tuple[Role, ...] = ("table", "matrix", "vector")
 
 Kind = Literal[
-    "embedding", "head", "matrix", "convolution", "lora_a", "lora_b", "norm", "bias", "vector",
-    "other",
+    "embedding", "position", "head", "matrix", "convolution", "lora_a", "lora_b", "norm", "bias",
+    "vector", "other",
 ]  # fmt: skip
 #: What a group's option ``role`` can be, and the role that a budget spends by; None: as without the
-#: option, because nobody knows what the tensor is.
+#: option. Positions are no tables by the measure of gradients, which reach all rows of a batch's
+#: length, and momentum for them has not paid (docs/budget.md); what "other" is nobody knows.
 KINDS: Mapping[str, Role | None] = {
     "embedding": "table", "head": "table", "matrix": "matrix", "convolution": "matrix",
     "lora_a": "matrix", "lora_b": "matrix", "norm": "vector", "bias": "vector", "vector": "vector",
-    "other": None,
+    "position": None, "other": None,
 }  # fmt: skip
 
 _LONG, _ASPECT = 512, 8  # a table's longer side, and how many times its shorter one
