@@ -22,8 +22,8 @@ from typing import Any, Literal
 from ..rungs import Geometry
 
 __all__ = [
-    "KINDS", "ROLES", "Kind", "Role", "check_role", "given_role", "guessed_role", "matrix_by_shape",
-    "observed_role",
+    "KINDS", "ROLES", "Kind", "Role", "check_role", "given_role", "guessed_role",
+    "is_hidden_matrix", "matrix_by_shape", "observed_role",
 ]  # fmt: skip
 
 Role = Literal["table", "matrix", "vector"]
@@ -62,6 +62,13 @@ def given_role(group: Mapping[str, Any]) -> Role | None:
     """The role that a group's option says its tensors have; None where shape and gradients do."""
     kind = group.get("role")
     return KINDS.get(kind) if isinstance(kind, str) else None
+
+
+def is_hidden_matrix(group: Mapping[str, Any], geometry: Geometry, ndim: int) -> bool:
+    """Whether a rule for hidden matrices may have a group's tensor: what the group says, or else
+    what its shape does."""
+    kind = group.get("role")
+    return matrix_by_shape(geometry, ndim) if kind is None else kind == "matrix"
 
 
 def matrix_by_shape(geometry: Geometry, ndim: int) -> bool:
