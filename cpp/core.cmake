@@ -23,6 +23,10 @@ add_library(
   ${CMAKE_CURRENT_LIST_DIR}/core/strided.cpp
   ${CMAKE_CURRENT_LIST_DIR}/gates/calibrated_agar.cpp
   ${CMAKE_CURRENT_LIST_DIR}/isa/dispatch.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/matmul/newton_schulz.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/matmul/orthogonalize.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/matmul/panels.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/matmul/product.cpp
   ${CMAKE_CURRENT_LIST_DIR}/parts/checks.cpp
   ${CMAKE_CURRENT_LIST_DIR}/parts/registry.cpp
   ${CMAKE_CURRENT_LIST_DIR}/parts/rule.cpp
@@ -47,6 +51,7 @@ target_include_directories(cosmic_core PUBLIC ${CMAKE_CURRENT_LIST_DIR})
 target_compile_options(cosmic_core PRIVATE ${COSMIC_OPTIONS} ${COSMIC_WARNINGS})
 # loops over a matrix's rows and columns, which take lanes
 set_source_files_properties(${CMAKE_CURRENT_LIST_DIR}/plan/matrix.cpp
+                            ${CMAKE_CURRENT_LIST_DIR}/matmul/panels.cpp
                             PROPERTIES COMPILE_OPTIONS "${COSMIC_FASTEST}")
 target_link_libraries(cosmic_core PUBLIC cosmic_kernels)
 if(COSMIC_OPENMP AND APPLE)

@@ -7,6 +7,7 @@ PYBIND11_MODULE(_core, m) {
   cosmic::register_errors(m);
   cosmic::register_info(m);
   cosmic::register_layout(m);
+  cosmic::register_matmul(m);
   cosmic::register_parts(m);
   cosmic::register_plan(m);
   cosmic::register_quantize(m);

@@ -9,6 +9,7 @@ void register_budget(pybind11::module_ &m);
 void register_errors(pybind11::module_ &m);
 void register_info(pybind11::module_ &m);
 void register_layout(pybind11::module_ &m);
+void register_matmul(pybind11::module_ &m);
 void register_parts(pybind11::module_ &m);
 void register_plan(pybind11::module_ &m);
 void register_quantize(pybind11::module_ &m);

@@ -5,6 +5,7 @@
 #include "kernels/convert.h"
 #include "kernels/inlined.h"
 #include "kernels/parts.h"
+#include "matmul/tile_kernel.h"
 
 namespace cosmic::COSMIC_TARGET {
 
@@ -147,6 +148,7 @@ const Kernels kernels = {
     narrow_f16,
     quantize_absmax,
     dequantize_absmax,
+    {kTileRows, kTileColumns, run_tile},
 };
 
 } // namespace cosmic::COSMIC_TARGET

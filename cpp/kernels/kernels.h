@@ -6,6 +6,7 @@
 #include "core/types.h"
 #include "kernels/composition.h"
 #include "kernels/matrix_sums.h"
+#include "matmul/tile.h"
 
 namespace cosmic {
 
@@ -102,6 +103,8 @@ struct Kernels {
                    float *scales);
   void (*dequantize)(const uint8_t *codes, const float *scales, int64_t count, int bits,
                      int64_t block_size, float *to);
+  // products of matrices, see matmul/product.h
+  TileKernel tile;
 };
 
 } // namespace cosmic

@@ -1,0 +1,21 @@
+"""Newton-Schulz orthogonalization in float64, as its definition has it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+
+def orthogonalized(
+    matrix: Tensor, steps: Sequence[tuple[float, float, float]], eps: float = 1e-7
+) -> Tensor:
+    x = matrix.double()
+    x = x / max(float(x.norm()), eps)
+    tall = x.shape[0] > x.shape[1]
+    if tall:
+        x = x.T
+    for a, b, c in steps:
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x.T if tall else x
