@@ -27,6 +27,7 @@ add_library(
   ${CMAKE_CURRENT_LIST_DIR}/matmul/orthogonalize.cpp
   ${CMAKE_CURRENT_LIST_DIR}/matmul/panels.cpp
   ${CMAKE_CURRENT_LIST_DIR}/matmul/product.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/matmul/product_test.cpp
   ${CMAKE_CURRENT_LIST_DIR}/parts/checks.cpp
   ${CMAKE_CURRENT_LIST_DIR}/parts/registry.cpp
   ${CMAKE_CURRENT_LIST_DIR}/parts/rule.cpp

@@ -2,6 +2,7 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <memory>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -42,6 +43,11 @@ TensorView read_written(const py::object &tensor, const char *what) {
   return view;
 }
 
+// Not filled.
+std::unique_ptr<float[]> room_for(int64_t floats) {
+  return std::unique_ptr<float[]>(new float[static_cast<size_t>(floats)]);
+}
+
 const Kernels &kernels_named(const std::string &isa) {
   return isa.empty() ? chosen_kernels() : kernels_for(isa);
 }
@@ -70,12 +76,12 @@ void multiply(const py::object &a, const py::object &b, const py::object &out, i
   threads = std::max(threads, 1);
   const py::gil_scoped_release released;
   const bool wide = product.columns >= product.rows;
-  std::vector<float> scratch(static_cast<size_t>(
-      product_scratch(std::min(product.rows, product.columns), product.depth, threads)));
+  const auto scratch =
+      room_for(product_scratch(std::min(product.rows, product.columns), product.depth, threads));
   if (wide)
-    multiply_by_columns(kernel, product, scratch.data(), threads);
+    multiply_by_columns(kernel, product, scratch.get(), threads);
   else
-    multiply_by_rows(kernel, product, scratch.data(), threads);
+    multiply_by_rows(kernel, product, scratch.get(), threads);
 }
 
 void multiply_symmetrically(const py::object &a, const py::object &b, const py::object &out,
@@ -85,8 +91,8 @@ void multiply_symmetrically(const py::object &a, const py::object &b, const py::
     throw Error(ErrorKind::value, "a symmetric product is square");
   const TileKernel &kernel = kernels_named(isa).tile;
   const py::gil_scoped_release released;
-  std::vector<float> scratch(static_cast<size_t>(symmetric_scratch(product.rows, product.depth)));
-  multiply_symmetric(kernel, product, true, scratch.data(), std::max(threads, 1));
+  const auto scratch = room_for(symmetric_scratch(product.rows, product.depth));
+  multiply_symmetric(kernel, product, true, scratch.get(), std::max(threads, 1));
 }
 
 NewtonSchulz steps_from(const Coefficients3 &coefficients) {
@@ -117,9 +123,8 @@ void orthogonalize_tensor(const py::object &matrix, const Coefficients3 &coeffic
   const Kernels &kernels = kernels_named(isa);
   threads = std::max(threads, 1);
   const py::gil_scoped_release released;
-  std::vector<float> scratch(
-      static_cast<size_t>(orthogonalize_scratch(sub.rows, sub.columns, threads)));
-  orthogonalize(kernels, sub, norm, eps, scale, steps, scratch.data(), threads);
+  const auto scratch = room_for(orthogonalize_scratch(sub.rows, sub.columns, threads));
+  orthogonalize(kernels, sub, norm, eps, scale, steps, scratch.get(), threads);
 }
 
 } // namespace

@@ -12,10 +12,12 @@ namespace cosmic {
 
 namespace {
 
-// The power of two nearest 1 / norm that a float can hold.
+// Of the power of two nearest 1 / norm that a float can hold; of 1 where there is none.
 int exponent_for(double norm) {
   if (!(norm > 0) || !std::isfinite(norm)) return 0;
-  return std::clamp(-static_cast<int>(std::lround(std::log2(norm))), -126, 126);
+  int exponent = 0;
+  const double fraction = std::frexp(norm, &exponent); // from 0.5 to 1
+  return std::clamp(fraction * fraction < 0.5 ? 1 - exponent : -exponent, -126, 126);
 }
 
 class Orthogonalization {
@@ -64,12 +66,13 @@ private:
     return trace;
   }
 
-  // All of these commute, so that each product is symmetric.
+  // All of these are symmetric and commute, so that products are symmetric, too. The second operand
+  // is given as transposed, so that a square is seen to be one.
   Product of_squares(const float *a, const float *b, float *c) const {
     Product product;
     product.rows = product.columns = product.depth = size_;
     product.a = square(a);
-    product.b = square(b);
+    product.b = square(b).transposed();
     product.c = c;
     product.c_stride = product.d_stride = size_;
     return product;

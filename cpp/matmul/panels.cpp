@@ -53,14 +53,23 @@ void pack_runs(const float *from, int64_t step, int64_t rows, int panel, float f
     for (int j = 0; j < kWidth; ++j) to[k * panel + j] = from[j * step + k] * factor;
 }
 
+// Rows that lie in one run of memory, four numbers at a time.
+template <int kPanel>
+void copy_rows(const float *from, int64_t step, int64_t rows, float factor, float *to) {
+  constexpr int kFours = kPanel / 4 * 4;
+  const Four by = {factor, factor, factor, factor};
+  for (int64_t k = 0; k < rows; ++k, from += step, to += kPanel) {
+    for (int j = 0; j < kFours; j += 4) {
+      const Four x = load_four(from + j) * by;
+      std::memcpy(to + j, &x, sizeof(x));
+    }
+    for (int j = kFours; j < kPanel; ++j) to[j] = from[j] * factor;
+  }
+}
+
 template <int kPanel>
 void pack_whole(const MatrixView &from, int64_t rows, float factor, float *to) {
-  if (from.column_step == 1) {
-    for (int64_t k = 0; k < rows; ++k)
-      for (int j = 0; j < kPanel; ++j)
-        to[k * kPanel + j] = from.data[k * from.row_step + j] * factor;
-    return;
-  }
+  if (from.column_step == 1) return copy_rows<kPanel>(from.data, from.row_step, rows, factor, to);
   constexpr int kFours = kPanel / 4 * 4;
   for (int j = 0; j < kFours; j += 4)
     pack_runs<4>(from.at(0, j), from.column_step, rows, kPanel, factor, to + j);

@@ -14,12 +14,32 @@ namespace cosmic {
 namespace {
 
 // What fits caches: a panel of B for so many k lies in the first, so many rows of A in the second.
-constexpr int64_t kDepth = 256, kRows = 192;
+constexpr int64_t kDepth = 384, kRows = 192;
 // Rows or columns that a thread packs at a time; what a task of a symmetric product has of both.
 constexpr int64_t kBlockOfThread = 128, kBlockOfTriangle = 96;
-constexpr int64_t kLeastStretch = 256; // of k that a symmetric product packs at a time
+constexpr int64_t kLeastStretch = 256;       // of k that a symmetric product packs at a time
+constexpr int64_t kLeastPerThread = 1 << 17; // products of numbers, below which a thread costs more
+constexpr int64_t kLine = 16;                // floats of a cache line
 
 int64_t up_to(int64_t x, int64_t multiple) { return (x + multiple - 1) / multiple * multiple; }
+
+// Scratch cut into pieces that begin with a cache line, so that no load of a row of B takes two.
+class Pieces {
+public:
+  explicit Pieces(float *from) {
+    const auto address = reinterpret_cast<uintptr_t>(from);
+    constexpr uintptr_t kBytes = kLine * sizeof(float);
+    next_ = from + (kBytes - address % kBytes) % kBytes / sizeof(float);
+  }
+  float *take(int64_t floats) {
+    float *piece = next_;
+    next_ += up_to(floats, kLine);
+    return piece;
+  }
+
+private:
+  float *next_;
+};
 
 int thread_number() {
 #if defined(_OPENMP)
@@ -139,41 +159,52 @@ int64_t stretch_of(int64_t size, int64_t depth) {
   return std::clamp<int64_t>(depth, 1, std::max(size, kLeastStretch));
 }
 
-int64_t triangle_block(const TileKernel &kernel) {
-  int64_t block = kernel.columns;
-  while (block % kernel.rows) block += kernel.columns;
-  return up_to(kBlockOfTriangle, block);
+int64_t triangle_block(const TileKernel &kernel, int64_t size, int threads) {
+  int64_t unit = kernel.columns;
+  while (unit % kernel.rows) unit += kernel.columns;
+  const int64_t wanted = threads > 1 ? size / (2 * threads) : kBlockOfTriangle;
+  return up_to(std::clamp<int64_t>(wanted, 1, kBlockOfTriangle), unit);
+}
+
+int threads_for(const Product &product, int threads) {
+  const int64_t work = product.rows * product.columns * product.depth / kLeastPerThread;
+  return static_cast<int>(std::clamp<int64_t>(work, 1, std::max(threads, 1)));
 }
 
 } // namespace
 
 int64_t product_scratch(int64_t size, int64_t depth, int threads) {
-  return (size + kMostPanel + (kBlockOfThread + kMostPanel) * threads) * depth;
+  return (size + kMostPanel + (kBlockOfThread + kMostPanel) * threads) * depth +
+         (threads + 2) * kLine;
 }
 
 int64_t symmetric_scratch(int64_t size, int64_t depth) {
-  return 2 * (size + kMostPanel) * stretch_of(size, depth);
+  return 2 * (size + kMostPanel) * stretch_of(size, depth) + 3 * kLine;
 }
 
 void multiply_by_columns(const TileKernel &kernel, const Product &product, float *scratch,
                          int threads) {
   const Multiplication work(kernel, product);
+  threads = threads_for(product, threads);
   const int64_t depth = product.depth, columns = kernel.columns;
-  const int64_t block = block_for(product.columns, columns, threads);
-  float *own = scratch + up_to(product.rows, kernel.rows) * depth;
+  const int64_t block = block_for(product.columns, columns, threads),
+                own = up_to(block * depth, kLine);
+  Pieces pieces(scratch);
+  float *a = pieces.take(up_to(product.rows, kernel.rows) * depth);
+  float *first_b = pieces.take(own * threads);
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
     const DefaultFloatEnvironment environment;
-    float *b = own + thread_number() * up_to(kBlockOfThread, columns) * depth;
+    float *b = first_b + thread_number() * own;
 #pragma omp for schedule(static)
     for (int64_t i = 0; i < product.rows; i += kernel.rows)
-      work.pack_rows(i, 0, depth, scratch + i * depth);
+      work.pack_rows(i, 0, depth, a + i * depth);
 #pragma omp for schedule(dynamic)
     for (int64_t j = 0; j < product.columns; j += block) {
       const int64_t last = std::min(j + block, product.columns);
       for (int64_t p = j; p < last; p += columns)
         work.pack_columns(p, 0, depth, b + (p - j) * depth);
-      work.compute({0, product.rows, j, last, scratch, b, depth});
+      work.compute({0, product.rows, j, last, a, b, depth});
     }
   }
 }
@@ -181,44 +212,72 @@ void multiply_by_columns(const TileKernel &kernel, const Product &product, float
 void multiply_by_rows(const TileKernel &kernel, const Product &product, float *scratch,
                       int threads) {
   const Multiplication work(kernel, product);
+  threads = threads_for(product, threads);
   const int64_t depth = product.depth, rows = kernel.rows;
-  const int64_t block = block_for(product.rows, rows, threads);
-  float *own = scratch + up_to(product.columns, kernel.columns) * depth;
+  const int64_t block = block_for(product.rows, rows, threads), own = up_to(block * depth, kLine);
+  Pieces pieces(scratch);
+  float *b = pieces.take(up_to(product.columns, kernel.columns) * depth);
+  float *first_a = pieces.take(own * threads);
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
     const DefaultFloatEnvironment environment;
-    float *a = own + thread_number() * up_to(kBlockOfThread, rows) * depth;
+    float *a = first_a + thread_number() * own;
 #pragma omp for schedule(static)
     for (int64_t j = 0; j < product.columns; j += kernel.columns)
-      work.pack_columns(j, 0, depth, scratch + j * depth);
+      work.pack_columns(j, 0, depth, b + j * depth);
 #pragma omp for schedule(dynamic)
     for (int64_t i = 0; i < product.rows; i += block) {
       const int64_t last = std::min(i + block, product.rows);
       for (int64_t p = i; p < last; p += rows) work.pack_rows(p, 0, depth, a + (p - i) * depth);
-      work.compute({i, last, 0, product.columns, a, scratch, depth});
+      work.compute({i, last, 0, product.columns, a, b, depth});
     }
   }
 }
 
 namespace {
 
-// Both operands for one stretch of k, then the tiles. In a parallel region.
-void multiply_stretch(const TileKernel &kernel, const Multiplication &work, const Product &product,
-                      int64_t k, int64_t stretch, float *scratch) {
-  const int64_t size = product.rows, depth = std::min(stretch, product.depth - k);
-  const int64_t block = triangle_block(kernel), blocks = (size + block - 1) / block;
-  float *a = scratch, *b = scratch + up_to(size, kernel.rows) * stretch;
-#pragma omp for schedule(static) nowait
-  for (int64_t i = 0; i < size; i += kernel.rows) work.pack_rows(i, k, depth, a + i * depth);
+// Panels of one stretch of k. Where rows and columns make the same panels, they are packed once.
+struct Stretch {
+  int64_t first, depth;
+  float *a, *b;
+};
+
+bool same_panels(const TileKernel &kernel, const Product &product) {
+  const MatrixView &a = product.a, &b = product.b;
+  return kernel.rows == kernel.columns && a.data == b.data && a.row_step == b.column_step &&
+         a.column_step == b.row_step && product.a_factor == product.b_factor;
+}
+
+// Within a parallel region, as what follows.
+void pack_stretch(const TileKernel &kernel, const Multiplication &work, int64_t size,
+                  const Stretch &at) {
 #pragma omp for schedule(static)
-  for (int64_t j = 0; j < size; j += kernel.columns) work.pack_columns(j, k, depth, b + j * depth);
+  for (int64_t i = 0; i < size; i += kernel.rows)
+    work.pack_rows(i, at.first, at.depth, at.a + i * at.depth);
+  if (at.a == at.b) return;
+#pragma omp for schedule(static)
+  for (int64_t j = 0; j < size; j += kernel.columns)
+    work.pack_columns(j, at.first, at.depth, at.b + j * at.depth);
+}
+
+void compute_triangle(const Multiplication &work, const Product &product, int64_t block,
+                      const Stretch &at) {
+  const int64_t size = product.rows, blocks = (size + block - 1) / block;
 #pragma omp for schedule(dynamic)
   for (int64_t task = 0; task < blocks * blocks; ++task) {
     const int64_t i = task / blocks * block, j = task % blocks * block;
     if (j > i) continue;
-    work.compute({i, std::min(i + block, size), j, std::min(j + block, size), a + i * depth,
-                  b + j * depth, depth, k == 0, k + depth == product.depth, i == j});
+    work.compute({i, std::min(i + block, size), j, std::min(j + block, size), at.a + i * at.depth,
+                  at.b + j * at.depth, at.depth, at.first == 0,
+                  at.first + at.depth == product.depth, i == j});
   }
+}
+
+void mirror(float *matrix, int64_t stride, int64_t size, float factor) {
+  constexpr int64_t kBlockOfMirror = 32;
+#pragma omp for schedule(dynamic)
+  for (int64_t i = 0; i < size; i += kBlockOfMirror)
+    mirror_rows(matrix, stride, size, i, std::min(i + kBlockOfMirror, size), factor);
 }
 
 } // namespace
@@ -226,22 +285,29 @@ void multiply_stretch(const TileKernel &kernel, const Multiplication &work, cons
 void multiply_symmetric(const TileKernel &kernel, const Product &product, bool mirrored,
                         float *scratch, int threads) {
   const Multiplication work(kernel, product);
-  const int64_t stretch = stretch_of(product.rows, product.depth);
+  threads = threads_for(product, threads);
+  const int64_t size = product.rows, stretch = stretch_of(size, product.depth);
+  const int64_t block = triangle_block(kernel, size, threads);
+  Pieces pieces(scratch);
+  float *a = pieces.take(up_to(size, kernel.rows) * stretch);
+  float *b = same_panels(kernel, product) ? a : pieces.take(up_to(size, kernel.columns) * stretch);
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
     const DefaultFloatEnvironment environment;
-    for (int64_t k = 0; k < std::max<int64_t>(product.depth, 1); k += stretch)
-      multiply_stretch(kernel, work, product, k, stretch, scratch);
+    for (int64_t k = 0; k < std::max<int64_t>(product.depth, 1); k += stretch) {
+      const Stretch at = {k, std::min(stretch, product.depth - k), a, b};
+      pack_stretch(kernel, work, size, at);
+      compute_triangle(work, product, block, at);
+    }
+    if (mirrored) mirror(product.c, product.c_stride, size, 1);
   }
-  if (mirrored) scale_and_mirror(product.c, product.c_stride, product.rows, 1, threads);
 }
 
 void scale_and_mirror(float *matrix, int64_t stride, int64_t size, float factor, int threads) {
-  constexpr int64_t kBlockOfMirror = 32;
-#pragma omp parallel for num_threads(threads) schedule(dynamic) if (threads > 1 && size > 64)
-  for (int64_t i = 0; i < size; i += kBlockOfMirror) {
+#pragma omp parallel num_threads(threads) if (threads > 1 && size > 64)
+  {
     const DefaultFloatEnvironment environment;
-    mirror_rows(matrix, stride, size, i, std::min(i + kBlockOfMirror, size), factor);
+    mirror(matrix, stride, size, factor);
   }
 }
 

@@ -10,7 +10,7 @@ namespace cosmic::COSMIC_TARGET {
 
 // As many sums as leave registers for a row of b, an a and a product.
 #if defined(COSMIC_LANES_AVX512)
-constexpr int kTileRows = 8, kTileLanes = 2; // 16 of 32 registers
+constexpr int kTileRows = 16, kTileLanes = 1; // 16 of 32 registers
 #elif defined(COSMIC_LANES_AVX2)
 constexpr int kTileRows = 6, kTileLanes = 1; // 12 of 16
 #elif defined(COSMIC_LANES_NEON)
@@ -79,6 +79,8 @@ COSMIC_INLINE void close_tile(const Tile &tile, TileSums &sums) {
 }
 
 COSMIC_CALL static void run_tile(const Tile &tile) {
+  // what is written at the end is on its way while k runs
+  for (int r = 0; r < kTileRows; ++r) __builtin_prefetch(tile.c + r * tile.c_stride, 1);
   TileSums sums;
   open_tile(tile, sums);
   const float *a = tile.a, *b = tile.b;

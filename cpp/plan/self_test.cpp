@@ -5,6 +5,7 @@
 #include <sstream>
 
 #include "core/error.h"
+#include "matmul/product_test.h"
 #include "parts/registry.h"
 #include "plan/layout.h"
 #include "plan/plan.h"
@@ -193,6 +194,7 @@ SelfTest self_test() {
     for (const int threads : {1, 2}) compare(kernels_for(isa), threads, "");
     compare(by_parts(kernels_for(isa)), 1, " by parts");
     check_probes(kernels_for(isa));
+    check_products(kernels_for(isa));
   }
   uint64_t hash = 0xcbf29ce484222325u;
   add_bytes(hash, expected.data(), expected.size() * sizeof(uint64_t));

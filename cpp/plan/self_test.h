@@ -20,8 +20,8 @@ struct SelfTest {
 };
 
 // Steps every combination on every available ISA with 1 and with 2 threads, and by parts with 1;
-// and checks what it adds up (probe_test.h). Throws Error, which names the first combination whose
-// bits differ, and where.
+// checks what it adds up (probe_test.h) and what it multiplies (matmul/product_test.h). Throws
+// Error, which names the first combination whose bits differ, and where.
 SelfTest self_test();
 
 } // namespace cosmic
