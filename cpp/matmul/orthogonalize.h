@@ -7,7 +7,8 @@
 //     X <- (scale / max(|X|, eps)) Q X
 //
 // which is the iteration X <- a X + b (X X^T) X + c (X X^T)^2 X, as its matrices are polynomials of
-// G: symmetric, and they commute. A tall X has X^T X and X Q in their places.
+// G: symmetric, and they commute. A tall X has X^T X and X Q in their places. Many iterations are
+// done in stretches, of which each begins with the X that the one before it left.
 #pragma once
 
 #include <cstdint>

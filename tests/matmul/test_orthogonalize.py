@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import pytest
 import torch
@@ -81,6 +82,7 @@ def test_bits_depend_neither_on_isa_nor_on_threads(isa: str, shape: tuple[int, i
         assert torch.equal(run(matrix, isa=isa, threads=threads), expected)
 
 
+@cache
 def spectra(rows: int, columns: int) -> dict[str, Tensor]:
     torch.manual_seed(2)
     first = torch.arange(1, rows + 1, dtype=torch.float64)
@@ -105,6 +107,16 @@ def test_what_lacks_ranks_stays_near_the_iteration(kind: str, name: str) -> None
     assert largest < 1.01 * float(torch.linalg.svdvals(expected)[0])
     apart = float((found - expected).norm() / expected.norm())
     assert apart < 0.01
+
+
+@pytest.mark.parametrize("kind", ["rank 1", "rank 10", "geometric", "equal rows"])
+def test_many_iterations_do_not_run_away(kind: str) -> None:
+    """What is zero but for rounding would grow by a^2 with each."""
+    matrix, steps = spectra(96, 200)[kind], _core.muon_quintic(10)
+    found, expected = run(matrix, steps), orthogonalized(matrix, steps)
+    assert float(torch.linalg.svdvals(found.double())[0]) < 1.3
+    if kind == "equal rows":
+        assert float((found - expected).norm() / expected.norm()) < 0.01
 
 
 def test_a_tall_matrix_is_a_wide_one_to_rounding() -> None:
