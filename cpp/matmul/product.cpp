@@ -27,9 +27,8 @@ int64_t up_to(int64_t x, int64_t multiple) { return (x + multiple - 1) / multipl
 class Pieces {
 public:
   explicit Pieces(float *from) {
-    const auto address = reinterpret_cast<uintptr_t>(from);
-    constexpr uintptr_t kBytes = kLine * sizeof(float);
-    next_ = from + (kBytes - address % kBytes) % kBytes / sizeof(float);
+    const auto past = static_cast<int64_t>(reinterpret_cast<uintptr_t>(from) / sizeof(float));
+    next_ = from + (kLine - past % kLine) % kLine;
   }
   float *take(int64_t floats) {
     float *piece = next_;
