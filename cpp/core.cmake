@@ -40,6 +40,7 @@ add_library(
   ${CMAKE_CURRENT_LIST_DIR}/plan/hyperparameters.cpp
   ${CMAKE_CURRENT_LIST_DIR}/plan/layout.cpp
   ${CMAKE_CURRENT_LIST_DIR}/plan/matrix.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/plan/matrix_step.cpp
   ${CMAKE_CURRENT_LIST_DIR}/plan/pack.cpp
   ${CMAKE_CURRENT_LIST_DIR}/plan/participation.cpp
   ${CMAKE_CURRENT_LIST_DIR}/plan/plan.cpp
@@ -47,6 +48,7 @@ add_library(
   ${CMAKE_CURRENT_LIST_DIR}/plan/quantize.cpp
   ${CMAKE_CURRENT_LIST_DIR}/plan/self_test.cpp
   ${CMAKE_CURRENT_LIST_DIR}/plan/transfer.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/plan/whole_rows.cpp
   ${CMAKE_CURRENT_LIST_DIR}/plan/work.cpp)
 target_include_directories(cosmic_core PUBLIC ${CMAKE_CURRENT_LIST_DIR})
 target_compile_options(cosmic_core PRIVATE ${COSMIC_OPTIONS} ${COSMIC_WARNINGS})

@@ -22,10 +22,14 @@ enum Key { kLr, kBetas, kEps, kWeightDecay, kMaximize, kStochasticRounding, kFir
 
 // An entry of a group: one of every group, or an option that one or more parts read.
 struct Wanted {
+  struct Place {
+    size_t at; // in Group::options
+    const PartOption *option;
+  };
   const char *name;
-  PyObject *key;              // interned
-  const PartOption *option;   // null for one of every group
-  std::vector<size_t> places; // in Group::options
+  PyObject *key;             // interned
+  const PartOption *option;  // the first of the name; null for one of every group
+  std::vector<Place> places; // of all parts that read it
 };
 
 std::vector<Wanted> make_wanted() {
@@ -41,7 +45,7 @@ std::vector<Wanted> make_wanted() {
       if (found == out.end())
         found =
             out.insert(found, {option.name, PyUnicode_InternFromString(option.name), &option, {}});
-      found->places.push_back(part->first_option + k);
+      found->places.push_back({part->first_option + k, &option});
     }
   return out;
 }
@@ -77,6 +81,31 @@ public:
     second = checked(PySequence_Fast_GET_ITEM(items.ptr(), 1), ranges::kBeta2, kExpected);
   }
 
+  double whole(const Range &range) const {
+    if (!PyLong_CheckExact(value_.ptr())) fail(range.expected);
+    return in(range);
+  }
+
+  double of_three(int place, const Range &range) const {
+    const py::object items =
+        py::reinterpret_steal<py::object>(PySequence_Fast(value_.ptr(), "not a sequence"));
+    if (!items || PySequence_Fast_GET_SIZE(items.ptr()) != 3) {
+      PyErr_Clear();
+      fail(range.expected);
+    }
+    return checked(PySequence_Fast_GET_ITEM(items.ptr(), place), range, range.expected);
+  }
+
+  // The place of a text.
+  double choice(const char *const *choices, const char *expected) const {
+    if (PyUnicode_Check(value_.ptr())) {
+      const auto text = value_.cast<std::string>();
+      for (int k = 0; choices[k]; ++k)
+        if (text == choices[k]) return k;
+    }
+    fail(expected);
+  }
+
   bool is_none() const { return value_.is_none(); }
   bool is_absent() const { return !value_; }
 
@@ -104,7 +133,7 @@ py::object value_of(const py::dict &group, int index, const Wanted &entry) {
   PyObject *value = PyDict_GetItemWithError(group.ptr(), entry.key);
   if (!value) {
     PyErr_Clear();
-    if (entry.option && entry.option->missing == PartOption::If::absent) return {};
+    if (entry.option && entry.option->allows_absence()) return {};
     throw Error(ErrorKind::value, "param_groups[" + std::to_string(index) + "] has no '" +
                                       entry.name +
                                       "'; was it removed, loaded from another "
@@ -114,10 +143,26 @@ py::object value_of(const py::dict &group, int index, const Wanted &entry) {
   return py::reinterpret_borrow<py::object>(value);
 }
 
+using Form = PartOption::Form;
+
 double option_of(const Entry &entry, const PartOption &option) {
   if (entry.is_absent()) return option.fallback;
-  if (option.missing == PartOption::If::none_is_zero && entry.is_none()) return 0;
-  return entry.in({option.name, option.low, option.high, option.expected});
+  if (option.allows_none() && entry.is_none()) return 0;
+  const Range range{option.name, option.low, option.high, option.expected};
+  switch (option.form) {
+  case Form::truth:
+    return entry.truth();
+  case Form::whole:
+    return entry.whole(range);
+  case Form::first:
+  case Form::second:
+  case Form::third:
+    return entry.of_three(static_cast<int>(option.form) - static_cast<int>(Form::first), range);
+  case Form::choice:
+    return entry.choice(option.choices, option.expected);
+  default:
+    return entry.in(range);
+  }
 }
 
 Group parse(const std::vector<py::object> &values, int index) {
@@ -130,8 +175,8 @@ Group parse(const std::vector<py::object> &values, int index) {
   g.maximize = entry(kMaximize).truth();
   g.stochastic_rounding = entry(kStochasticRounding).truth();
   for (size_t key = kFirstOfParts; key < wanted().size(); ++key) {
-    const double value = option_of(entry(key), *wanted()[key].option);
-    for (const size_t place : wanted()[key].places) g.options[place] = value;
+    const Entry value = entry(key);
+    for (const auto &[at, option] : wanted()[key].places) g.options[at] = option_of(value, *option);
   }
   return g;
 }
@@ -145,7 +190,7 @@ bool immutable(const py::object &value) {
     return true;
   }
   return value.is_none() || PyFloat_CheckExact(value.ptr()) || PyLong_CheckExact(value.ptr()) ||
-         PyBool_Check(value.ptr());
+         PyBool_Check(value.ptr()) || PyUnicode_CheckExact(value.ptr());
 }
 
 } // namespace

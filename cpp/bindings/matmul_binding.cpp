@@ -115,8 +115,10 @@ Coefficients3 coefficients_of(const NewtonSchulz &steps) {
 }
 
 void orthogonalize_tensor(const py::object &matrix, const Coefficients3 &coefficients, double norm,
-                          double eps, double scale, int threads, const std::string &isa) {
-  const NewtonSchulz steps = steps_from(coefficients);
+                          double eps, double scale, int threads, const std::string &isa,
+                          bool by_gram) {
+  NewtonSchulz steps = steps_from(coefficients);
+  steps.by_gram = by_gram;
   const TensorView view = read_written(matrix, "matrix");
   const SubMatrix sub = {static_cast<float *>(view.data), view.sizes[0], view.sizes[1],
                          view.strides[0]};
@@ -135,7 +137,8 @@ void register_matmul(py::module_ &m) {
   m.def("symmetric_product", &multiply_symmetrically, py::arg("a"), py::arg("b"), py::arg("out"),
         py::arg("threads"), py::arg("isa") = "");
   m.def("orthogonalize", &orthogonalize_tensor, py::arg("matrix"), py::arg("steps"),
-        py::arg("norm"), py::arg("eps"), py::arg("scale"), py::arg("threads"), py::arg("isa") = "");
+        py::arg("norm"), py::arg("eps"), py::arg("scale"), py::arg("threads"), py::arg("isa") = "",
+        py::arg("by_gram") = false);
   m.def(
       "polar_express", [](int iterations) { return coefficients_of(polar_express(iterations)); },
       py::arg("iterations"));

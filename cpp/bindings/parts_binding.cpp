@@ -17,15 +17,25 @@ namespace {
 
 // ---- what parts say of themselves ---------------------------------------------------------------
 
+py::object default_of(const PartOption &option) {
+  if (option.form == PartOption::Form::choice)
+    return py::str(option.choices[static_cast<size_t>(option.fallback)]);
+  if (option.fallback == 0 && option.allows_none()) return py::none();
+  if (option.form == PartOption::Form::truth) return py::bool_(option.fallback != 0);
+  if (option.form == PartOption::Form::whole)
+    return py::int_(static_cast<int64_t>(option.fallback));
+  return py::float_(option.fallback);
+}
+
 py::dict described(const Part &part) {
   py::list options, numbers;
   for (const PartOption &option : part.options) {
+    using Form = PartOption::Form;
+    if (option.form == Form::second || option.form == Form::third) continue; // of the first's name
     py::dict one;
     one["name"] = option.name;
     one["expected"] = option.expected;
-    one["default"] = option.fallback == 0 && option.missing == PartOption::If::none_is_zero
-                         ? py::object(py::none())
-                         : py::object(py::float_(option.fallback));
+    one["default"] = default_of(option);
     options.append(one);
   }
   for (const Number &number : part.numbers.of)
@@ -51,6 +61,7 @@ py::dict described(const RulePart &rule) {
   out["gate"] = rule.gate;
   out["counts"] = rule.counts;
   out["starts"] = rule.start != nullptr;
+  out["matrix"] = rule.matrix != nullptr;
   return out;
 }
 

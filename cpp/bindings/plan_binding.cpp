@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <tuple>
 #include <utility>
 
 #include "bindings/register.h"
@@ -30,6 +31,37 @@ void set_passes(Row &row, const SlotCodecs &codecs) {
 
 } // namespace
 
+// A matrix by itself: rows, columns, and how it is stacked.
+using MatrixGiven = std::tuple<int64_t, int64_t, int, std::vector<int64_t>>;
+
+MatrixStep matrix_of(const MatrixGiven &given) {
+  const auto &[rows, columns, along, stack] = given;
+  TensorView view;
+  view.ndim = 2;
+  view.sizes[0] = rows;
+  view.sizes[1] = view.strides[0] = columns;
+  view.strides[1] = 1;
+  return {view, walk_order(view), Stack{along, stack}, "the parameter"};
+}
+
+// Bytes that a step takes besides for matrices that `rule` steps, each in a group.
+int64_t scratch_of_matrices(const std::string &rule, const std::vector<MatrixGiven> &matrices,
+                            const py::list &groups, int threads) {
+  const RulePart *part = rule_named(rule);
+  std::vector<MatrixStep> made;
+  std::vector<MatrixHow> hows;
+  for (size_t k = 0; k < matrices.size(); ++k) {
+    Group group;
+    GroupReader().read(groups[k], 0, group);
+    made.push_back(matrix_of(matrices[k]));
+    hows.push_back(part->matrix(group, part->options_in(group)));
+  }
+  std::vector<const MatrixStep *> places;
+  places.reserve(made.size());
+  for (const MatrixStep &each : made) places.push_back(&each);
+  return MatrixRoom(places, hows, threads).floats() * static_cast<int64_t>(sizeof(float));
+}
+
 void PlanBinding::add_idle(const py::object &param) {
   Entry entry;
   entry.param = param;
@@ -39,7 +71,8 @@ void PlanBinding::add_idle(const py::object &param) {
 void PlanBinding::add_row(const py::object &param, const std::string &name, int group,
                           uint32_t index, const std::string &rule, const std::string &m,
                           const std::string &m_slow, const std::string &v, const std::string &gate,
-                          bool exact, const py::dict &state) {
+                          bool exact, const py::dict &state, int stacked_along,
+                          const std::vector<int64_t> &stack) {
   Entry entry;
   Row row;
   entry.param = param;
@@ -59,6 +92,9 @@ void PlanBinding::add_row(const py::object &param, const std::string &name, int 
   if (entry.param_view.numel() > 0) place_of(param.ptr(), name); // within its storage
   entry.order = bind_param(row, entry.param_view);
   set_passes(row, entry.codecs);
+  if (row.rule->matrix)
+    row.whole = std::make_shared<MatrixStep>(entry.param_view, entry.order,
+                                             Stack{stacked_along, stack}, name);
   entry.held = HeldState(state);
   bind_state(row, state, entry.codecs, entry.param_view, entry.order);
   entry.row = static_cast<int>(plan_.rows.size());
@@ -164,8 +200,10 @@ Moments PlanBinding::moments(const py::dict &tensors) const {
   };
   const Moments out{operand("exp_avg"), operand("exp_avg_slow"), operand("exp_avg_sq")};
   const Row &row = plan_.rows.back();
-  const bool m = row.m.data[0] != nullptr, slow = row.m_slow.data[0] != nullptr;
-  if (row.numel > 0 && (!out.v.data || (m && !out.m.data) || (slow && !out.slow.data)))
+  const Composition &parts = row.step_pass.parts;
+  const bool complete =
+      (out.m.data || !parts.m) && (out.slow.data || !parts.m_slow) && (out.v.data || !parts.v);
+  if (row.numel > 0 && !complete)
     throw Error(ErrorKind::value, "moments of " + row.name + " are missing");
   return out;
 }
@@ -218,7 +256,8 @@ void register_plan(py::module_ &m) {
       .def("add_idle", &PlanBinding::add_idle, py::arg("param"))
       .def("add_row", &PlanBinding::add_row, py::arg("param"), py::arg("name"), py::arg("group"),
            py::arg("index"), py::arg("rule"), py::arg("m"), py::arg("m_slow"), py::arg("v"),
-           py::arg("gate"), py::arg("exact"), py::arg("state"))
+           py::arg("gate"), py::arg("exact"), py::arg("state"), py::arg("stacked_along") = 0,
+           py::arg("stack") = std::vector<int64_t>{})
       .def("set_memory", &PlanBinding::set_memory, py::arg("group"), py::arg("memory"))
       .def("step", &PlanBinding::step, py::arg("groups"), py::arg("states"), py::arg("threads"),
            py::arg("steps"))
@@ -245,6 +284,8 @@ void register_plan(py::module_ &m) {
       },
       py::arg("group"), py::arg("index"));
   m.def("combinations", &combination_names);
+  m.def("scratch_of_matrices", &scratch_of_matrices, py::arg("rule"), py::arg("matrices"),
+        py::arg("groups"), py::arg("threads"));
 }
 
 } // namespace cosmic

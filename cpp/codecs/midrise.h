@@ -1,10 +1,11 @@
-// A few levels around zero and none at it, in update units: what `u1` and `u2` share.
-//   L = 2^bits      step = bf16 of f RMS(u), to nearest, f = 1.596 (1 bit) or 0.996 (2 bits)
-//   u ~ step (code - (L - 1) / 2)
-//   code = floor(clamp(u / step + (L - 1) / 2, 0, L - 1) + r), r uniform in [0, 1) from the counter
+// A few levels around zero and none at it: what `u1` and `u2` share, in update units, and `m1` and
+// `m2`, in those of the gradient.
+//   L = 2^bits      step = bf16 of f RMS(x), to nearest, f = 1.596 (1 bit) or 0.996 (2 bits)
+//   x ~ step (code - (L - 1) / 2)
+//   code = floor(clamp(x / step + (L - 1) / 2, 0, L - 1) + r), r uniform in [0, 1) from the counter
 // The factors f are those of the least mean square error for a normal distribution (Max, IRE
 // Trans. Inf. Theory 6(1), 1960). Rounding is unbiased between the outer levels; what lies beyond
-// them is clamped. In a block that is mended (blockwise.h), |u| is held to 2^60 first. RMS is over
+// them is clamped. In a block that is mended (blockwise.h), |x| is held to 2^60 first. RMS is over
 // the block, its sum in a fixed order. Word of a block: the step's upper 16 bits.
 #pragma once
 
@@ -12,9 +13,9 @@
 
 namespace cosmic::COSMIC_TARGET {
 
-template <int kBitsOfCode> struct Midrise {
+template <int kBitsOfCode, bool kUnits = true> struct Midrise {
   static constexpr int kBits = kBitsOfCode;
-  static constexpr bool kUpdateUnits = true, kFewUnits = false;
+  static constexpr bool kUpdateUnits = kUnits, kFewUnits = false;
   static constexpr bool kWholeLevels = false, kCompletes = false, kOpensAhead = false;
   static constexpr int kLevels = 1 << kBits;
   static constexpr float kStepOfRms = kBits == 1 ? 1.596f : 0.996f;

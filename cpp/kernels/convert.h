@@ -92,7 +92,7 @@ static void encode_run(const MomentRun &run) {
   for_each_part_of(run.count, [&](int64_t before, int64_t count) {
     StillMoments of(run, before, count);
     Batch<float> &batch = of.still.batch;
-    find_units(of.still, of.v.slot.values);
+    if (of.codecs.v.present) find_units(of.still, of.v.slot.values);
     if (of.codecs.v.keeps_roots) of.v.slot.values = of.still.roots;
     of.codecs.store(batch, of.m.slot, of.slow.slot, of.v.slot);
     of.m.write_back();

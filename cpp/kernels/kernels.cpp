@@ -3,6 +3,7 @@
 
 #include "codecs/absmax.h"
 #include "kernels/convert.h"
+#include "kernels/descend.h"
 #include "kernels/inlined.h"
 #include "kernels/parts.h"
 #include "matmul/tile_kernel.h"
@@ -141,6 +142,7 @@ const Kernels kernels = {
 #undef COSMIC_PACK
     inspect_run<float>,
     inspect_run<double>,
+    descend_run,
     widen_bf16,
     widen_f16,
     narrow_bf16,

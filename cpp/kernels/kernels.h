@@ -90,6 +90,9 @@ struct Kernels {
   // |g| and non-finite elements of whole or zero-padded blocks
   void (*inspect_f32)(const float *gradient, int64_t count, LaneSums *sums);
   void (*inspect_f64)(const double *gradient, int64_t count, LaneSums *sums);
+  // p <- decay p - step u for whole or zero-padded blocks, and the sums of u^2 and the new p^2
+  void (*descend)(float *param, const float *direction, int64_t count, const Coefficients &c,
+                  bool square_param, LaneSums *sums);
   // between storage types and the arithmetic type
   void (*widen_bf16)(const uint16_t *from, int64_t count, float *to);
   void (*widen_f16)(const uint16_t *from, int64_t count, float *to);

@@ -51,7 +51,8 @@ rule_pass(const Coefficients &coefficients, Batch<Real> &batch, const Values<Rea
     settle(abs_gradient);
     if constexpr (kPass == Pass::step) {
       if constexpr (Rule::kSecond && kExtras) slots.root.store(batch.roots + k);
-      if constexpr (Rule::kFirst && kExtras) slots.denominator.store(batch.units + k);
+      if constexpr (Rule::kFirst && Rule::kSecond && kExtras)
+        slots.denominator.store(batch.units + k);
       const V counted = inside_of<Real>(count, u, k);
       square_update = square_update + counted * counted;
       settle(square_update);

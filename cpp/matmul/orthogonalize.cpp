@@ -47,8 +47,9 @@ public:
     form_gram(factor);
     const double trace = trace_of_gram();
     if (!std::isfinite(trace)) return fill(std::numeric_limits<float>::quiet_NaN());
-    const double divisor = std::max(std::sqrt(trace), std::ldexp(eps, exponent));
-    if (divisor == 0) return fill(0);
+    if (trace == 0 && eps == 0) return fill(0);
+    double divisor = std::max(std::sqrt(trace), std::ldexp(eps, exponent));
+    if (steps.by_gram && trace > 0) divisor *= std::sqrt(norm_of_gram() / trace);
     double inverse = 1 / divisor;
     for (int first = 0, last = 0; first < steps.iterations; first = last) {
       constexpr double kMost = std::numeric_limits<float>::max();
@@ -85,6 +86,18 @@ private:
     double trace = 0;
     for (int64_t i = 0; i < size_; ++i) trace += gram_[i * size_ + i];
     return trace;
+  }
+
+  // Of which what lies on and below the diagonal is there yet.
+  double norm_of_gram() const {
+    double squares = 0;
+    for (int64_t i = 0; i < size_; ++i) {
+      const float *row = gram_ + i * size_;
+      double below = 0;
+      for (int64_t j = 0; j < i; ++j) below += static_cast<double>(row[j]) * row[j];
+      squares += 2 * below + static_cast<double>(row[i]) * row[i];
+    }
+    return std::sqrt(squares);
   }
 
   // All of these are symmetric and commute, so that products are symmetric, too. The second operand

@@ -17,8 +17,19 @@ void require(bool holds, const Part &part, const char *what) {
 
 void check_option(const Part &part, const PartOption &option) {
   const bool in_range = option.fallback >= option.low && option.fallback <= option.high;
-  const bool is_none = option.fallback == 0 && option.missing == PartOption::If::none_is_zero;
+  const bool is_none = option.fallback == 0 && option.allows_none();
   require(in_range || is_none, part, "the default of an option is out of its range");
+  require((option.form == PartOption::Form::choice) == (option.choices != nullptr), part,
+          "an option is a choice without choices, or has choices and is none");
+}
+
+// One of three numbers goes with another.
+bool is_same_form(PartOption::Form a, PartOption::Form b) {
+  using Form = PartOption::Form;
+  const auto is_of_three = [](Form form) {
+    return form == Form::first || form == Form::second || form == Form::third;
+  };
+  return a == b || (is_of_three(a) && is_of_three(b));
 }
 
 // Of all parts together: names, keys and probes are each one part's, an option that several have is
@@ -34,7 +45,8 @@ public:
       check_option(part, option);
       const PartOption &known = options_.emplace(option.name, option).first->second;
       require(known.low == option.low && known.high == option.high &&
-                  known.fallback == option.fallback && known.missing == option.missing,
+                  known.fallback == option.fallback && known.missing == option.missing &&
+                  is_same_form(known.form, option.form),
               part, "an option is another than that of this name which there is");
     }
     if (!part.numbers) return;
@@ -68,7 +80,11 @@ bool keeps(const Codecs &codecs, const std::string &name, bool second) {
 void check_rule(const RulePart &rule, const Codecs &codecs) {
   require(rule.coefficients, rule, "it has no coefficients");
   require(!rule.numbers.f32, rule, "its numbers are float64");
-  require(rule.tier != 2 || (rule.first && rule.second), rule, "of tier 2 it keeps both moments");
+  require(rule.tier != 2 || rule.first, rule, "of tier 2 it keeps a first moment");
+  require(!rule.matrix || (rule.first && !rule.second && !rule.slow), rule,
+          "of whole matrices it keeps a first moment and nothing else");
+  require(rule.tier != 2 || rule.second || rule.matrix, rule,
+          "of tier 2 it keeps both moments, but for one of whole matrices");
   require(rule.counts || (!rule.first && !rule.second), rule, "with moments it counts its steps");
   require(rule.second_name.rfind("exp_avg_", 0) == 0 && rule.second_name != "exp_avg_slow", rule,
           "its second moment's name does not begin with exp_avg_, or is the slow average's");

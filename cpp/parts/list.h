@@ -10,6 +10,10 @@
 #include "codecs/costate.h"
 #include "codecs/factored.h"
 #include "codecs/full.h"
+#include "codecs/m1.h"
+#include "codecs/m2.h"
+#include "codecs/m4.h"
+#include "codecs/m8.h"
 #include "codecs/q8.h"
 #include "codecs/rowmean.h"
 #include "codecs/u1.h"
@@ -23,6 +27,7 @@
 #include "gates/snr.h"
 #include "rules/adam.h"
 #include "rules/belief.h"
+#include "rules/muon.h"
 #include "rules/rmsprop.h"
 #include "rules/scalar_sign.h"
 #include "rules/sign.h"
@@ -43,6 +48,7 @@
   X(rmsprop, RmsProp)                                                                              \
   X(adam, Adam)                                                                                    \
   X(belief, Belief)                                                                                \
+  X(muon, Muon)                                                                                    \
   COSMIC_MORE_RULES(X)
 
 #define COSMIC_GATES(X)                                                                            \
@@ -59,6 +65,10 @@
   X(u4, U4, None, NoProbe)                                                                         \
   X(u2, U2, None, NoProbe)                                                                         \
   X(u1, U1, None, NoProbe)                                                                         \
+  X(m8, M8, None, NoProbe)                                                                         \
+  X(m4, M4, None, NoProbe)                                                                         \
+  X(m2, M2, None, NoProbe)                                                                         \
+  X(m1, M1, None, NoProbe)                                                                         \
   X(ustate, UState, None, NoProbe)                                                                 \
   X(costate, CoState, None, Alignment)                                                             \
   X(v4, None, V4, NoProbe)                                                                         \

@@ -15,15 +15,23 @@ namespace cosmic {
 
 // A hyper-parameter of a parameter group that the part reads.
 struct PartOption {
-  enum class If { absent, required, none_is_zero };
+  enum class If { absent, required, none_is_zero, absent_or_none };
+  // A number; a bool; an int; one of three numbers, which are options of the same name one behind
+  // the other; or one of some texts, by its place.
+  enum class Form { number, truth, whole, first, second, third, choice };
 
   const char *name;
   double low, high;     // both are inside
   const char *expected; // for messages
   double fallback;      // its default
   // Whether a group may be without it, or must have it, where None may stand for 0: those are
-  // options of Cosmic's own, which put them into every group.
+  // options of Cosmic's own, which put them into every group. `absent_or_none`: None is 0, too.
   If missing = If::absent;
+  Form form = Form::number;
+  const char *const *choices = nullptr; // and a null behind the last
+
+  bool allows_none() const { return missing == If::none_is_zero || missing == If::absent_or_none; }
+  bool allows_absence() const { return missing == If::absent || missing == If::absent_or_none; }
 };
 
 // Ends of options' ranges.

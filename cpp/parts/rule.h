@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "matmul/newton_schulz.h"
 #include "parts/part.h"
 
 namespace cosmic {
@@ -20,6 +21,15 @@ struct RuleStep {
   double sign;         // -1 where the objective is maximized
 };
 
+// How a rule that steps whole matrices makes the direction of one.
+struct MatrixHow {
+  NewtonSchulz polynomial;
+  double eps = 0;        // a matrix whose norm is below is divided by this instead
+  bool match_rms = true; // scaled to the root mean square of Adam's updates, else by torch's rule
+  int every = 1;         // steps between two turns of a matrix
+  int blocks = 1;        // pieces of the shorter side that are orthogonalized on their own
+};
+
 struct RulePart : Part {
   int tier = 2;
   std::string arithmetic;             // the rule whose kernel it shares; empty: its own
@@ -31,6 +41,10 @@ struct RulePart : Part {
   std::string gate = "none"; // the one gate that it goes with, if it needs one
   std::vector<std::pair<std::string, std::string>> goes_with; // codecs of first and second moment
   bool counts = true; // keeps the tensor's own count of steps
+
+  // Set by a rule of whole matrices: what its pass over blocks leaves in the place of the parameter
+  // is orthogonalized (plan/matrix_step.h).
+  MatrixHow (*matrix)(const Group &group, const double *options) = nullptr;
 
   const std::string &kernel() const { return arithmetic.empty() ? name : arithmetic; }
 

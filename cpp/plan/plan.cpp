@@ -54,6 +54,7 @@ void Plan::partition(size_t first, size_t last) {
   active_.clear();
   first_item_.assign(1, 0);
   first_element_.assign(1, 0);
+  first_shared_.assign(1, 0);
   for (size_t r = first; r < last; ++r) {
     rows[r].last = Statistics{};
     if (!rows[r].active || rows[r].numel == 0) continue;
@@ -62,26 +63,28 @@ void Plan::partition(size_t first, size_t last) {
     active_.push_back(static_cast<int>(r));
     first_item_.push_back(first_item_.back() + items);
     first_element_.push_back(first_element_.back() + rows[r].numel);
+    first_shared_.push_back(first_shared_.back() + (rows[r].whole ? 0 : rows[r].numel));
   }
   item_sums_.resize(static_cast<size_t>(first_item_.back()));
 }
 
 // A thread owns the contiguous items that begin in its share of the elements.
-template <class Work> void Plan::for_each_item(int threads, Work work) {
-  const int64_t elements = first_element_.back();
+template <class Work>
+void Plan::for_each_item(int threads, const std::vector<int64_t> &elements, Work work) {
+  const int64_t all = elements.back();
   threads =
-      static_cast<int>(std::clamp<int64_t>(elements / kElementsPerThread, 1, std::max(threads, 1)));
+      static_cast<int>(std::clamp<int64_t>(all / kElementsPerThread, 1, std::max(threads, 1)));
   const auto share = [&](int64_t first, int64_t last) {
     const DefaultFloatEnvironment environment;
-    auto a =
-        static_cast<size_t>(std::upper_bound(first_element_.begin(), first_element_.end(), first) -
-                            first_element_.begin() - 1);
-    for (; a < active_.size() && first_element_[a] < last; ++a) {
+    auto a = static_cast<size_t>(std::upper_bound(elements.begin(), elements.end(), first) -
+                                 elements.begin() - 1);
+    for (; a < active_.size() && elements[a] < last; ++a) {
+      if (elements[a + 1] == elements[a]) continue;
       const int64_t items = first_item_[a + 1] - first_item_[a];
       const int64_t item_elements = rows[static_cast<size_t>(active_[a])].item_blocks() * kBlock;
       // the first item that begins at or after `first`, and the first at or after `last`
       const auto begins_at = [&](int64_t element) {
-        const int64_t inside = element - first_element_[a];
+        const int64_t inside = element - elements[a];
         return std::clamp<int64_t>((inside + item_elements - 1) / item_elements, 0, items);
       };
       for (int64_t i = begins_at(first); i < begins_at(last); ++i) work(a, i);
@@ -91,11 +94,10 @@ template <class Work> void Plan::for_each_item(int threads, Work work) {
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
     const int64_t n = omp_get_num_threads(), k = omp_get_thread_num();
-    share(elements / n * k + std::min(k, elements % n),
-          elements / n * (k + 1) + std::min(k + 1, elements % n));
+    share(all / n * k + std::min(k, all % n), all / n * (k + 1) + std::min(k + 1, all % n));
   }
 #else
-  share(0, elements);
+  share(0, all);
 #endif
 }
 
@@ -176,7 +178,8 @@ void Plan::measure_item(const Kernels &kernels, size_t a, int64_t item) {
 void Plan::measure(const Kernels &kernels, int threads) {
   const auto is_measured = [this](int r) { return rows[static_cast<size_t>(r)].measuring; };
   if (std::none_of(active_.begin(), active_.end(), is_measured)) return;
-  for_each_item(threads, [&](size_t a, int64_t item) { measure_item(kernels, a, item); });
+  for_each_item(threads, first_element_,
+                [&](size_t a, int64_t item) { measure_item(kernels, a, item); });
   reduce_rows(true);
 }
 
@@ -252,11 +255,14 @@ bool Plan::step_range(size_t first, size_t last, int threads, int64_t steps) {
   const Kernels &kernels = kernels_in_use();
   partition(first, last);
   prepare(steps);
+  const WholeRows whole = whole_rows(threads); // whose memory may be refused: nothing has changed
   for_each_matrix(threads, [](MatrixMoment &matrix) { matrix.prepare(); });
   measure_codecs(kernels, threads);
   if (!measure_gates(kernels, threads)) return false;
   gating().apply_lagged();
-  for_each_item(threads, [&](size_t a, int64_t item) { step_item(kernels, a, item); });
+  for_each_item(threads, first_shared_,
+                [&](size_t a, int64_t item) { step_item(kernels, a, item); });
+  step_whole_rows(whole, kernels, threads);
   for_each_matrix(threads, [](MatrixMoment &matrix) { matrix.finish(); });
   reduce_rows();
   for (size_t a = 0; a < active_.size(); ++a) {
@@ -278,7 +284,7 @@ bool Plan::step_range(size_t first, size_t last, int threads, int64_t steps) {
 void Plan::inspect_range(size_t first, size_t last, int threads) {
   const Kernels &kernels = kernels_in_use();
   partition(first, last);
-  for_each_item(threads, [&](size_t a, int64_t item) {
+  for_each_item(threads, first_element_, [&](size_t a, int64_t item) {
     const Row &row = rows[static_cast<size_t>(active_[a])];
     const int64_t begin = item * row.item_blocks();
     LaneSums sums;

@@ -56,7 +56,9 @@ private:
   void inspect_range(size_t first, size_t last, int threads);
   void partition(size_t first, size_t last);
   void prepare(int64_t steps); // coefficients of the active rows
-  template <class Work> void for_each_item(int threads, Work work);
+  // Of rows that are stepped side by side, by their shares in `elements`.
+  template <class Work>
+  void for_each_item(int threads, const std::vector<int64_t> &elements, Work work);
   template <class Visit> void for_each_matrix(int threads, Visit visit);
   // Sums of the rows that are marked, over what they are about to become.
   void measure(const Kernels &kernels, int threads);
@@ -69,12 +71,25 @@ private:
                        const Kernels &kernels, int threads);
   bool refused(const GateSample &sample) const;
   Gating gating() { return {rows, active_, groups, memories, coefficients_}; }
+  // Rows of rules that step whole matrices, in whole_rows.cpp.
+  struct WholeRows {
+    std::vector<size_t> places; // in active_
+    std::vector<MatrixHow> hows;
+    std::unique_ptr<MatrixRoom> room;
+    std::unique_ptr<float[]> memory;
+  };
+  WholeRows whole_rows(int threads);
+  void step_whole_rows(const WholeRows &whole, const Kernels &kernels, int threads);
+  void step_whole(const Kernels &kernels, size_t a, const MatrixHow &how, float *memory,
+                  int threads);
+  MatrixHow how_of(const Row &row) const;
   void step_item(const Kernels &kernels, size_t a, int64_t item);
   void reduce_rows(bool measured = false); // of all active rows, or of those that a pass measured
 
-  std::vector<int> active_;            // rows with a gradient and at least one element
-  std::vector<int64_t> first_item_;    // of each active row, and their total at the end
-  std::vector<int64_t> first_element_; // likewise, for shares of equal size
+  std::vector<int> active_;         // rows with a gradient and at least one element
+  std::vector<int64_t> first_item_; // of each active row, and their total at the end
+  // Likewise for shares of equal size, of all, and without rows that are stepped as a whole.
+  std::vector<int64_t> first_element_, first_shared_;
   std::vector<ItemSums> item_sums_;
   std::vector<Coefficients> coefficients_; // by position in active_
   std::vector<MatrixMoment *> matrices_;   // of the active rows

@@ -13,6 +13,7 @@
 #include "parts/rule.h"
 #include "plan/combinations.h"
 #include "plan/matrix.h"
+#include "plan/matrix_step.h"
 
 namespace cosmic {
 
@@ -57,6 +58,7 @@ struct Row {
   Operand param, grad;
   Planes m, m_slow, v;
   std::shared_ptr<MatrixMoment> matrix; // of a v by rows and columns
+  std::shared_ptr<MatrixStep> whole;    // of a rule that steps whole matrices
   int64_t *step = nullptr;
   int64_t m_start = 0; // the step counter when the first moment started from nothing
   // numbers that the parts keep; null where they keep none

@@ -71,6 +71,7 @@ public:
     row.matrix = matrix_moment(parts.v, MatrixShape{kRows, kColumns}, row.v);
     if (row.matrix) row.v = Planes{};
     bind_numbers(row);
+    if (row.rule->matrix) bind_whole(row);
     plan_.groups.push_back(group_for(parts));
     plan_.seed = 38; // with which the second step corrects all of q8's roots
   }
@@ -94,6 +95,15 @@ private:
   using Bytes = std::vector<unsigned char>;
 
   static size_t padded() { return static_cast<size_t>((kNumel + kBlock - 1) / kBlock * kBlock); }
+
+  static void bind_whole(Row &row) {
+    TensorView view;
+    view.ndim = 2;
+    view.sizes[0] = kRows;
+    view.sizes[1] = view.strides[0] = kColumns;
+    view.strides[1] = 1;
+    row.whole = std::make_shared<MatrixStep>(view, walk_order(view), Stack{}, row.name);
+  }
 
   static Group group_for(const PartsOf &parts) {
     Group group;

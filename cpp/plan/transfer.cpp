@@ -36,11 +36,14 @@ template <class Visit> void for_each_run(const Row &row, const Coefficients &c, 
 }
 
 void check_convertible(const Row &row) {
-  if (row.is_f64() || row.step_pass.parts.v == 0)
+  const Composition &parts = row.step_pass.parts;
+  if (row.is_f64() || (parts.m == 0 && parts.v == 0))
     throw Error(ErrorKind::value, row.name + " has no moments of float arithmetic to convert");
 }
 
 bool has(const Planes &slot) { return slot.data[0] != nullptr; }
+
+bool has_second(const Row &row) { return row.step_pass.parts.v != 0; }
 
 struct MeanRoot {
   double sum = 0;
@@ -74,7 +77,7 @@ void decode_moments(const Row &row, const Group &group, const Moments &to) {
     kernels.decode(run);
     if (has(row.m)) m.store(first, run.count);
     if (has(row.m_slow)) slow.store(first, run.count);
-    v.store(first, run.count);
+    if (has_second(row)) v.store(first, run.count);
   });
 }
 
@@ -91,7 +94,7 @@ void encode_moments(Row &row, const Group &group, uint64_t seed, const Moments &
       const int64_t first = run.first_block * kBlock;
       run.m_values = has(row.m) ? m.load(first, run.count) : nullptr;
       run.slow_values = has(row.m_slow) ? slow.load(first, run.count) : nullptr;
-      run.v_values = v.load(first, run.count);
+      run.v_values = has_second(row) ? v.load(first, run.count) : nullptr;
       run.encoded = &encoded;
       kernels.encode(run);
     });

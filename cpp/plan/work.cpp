@@ -65,11 +65,13 @@ BlockRun run_of(const Row &row, const PassOf &pass, const Coefficients &coeffici
   return run;
 }
 
-template <class Real> void step_typed(const Row &row, const Kernels &kernels,
+// What becomes of the parameter goes to `target`.
+template <class Real> void step_typed(const Row &row, const Operand &target, const Kernels &kernels,
                                       const Coefficients &coefficients, int64_t first, int64_t last,
                                       LaneSums &sums, MatrixSums *matrix) {
-  Reader<Real> param(row.param, kernels), grad(row.grad, kernels);
-  if (row.stochastic_rounding) param.round_stochastically(coefficients.random_key);
+  Reader<Real> param(target, kernels), grad(row.grad, kernels);
+  if (row.stochastic_rounding && &target == &row.param)
+    param.round_stochastically(coefficients.random_key);
   BlockRun run = run_of(row, row.step_pass, coefficients, sums, matrix);
   for_each_run(row.numel, first, last, param.direct() && grad.direct(),
                [&](int64_t block, int64_t count) {
@@ -118,9 +120,28 @@ template <class Real> void inspect_typed(const Row &row, const Kernels &kernels,
 void step_blocks(const Row &row, const Kernels &kernels, const Coefficients &coefficients,
                  int64_t first, int64_t last, LaneSums &sums, MatrixSums *matrix) {
   if (row.is_f64())
-    step_typed<double>(row, kernels, coefficients, first, last, sums, matrix);
+    step_typed<double>(row, row.param, kernels, coefficients, first, last, sums, matrix);
   else
-    step_typed<float>(row, kernels, coefficients, first, last, sums, matrix);
+    step_typed<float>(row, row.param, kernels, coefficients, first, last, sums, matrix);
+}
+
+void average_blocks(const Row &row, float *memory, const Kernels &kernels,
+                    const Coefficients &coefficients, int64_t first, int64_t last, LaneSums &sums) {
+  const Operand target{memory, DType::f32, {}};
+  step_typed<float>(row, target, kernels, coefficients, first, last, sums, nullptr);
+}
+
+void descend_blocks(const Row &row, const float *memory, const Kernels &kernels,
+                    const Coefficients &coefficients, int64_t first, int64_t last, LaneSums &sums) {
+  Reader<float> param(row.param, kernels);
+  if (row.stochastic_rounding) param.round_stochastically(coefficients.random_key);
+  for_each_run(row.numel, first, last, param.direct(), [&](int64_t block, int64_t count) {
+    const int64_t element = block * kBlock;
+    float *values = param.at(element, count);
+    kernels.descend(values, memory + element, count, coefficients, row.step_pass.square_param,
+                    &sums);
+    param.write_back(element, count);
+  });
 }
 
 void measure_blocks(Row &row, const Kernels &kernels, const Coefficients &coefficients,

@@ -12,6 +12,16 @@ namespace cosmic {
 void step_blocks(const Row &row, const Kernels &kernels, const Coefficients &coefficients,
                  int64_t first, int64_t last, LaneSums &sums, MatrixSums *matrix);
 
+// As `step_blocks` for a rule of whole matrices: what it leaves goes to `memory`, which holds the
+// whole tensor, not to the parameter.
+void average_blocks(const Row &row, float *memory, const Kernels &kernels,
+                    const Coefficients &coefficients, int64_t first, int64_t last, LaneSums &sums);
+
+// Moves blocks [first, last) of the row's parameter against the direction that `memory` holds,
+// padded with zeros to whole blocks.
+void descend_blocks(const Row &row, const float *memory, const Kernels &kernels,
+                    const Coefficients &coefficients, int64_t first, int64_t last, LaneSums &sums);
+
 // What the pass that the row is measured by adds up over blocks [first, last), of what the moments
 // are about to become, and its looks at them; changes nothing else.
 void measure_blocks(Row &row, const Kernels &kernels, const Coefficients &coefficients,

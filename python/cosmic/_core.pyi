@@ -30,6 +30,8 @@ class Plan:
         gate: str,
         exact: bool,
         state: dict[str, Any],
+        stacked_along: int = 0,
+        stack: Sequence[int] = (),
     ) -> None: ...
     def set_memory(self, group: int, memory: GateMemory) -> None: ...
     def step(
@@ -117,6 +119,12 @@ def self_test() -> dict[str, Any]:
 
 def check_group(group: dict[str, Any], index: int) -> None: ...
 def combinations() -> list[str]: ...
+def scratch_of_matrices(
+    rule: str,
+    matrices: Sequence[tuple[int, int, int, Sequence[int]]],
+    groups: Sequence[dict[str, Any]],
+    threads: int,
+) -> int: ...
 def slot_layout(
     codec: str, second_moment: bool, numel: int, matrix: tuple[int, int] | None
 ) -> list[Plane]: ...
@@ -166,6 +174,7 @@ def orthogonalize(
     scale: float,
     threads: int,
     isa: str = "",
+    by_gram: bool = False,
 ) -> None: ...
 def polar_express(iterations: int) -> NewtonSchulz: ...
 def muon_quintic(iterations: int) -> NewtonSchulz: ...

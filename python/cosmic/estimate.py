@@ -12,9 +12,11 @@ from torch.nn.parameter import is_lazy
 
 from .capital.budget import ADAMW_BYTES
 from .capital.policies import policy_named
+from .grouping.groups import param_groups
 from .optimizer import Cosmic
 from .state.members import listed
-from .step.choices import choose
+from .step.choices import Choice, choose, scratch_bytes
+from .threads import thread_count
 
 __all__ = ["MemoryEstimate", "TensorEstimate", "estimate_memory"]
 
@@ -56,6 +58,8 @@ class MemoryEstimate:
             where each is released as soon as it has been used.
         state_bytes: of the optimizer's state, to the byte.
         adamw_bytes: of the state of torch's AdamW with fp32 moments.
+        scratch_bytes: what a step takes besides where ``matrix_rule`` steps matrices as a whole:
+            for the one that takes most, given back at the end of the step.
         tensors: one entry a trainable tensor.
     """
 
@@ -63,12 +67,13 @@ class MemoryEstimate:
     gradient_bytes: int
     state_bytes: int
     adamw_bytes: int
+    scratch_bytes: int
     tensors: list[TensorEstimate]
 
     @property
     def total_bytes(self) -> int:
-        """Weights, gradients and state."""
-        return self.weight_bytes + self.gradient_bytes + self.state_bytes
+        """Weights, gradients, state and scratch."""
+        return self.weight_bytes + self.gradient_bytes + self.state_bytes + self.scratch_bytes
 
 
 def estimate_memory(
@@ -94,7 +99,7 @@ def estimate_memory(
         release_gradients: as with ``Cosmic.step_in_backward``.
         groups: the model's parameter groups with their options, ``role`` among them, or a function
             that makes them of the model, such as ``cosmic.param_groups``; None: all parameters in
-            one.
+            one, or with option ``matrix_rule`` those of ``cosmic.param_groups``.
         options: any other option of ``Cosmic``.
 
     Raises:
@@ -109,7 +114,12 @@ def estimate_memory(
     everyone = list(module.named_parameters())
     named = [(n, _cast(p, dtype)) for n, p in everyone]
     stand_ins = {id(p): one for (_, p), one in zip(everyone, named, strict=True)}
-    tensors = _tensors(_placed(module, groups, stand_ins), budget, options)
+    if groups is None and options.get("matrix_rule") is not None:
+        groups = param_groups
+    placed = _with_options(_placed(module, groups, stand_ins), budget, options)
+    policy = policy_named(options.get("policy", "role"))
+    choices = choose(placed, {}, budget=budget, policy=policy, expecting=True)
+    tensors = [_tensor(choice) for choice in choices]
     buffers = sum(_cast(b, dtype).nbytes for b in module.buffers() if not is_lazy(b))
     gradients = [t.weight_bytes for t in tensors]
     return MemoryEstimate(
@@ -117,6 +127,7 @@ def estimate_memory(
         gradient_bytes=max(gradients, default=0) if release_gradients else sum(gradients),
         state_bytes=sum(t.state_bytes for t in tensors),
         adamw_bytes=sum(t.adamw_bytes for t in tensors),
+        scratch_bytes=scratch_bytes(choices, placed, thread_count()),
         tensors=tensors,
     )
 
@@ -177,10 +188,10 @@ def _placed(
     return out
 
 
-def _tensors(
+def _with_options(
     groups: Sequence[dict[str, Any]], budget: int | str | None, options: dict[str, Any]
-) -> list[TensorEstimate]:
-    # its checks and its defaults, for parameters that exist
+) -> list[dict[str, Any]]:
+    """The groups with all options, by the optimizer's own checks and defaults."""
     optimizer = Cosmic(
         [
             {**group, "params": [torch.zeros(1, device="cpu")], "param_names": [str(index)]}
@@ -189,20 +200,19 @@ def _tensors(
         budget=budget,
         **options,
     )
-    full = [
+    return [
         {**checked, "params": group["params"], "param_names": group["param_names"]}
         for checked, group in zip(optimizer.param_groups, groups, strict=True)
     ]
-    choices = choose(full, {}, budget=budget, policy=policy_named(optimizer.policy), expecting=True)
-    return [
-        TensorEstimate(
-            name=choice.live.member.name,
-            shape=tuple(choice.live.member.param.shape),
-            role=choice.live.role,
-            rung=choice.rung.name,
-            weight_bytes=choice.live.member.param.nbytes,
-            state_bytes=choice.nbytes,
-            adamw_bytes=choice.live.geometry.numel * ADAMW_BYTES + _COUNTER_BYTES,
-        )
-        for choice in choices
-    ]
+
+
+def _tensor(choice: Choice) -> TensorEstimate:
+    return TensorEstimate(
+        name=choice.live.member.name,
+        shape=tuple(choice.live.member.param.shape),
+        role=choice.live.role,
+        rung=choice.rung.name,
+        weight_bytes=choice.live.member.param.nbytes,
+        state_bytes=choice.nbytes,
+        adamw_bytes=choice.live.geometry.numel * ADAMW_BYTES + _COUNTER_BYTES,
+    )

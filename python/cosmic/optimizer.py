@@ -10,15 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer
 
-from .capital.budget import resolve_budget
 from .capital.policies import Policy
-from .reports import TierInfo, gate_factors, group_statistics, tier_table
 from .state.adamw import exported
 from .state.checkpoint import read_saved
-from .state.entries import STATE_FORMAT, drop_orphans, holds, state_bytes
+from .state.entries import STATE_FORMAT, drop_orphans
 from .state.groups import check_all_placed
 from .state.members import check_param, members
-from .state.places import real_numel
 from .step.backward import StepInBackward, refuse_wrapper
 from .step.hooks import hooked_where_observed, step_as_it_is
 from .step.options import check_whole, drop_whole_options
@@ -26,13 +23,14 @@ from .step.ordinary import take_step
 from .step.planned import Listener, NonfiniteGradientError
 from .threads import forked, one_thread
 from .with_moments import WithMoments
+from .with_reports import WithReports
 
 __all__ = ["Cosmic", "Listener", "NonfiniteGradientError"]
 
 Params: TypeAlias = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
 
 
-class Cosmic(WithMoments):
+class Cosmic(WithMoments, WithReports):
     """AdamW with compressed state, sized to a byte budget: lighter tiers for what does not fit.
 
     With ``g`` the gradient (negated by ``maximize``), ``wd`` the weight decay and ``c`` the gate's
@@ -71,7 +69,7 @@ class Cosmic(WithMoments):
         params: parameters, named parameters or parameter groups. Dense CPU tensors of any layout.
         lr: learning rate; a number or a tensor of one element.
         betas: decay of the averages of the gradient and of its square.
-        eps: added to the denominator.
+        eps: added to the denominator; of hidden matrices the least norm that they are divided by.
         weight_decay: decoupled weight decay.
         budget: bytes that all state together may take: an int, ``"64MB"``, or a share such as
             ``"10%"`` of AdamW's two fp32 moments for the parameters that have had a gradient. It is
@@ -87,6 +85,21 @@ class Cosmic(WithMoments):
             and ``state_dtype``: ``"tier0"``, ``"tier1"``, ``"tier1:factored"`` (or ``"rowmean"``,
             ``"colmean"``, ``"v4"``, ``"fp32"``), ``"tier2:u2+factored"``. With ``beta_slow`` a
             tier 2 has its slow average, named (``"+slow"``) or not.
+        matrix_rule: ``"muon"`` steps hidden matrices by orthogonalized momentum, everything else as
+            without it; which tensors those are, the group's ``role`` says (``param_groups(model)``
+            finds it), or where it is None, with great caution, their shape. None: as all others.
+        matrix_state_dtype: codec of their momentum: ``"fp32"``, ``"bf16"``, ``"m8"``, ``"m4"``,
+            ``"m2"``, ``"m1"`` (32 bits an element to 1); None: ``"m1"``, or under a budget whatever
+            it buys.
+        parts: matrices that lie side by side in each of a group's tensors, such as the projections
+            of an attention layer, and are orthogonalized on their own: a dimension and the sizes
+            along it, ``(0, (768, 768, 768))``; give it by group. None: each is one matrix.
+        momentum: decay of hidden matrices' average, which schedulers that cycle ``betas`` leave.
+        ns_steps: iterations that orthogonalize it.
+        matrix_every: a matrix moves at every so many-th step, by as many steps at once, weight
+            decay too; the matrices take turns.
+        matrix_blocks: pieces of a matrix's shorter side that are orthogonalized on their own, which
+            takes less time.
         state_dtype: codecs of tier 2's first and second moment, joined by a plus, or one for
             both; ``docs/codecs.md`` has their mathematics. First: ``"fp32"``, ``"bf16"``,
             ``"q8"``, ``"u4"``, ``"u2"``, ``"u1"`` (32 bits an element to 1); second: ``"fp32"``,
@@ -116,7 +129,8 @@ class Cosmic(WithMoments):
         slow_warmup: steps over which ``alpha`` and ``beta_slow`` rise; None: at once.
         maximize: maximize the objective.
         nonfinite: what an infinite or NaN gradient does. ``"propagate"``: it spoils its own
-            element, as in AdamW; counted, and warned of once. ``"raise"``: the step raises
+            element, as in AdamW (of a matrix under ``matrix_rule`` all elements, as in Muon);
+            counted, and warned of once. ``"raise"``: the step raises
             NonfiniteGradientError; ``"skip"``: the whole step is left out and counted (in
             ``step_in_backward``: the tensor's update). Both look at all gradients before anything
             changes, which reads 4 bytes a parameter more. Not a group option.
@@ -152,6 +166,13 @@ class Cosmic(WithMoments):
         max_tier: int | None = None,
         rung: str | None = None,
         role: str | None = None,
+        matrix_rule: str | None = None,
+        matrix_state_dtype: str | torch.dtype | None = None,
+        parts: tuple[int, tuple[int, ...]] | None = None,
+        momentum: float = 0.95,
+        ns_steps: int = 3,
+        matrix_every: int = 1,
+        matrix_blocks: int = 1,
         state_dtype: str | torch.dtype | None = None,
         gate: str | None = None,
         c_min: float = 0.1,
@@ -180,7 +201,10 @@ class Cosmic(WithMoments):
             "maximize": maximize, "tier": tier, "min_tier": min_tier, "max_tier": max_tier,
             "rung": rung, "role": role, "state_dtype": state_dtype, "gate": gate, "c_min": c_min,
             "robustness": robustness, "rel_floor": rel_floor, "exact": exact,
-            "beta_slow": beta_slow, "alpha": alpha, "slow_warmup": slow_warmup,
+            "matrix_rule": matrix_rule, "matrix_state_dtype": matrix_state_dtype, "parts": parts,
+            "momentum": momentum, "ns_steps": ns_steps, "matrix_every": matrix_every,
+            "matrix_blocks": matrix_blocks, "beta_slow": beta_slow, "alpha": alpha,
+            "slow_warmup": slow_warmup,
             "min_compress_size": min_compress_size, "stochastic_rounding": stochastic_rounding,
         }  # fmt: skip
         super().__init__(params, {**defaults, **self._preset})
@@ -337,58 +361,10 @@ class Cosmic(WithMoments):
     def to_adamw_state_dict(self) -> dict[str, Any]:
         """The state as ``torch.optim.AdamW.load_state_dict`` takes it, to go on with AdamW.
 
-        Moments are decoded to float32; parameters on tiers 0 and 1 have none and start anew.
+        Moments are decoded to float32; parameters on tiers 0 and 1, and those stepped as whole
+        matrices, have no second moment and start anew.
 
         Raises:
             ValueError: for a slow average, for which AdamW has no place.
         """
         return exported(self.param_groups, self.state)
-
-    # ---- what the optimizer holds and sees ------------------------------------------------
-
-    def state_bytes(self) -> int:
-        """Bytes of all state: exactly those of COSMIC's own tensors in ``state_dict()``. What
-        others keep in ``optimizer.state`` is not counted, neither here nor by a budget."""
-        return sum(state_bytes(state) for state in self.state.values())
-
-    def budget_bytes(self) -> int | None:
-        """The budget in bytes; before the first step, for all parameters that require grad."""
-        started = any(map(holds, self.state.values()))
-        live = [
-            m.param
-            for m in members(self.param_groups)
-            if holds(self.state.get(m.param)) or (not started and m.takes_gradients)
-        ]
-        return resolve_budget(self.budget, sum(real_numel(p) for p in live))
-
-    def tiers(self) -> list[TierInfo]:
-        """What every parameter that has been stepped holds, in the order of the parameters."""
-        return tier_table(self.param_groups, self.state)
-
-    def stats(self) -> list[dict[str, float]]:
-        """What the last step saw, one dict a parameter group.
-
-        ``gate``: mean factor, by elements; ``gate_min``: the least; ``update_rms``: root mean
-        square of the update before the learning rate; ``gradient_abs``: mean absolute gradient;
-        and, of the optimizer as a whole since it was made, ``skipped_steps`` and
-        ``nonfinite_gradients`` (elements).
-        """
-        whole = {
-            "skipped_steps": self._skipped,
-            "nonfinite_gradients": self._nonfinite_seen,
-        }
-        return [
-            {**group, **whole} for group in group_statistics(self.param_groups, self._last_rows())
-        ]
-
-    def gate_factors(self) -> dict[str, float]:
-        """The gate's factor of every gated parameter at the last step, by name."""
-        return gate_factors(self.param_groups, self.state, self._last_rows())
-
-    def add_listener(self, listener: Listener) -> None:
-        """Call ``listener(event, fields)`` at every step, tier transition and skipped step."""
-        self._listeners.append(listener)
-
-    def remove_listener(self, listener: Listener) -> None:
-        """Undo ``add_listener``."""
-        self._listeners.remove(listener)

@@ -55,6 +55,7 @@ class Rule(NamedTuple):
         gate: the one that it goes with, or ``"none"``.
         counts: whether it keeps the tensor's own count of steps.
         numbers: what it keeps, or None.
+        matrix: whether it steps whole matrices, and nothing else.
         starts: whether numbers for it can be made of a second moment that is given up.
     """
 
@@ -69,6 +70,7 @@ class Rule(NamedTuple):
     counts: bool
     numbers: Numbers | None
     starts: bool
+    matrix: bool
 
 
 class Gate(NamedTuple):

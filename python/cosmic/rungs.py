@@ -17,6 +17,8 @@ __all__ = [
     "Geometry",
     "Rung",
     "combinations",
+    "matrix_codecs",
+    "parse_matrix_dtype",
     "parse_state_dtype",
     "probed_combinations",
     "with_slow_average",
@@ -42,6 +44,8 @@ class Geometry(NamedTuple):
         numel: real elements.
         matrix: rows and columns that the tensor can be seen as, or None.
         shape: the same with columns too few for a codec; None for what has one dimension.
+        sides: of the matrix that a rule of whole matrices steps, the first dimension by all
+            others together; None for what has one dimension or no elements.
         dims: numbers that say where codes belong: the tensor's dimensions, and their order where it
             is not that of the indices.
     """
@@ -50,6 +54,7 @@ class Geometry(NamedTuple):
     matrix: tuple[int, int] | None
     shape: tuple[int, int] | None = None
     dims: int = 1
+    sides: tuple[int, int] | None = None
 
     @classmethod
     def of(cls, param: Tensor, label: str = "the parameter") -> Geometry:
@@ -68,7 +73,10 @@ class Geometry(NamedTuple):
         matrix = _core.matrix_shape(sizes, strides, label, _LEAST_COLUMNS)
         shape = _core.matrix_shape(tuple(param.shape), param.detach().stride(), label, 2)
         order = _core.walk_order(sizes, strides, label)
-        return cls(like.numel(), matrix, shape, len(sizes) + len(order or ()))
+        sides = None
+        if param.dim() > 1 and param.numel() and not param.is_complex():
+            sides = (param.shape[0], param.numel() // param.shape[0])
+        return cls(like.numel(), matrix, shape, len(sizes) + len(order or ()), sides)
 
 
 @functools.cache
@@ -103,6 +111,29 @@ def without_momentum(variant: str = "") -> tuple[str, ...]:
     return tuple(v for _, of, _, _, v, *_ in rows if rule is not None and of == rule.name)
 
 
+@functools.cache
+def matrix_codecs(variant: str) -> tuple[str, ...]:
+    """Codecs of the first moment of a rule that steps whole matrices."""
+    rule = rule_for(2, True, False, variant)
+    return tuple(m for m, _ in combinations(rule.name)) if rule is not None else ()
+
+
+def parse_matrix_dtype(matrix_state_dtype: str | torch.dtype, variant: str) -> str:
+    """The codec that a ``matrix_state_dtype`` option names.
+
+    Raises:
+        ValueError: for any other value, with those that are supported.
+    """
+    known = isinstance(matrix_state_dtype, str | torch.dtype)
+    codec = _ALIASES.get(matrix_state_dtype, matrix_state_dtype) if known else None
+    if codec in matrix_codecs(variant):
+        return str(codec)
+    raise ValueError(
+        f"matrix_state_dtype is {matrix_state_dtype!r}; expected "
+        f"{', '.join(map(repr, matrix_codecs(variant)))}, torch.float32 or torch.bfloat16"
+    )
+
+
 def parse_state_dtype(state_dtype: str | torch.dtype) -> tuple[str, str]:
     """The codecs (first moment, second moment) that a ``state_dtype`` option names.
 
@@ -120,6 +151,9 @@ def parse_state_dtype(state_dtype: str | torch.dtype) -> tuple[str, str]:
     if len(codecs) in (1, 2) and (codecs[0], codecs[-1]) in combinations():
         return codecs[0], codecs[-1]
     supported = ", ".join(f"{m}+{v}" for m, v in combinations())
+    of_matrices = {codec for rule in RULES.values() for codec in matrix_codecs(rule.variant)}
+    if set(codecs) & (of_matrices - {m for m, _ in combinations()}):
+        supported += "; of hidden matrices alone, matrix_state_dtype has the others"
     raise ValueError(
         f"state_dtype is {state_dtype!r}; expected 'fp32', 'bf16', 'q8', torch.float32, "
         "torch.bfloat16, or codecs of first and second moment joined by '+'; supported are: "
@@ -135,10 +169,10 @@ class Rung:
         tier: 0 (sign), 1 (without momentum) or 2 (full history).
         m: codec of the first moment; ``"none"`` below tier 2.
         m_slow: codec of the slow average, ``"none"`` without one.
-        v: codec of the second moment; ``"none"`` on tier 0, and on tier 1 where the sign is taken
-            times a scalar.
+        v: codec of the second moment; ``"none"`` on tier 0, on tier 1 where the sign is taken
+            times a scalar, and where a matrix is stepped as a whole.
         variant: of the rule, where several step such a rung: ``"centered"`` where the second moment
-            is taken about the first, as gate ``"agar"`` wants it; else empty.
+            is taken about the first, as gate ``"agar"`` wants it; ``"muon"``; else empty.
     """
 
     tier: int
@@ -150,11 +184,23 @@ class Rung:
     @property
     def name(self) -> str:
         """Such as ``tier0``, ``tier1``, ``tier1:factored``, ``tier2:u4+factored+slow``,
-        ``tier2:u4+v4+centered``."""
+        ``tier2:u4+v4+centered``, ``tier2:muon:m1``."""
+        if self.of_matrix:
+            return f"tier{self.tier}:{self.variant}:{self.m}"
         codecs = "+".join(codec for codec in (self.m, self.v) if codec != "none")
         slow = "+slow" if self.m_slow != "none" else ""
         variant = f"+{self.variant}" if self.variant else ""
         return f"tier{self.tier}" + (f":{codecs}" if codecs else "") + slow + variant
+
+    @property
+    def of_matrix(self) -> bool:
+        """Whether it keeps a first moment alone, of a rule that steps whole matrices."""
+        return self.m != "none" and self.v == "none"
+
+    @property
+    def f64(self) -> bool:
+        """Whether its moments are in float64, as the arithmetic is."""
+        return "fp64" in (self.m, self.v)
 
     @property
     def centered(self) -> bool:
@@ -258,18 +304,29 @@ def _parsed(name: str) -> Rung:
         rung = _parsed_for(rule, name)
         if rung is not None:
             return rung
-    variants = {rule.variant for rule in RULES.values() if rule.tier == 2 and rule.variant}
+    variants = {r.variant for r in RULES.values() if r.tier == 2 and r.second and r.variant}
+    matrix = [
+        f"'tier{r.tier}:{r.variant}:<codec>' with one of {', '.join(matrix_codecs(r.variant))} "
+        "for a matrix as a whole"
+        for r in RULES.values()
+        if r.matrix
+    ]
     endings = [f"or '+{variant}' for another rule" for variant in sorted(variants - {"centered"})]
     raise ValueError(
         f"unknown rung {name!r}; expected 'tier0', 'tier1', 'tier1:<v codec>' with one of "
         f"{', '.join(without_momentum())}, or 'tier2:<m codec>+<v codec>' with '+slow' "
         "for a slow average or '+centered' for a second moment about the first"
-        + "".join(f", {ending}" for ending in endings)
+        + "".join(f", {ending}" for ending in [*endings, *matrix])
     )
 
 
 def _parsed_for(rule: Rule, name: str) -> Rung | None:
     """The rung with this name, if it is one of the rule's."""
+    if rule.matrix:
+        codec = name.removeprefix(f"tier{rule.tier}:{rule.variant}:")
+        if codec == name or (codec, "none") not in combinations(rule.name):
+            return None
+        return Rung(rule.tier, codec, variant=rule.variant)
     ending = f"+{rule.variant}" if rule.variant else ""
     head, _, words = name.removesuffix(ending).partition(":")
     if head != f"tier{rule.tier}" or not name.endswith(ending):

@@ -75,6 +75,9 @@ ROWS = (
     _row("turboadam-costate", TurboAdam, m_codec="costate"),
     _row("casmo", CASMO),
     _row("casmo-lagged", CASMO, exact=False),
+    _row("matrix-rule", matrix_rule="muon"),
+    _row("matrix-rule-m4", matrix_rule="muon", matrix_state_dtype="m4", matrix_blocks=2),
+    _row("matrix-rule-budget", matrix_rule="muon", budget="20%", reallocate_every=2),
 )
 
 #: Runs a test once for every optimizer of the table.

@@ -65,7 +65,7 @@ def test_budget_can_make_two_entries_the_same() -> None:
 def test_every_optimizer_in_the_table_steps_and_counts_its_state(name: str) -> None:
     torch.manual_seed(0)
     layer = torch.nn.Linear(16, 16)
-    optimizer = OptimizerSpec(name).build(layer.named_parameters(), lr=0.1, weight_decay=0.0)
+    optimizer = OptimizerSpec(name).build(layer, lr=0.1, weight_decay=0.0)
     before = layer.weight.detach().clone()
     layer(torch.ones(1, 16)).sum().backward()
     optimizer.step()
@@ -77,7 +77,7 @@ def test_every_optimizer_in_the_table_steps_and_counts_its_state(name: str) -> N
 def test_option_of_the_spec_wins_over_the_shared_one() -> None:
     layer = torch.nn.Linear(2, 2)
     spec = parse_spec("cosmic:lr=0.5")
-    optimizer = spec.build(layer.named_parameters(), lr=0.1, weight_decay=0.2)
+    optimizer = spec.build(layer, lr=0.1, weight_decay=0.2)
     assert optimizer.param_groups[0]["lr"] == 0.5
     assert optimizer.param_groups[0]["weight_decay"] == 0.2
 
@@ -85,7 +85,7 @@ def test_option_of_the_spec_wins_over_the_shared_one() -> None:
 def test_value_that_the_optimizer_refuses_is_told_in_its_words() -> None:
     layer = torch.nn.Linear(2, 2)
     with pytest.raises(UsageError, match=r"optimizer 'cosmic:gate=loud': .*loud"):
-        parse_spec("cosmic:gate=loud").build(layer.named_parameters(), lr=0.1, weight_decay=0.0)
+        parse_spec("cosmic:gate=loud").build(layer, lr=0.1, weight_decay=0.0)
 
 
 # ---- names --------------------------------------------------------------------------------

@@ -32,10 +32,11 @@ def run(
     scale: float = 1,
     threads: int = 1,
     isa: str = "",
+    by_gram: bool = False,
 ) -> Tensor:
     out = matrix.clone()
     size = float(matrix.norm()) if norm is None else norm
-    _core.orthogonalize(out, steps, size, eps, scale, threads, isa)
+    _core.orthogonalize(out, steps, size, eps, scale, threads, isa, by_gram)
     return out
 
 
@@ -48,12 +49,13 @@ def of_spectrum(values: Tensor, columns: int) -> Tensor:
 
 
 def test_the_table_is_what_the_method_gives() -> None:
-    for iterations in (3, 4, 5):
+    for iterations in (1, 2, 3, 4, 5):
         table = torch.tensor(_core.polar_express(iterations), dtype=torch.float64)
         method = torch.tensor(polar_express(iterations), dtype=torch.float64)
         torch.testing.assert_close(table, method, rtol=1e-11, atol=0)
-    with pytest.raises(ValueError, match="iterations must be from 1 to 5, not 6"):
-        _core.polar_express(6)
+    assert list(_core.polar_express(7)) == [*_core.polar_express(5), *[(1.875, -1.25, 0.375)] * 2]
+    with pytest.raises(ValueError, match="iterations must be from 1 to 99, not 100"):
+        _core.polar_express(100)
 
 
 @pytest.mark.parametrize(
@@ -70,6 +72,19 @@ def test_it_is_the_iteration(shape: tuple[int, int], name: str) -> None:
         rtol=0,
         atol=1e-4,
     )
+
+
+@pytest.mark.parametrize("shape", [(1, 50), (7, 300), (300, 7), (96, 128), (90, 90)])
+@pytest.mark.parametrize("name", STEPS)
+def test_it_is_the_iteration_from_nearer_to_one(shape: tuple[int, int], name: str) -> None:
+    torch.manual_seed(8)
+    matrix = torch.randn(*shape)
+    expected = orthogonalized(matrix, STEPS[name], by_gram=True)
+    found = run(matrix, STEPS[name], by_gram=True)
+    # five iterations bring rounding up to a thousandfold where singular values are small
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-3)
+    assert float(torch.linalg.svdvals(expected)[0]) < 1.4
+    assert torch.equal(run(torch.zeros(*shape), norm=1, by_gram=True), torch.zeros(*shape))
 
 
 @pytest.mark.parametrize("isa", ISAS)

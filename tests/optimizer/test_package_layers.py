@@ -22,6 +22,7 @@ LAYERS = (
     {
         "cosmic", "backward", "estimate", "grouping", "logging", "ops", "optimizer", "policies",
         "quantization", "reports", "with_moments",
+        "with_reports",
     },
     {"presets"},
     {"finetune"},

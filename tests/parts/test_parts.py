@@ -61,5 +61,8 @@ def test_the_optimizer_has_the_defaults_that_parts_say() -> None:
     parts = [part for kind in _core.parts().values() for part in kind.values()]
     options = {o["name"]: o["default"] for part in parts for o in part["options"]}
     own = {name: default for name, default in options.items() if name in given}
-    assert {"beta_slow", "alpha", "slow_warmup", "c_min", "robustness", "rel_floor"} == set(own)
+    assert set(own) == {
+        "beta_slow", "alpha", "slow_warmup", "c_min", "robustness", "rel_floor", "momentum",
+        "ns_steps", "matrix_every", "matrix_blocks",
+    }  # fmt: skip
     assert {name: given[name].default for name in own} == own

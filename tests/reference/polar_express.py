@@ -15,8 +15,9 @@ import numpy as np
 
 Quintic = tuple[float, float, float]
 
-#: Singular values from here to 1 are brought to 1.
-LEAST = 1e-3
+#: Singular values from here to 1 are brought to 1, by so many iterations: what few of them cannot
+#: reach is left to be small.
+LEAST = {1: 0.1, 2: 0.05, 3: 0.01, 4: 0.003, 5: 0.001}
 #: An interval that begins below this share of its end is taken to begin there: else the smallest
 #: values would have the largest ones shrink first.
 CUSHION = 0.02407327424182761
@@ -46,7 +47,7 @@ def value(quintic: Quintic, x: float) -> float:
 
 
 def polar_express(iterations: int) -> list[Quintic]:
-    low, high = LEAST, 1.0
+    low, high = LEAST[iterations], 1.0
     found: list[Quintic] = []
     for _ in range(iterations):
         quintic = best_quintic(max(low, CUSHION * high), high)
@@ -59,5 +60,6 @@ def polar_express(iterations: int) -> list[Quintic]:
 
 
 if __name__ == "__main__":
-    for quintic in polar_express(5):
-        print(quintic, [x * SAFETY**n for x, n in zip(quintic, (1, 3, 5), strict=True)])
+    for iterations in LEAST:
+        for a, b, c in polar_express(iterations):
+            print(f"    {{{a}, {b}, {c}}}, // of {iterations}")

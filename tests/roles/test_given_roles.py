@@ -264,11 +264,23 @@ def test_no_table_and_no_vector_is_a_hidden_matrix(shape: list[int]) -> None:
 
 @pytest.mark.parametrize("shape", [(64, 64), (256, 64), (4, 64, 64)])
 def test_a_group_s_word_is_before_the_shape_s(shape: tuple[int, ...]) -> None:
-    geometry = Geometry.of(torch.empty(shape, device="meta"))
-    said = {kind: is_hidden_matrix({"role": kind}, geometry, len(shape)) for kind in KINDS}
-    assert [kind for kind, is_matrix in said.items() if is_matrix] == ["matrix"]
+    param = torch.empty(shape, device="meta")
+    geometry = Geometry.of(param)
+    said = {kind: is_hidden_matrix(param, geometry, "0", {"role": kind}) for kind in KINDS}
+    matrices = ["matrix"] * (len(shape) == 2) + ["convolution"]
+    assert [kind for kind, hidden in said.items() if hidden] == matrices
     for group in ({}, {"role": None}):
-        assert is_hidden_matrix(group, geometry, len(shape)) == (shape == (64, 64))
+        assert is_hidden_matrix(param, geometry, "h.0.weight", group) == (shape == (64, 64))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["wpe.weight", "model.embed_tokens.weight", "pos_embed", "lm_head.weight", "score.weight"],
+)
+def test_a_name_may_speak_against_a_matrix(name: str) -> None:
+    param = torch.empty(64, 64, device="meta")
+    assert not is_hidden_matrix(param, Geometry.of(param), name, {})
+    assert is_hidden_matrix(param, Geometry.of(param), name, {"role": "matrix"})
 
 
 def test_what_a_group_says() -> None:

@@ -42,6 +42,8 @@ def combination_options(name: str) -> dict[str, Any]:
         return {"dtype": dtype, "tier": 0}
     if rule == "rmsprop":
         return {"rung": f"tier1:{v}", "special": True, "min_compress_size": 0}
+    if rule == "muon":
+        return {"special": True, **matrices(m)}
     slow = {} if m_slow == "none" else {"beta_slow": 0.99, "slow_warmup": 3}
     moments = {} if arithmetic == "double" else {"state_dtype": f"{m}+{v}", "min_compress_size": 0}
     gate = {"gate": "agar"} if rule == "belief" else {}
@@ -53,6 +55,12 @@ def lagged_casmo() -> dict[str, Any]:
     """Options of a scenario whose steps look at the moments; each tensor on its own, so that the
     split into groups makes no difference."""
     return {"optimizer": CASMO, "exact": False, "granularity": "parameter"}
+
+
+def matrices(codec: str) -> dict[str, Any]:
+    """Options under which everything that is a matrix is stepped as a whole."""
+    options = {"matrix_rule": "muon", "role": "matrix", "min_compress_size": 0}
+    return {**options, "matrix_state_dtype": codec}
 
 
 #: Options by scenario; "dtype", "steps" and "special" are of the trajectory.
@@ -81,6 +89,12 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     "gate-compressed": {"gate": "snr", "c_min": 0.2, "steps": 26, "state_dtype": "u4+factored"},
     "gate-of-the-tensor": {"gate": "snr", "steps": 26, "state_dtype": "ustate+vlog6"},
     "gate-tier1-double": {"gate": "snr", "tier": 1, "dtype": torch.float64, "steps": 26},
+    "matrices-in-turn": {**matrices("m1"), "matrix_every": 2, "matrix_blocks": 3, "steps": 6},
+    "matrices-bfloat16": {**matrices("m2"), "dtype": torch.bfloat16, "ns_steps": 5},
+    "matrices-gate": {**matrices("m4"), "gate": "snr", "exact": True, "steps": 23},
+    "matrices-budget": {
+        "matrix_rule": "muon", "role": "matrix", "budget": "3%", "reallocate_every": 3, "steps": 10
+    },
     "budget": {
         "budget": "15%", "reallocate_every": 3, "steps": 10, "gate": "snr", "state_dtype": "fp32"
     },

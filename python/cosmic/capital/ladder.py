@@ -14,11 +14,13 @@ from ..rungs import (
     Geometry,
     Rung,
     combinations,
+    matrix_codecs,
+    parse_matrix_dtype,
     parse_state_dtype,
     with_slow_average,
 )
 
-__all__ = ["DEFAULT_STATE_DTYPE", "ladder_of"]
+__all__ = ["DEFAULT_MATRIX_DTYPE", "DEFAULT_STATE_DTYPE", "ladder_of"]
 
 #: Codecs of full history that lose nothing against fp32 in training (docs/codecs.md).
 DEFAULT_STATE_DTYPE = "u4+factored"
@@ -26,6 +28,8 @@ DEFAULT_STATE_DTYPE = "u4+factored"
 _HISTORIES = (
     "u1+factored", "u2+factored", "u4+factored", "u4+v4", "q8+q8", "bf16+bf16", "fp32+fp32",
 )  # fmt: skip
+#: The first moment of a matrix that is stepped as a whole: measured (docs/matrix_rule.md).
+DEFAULT_MATRIX_DTYPE = "m1"
 
 
 def ladder_of(
@@ -35,6 +39,7 @@ def ladder_of(
     *,
     budgeted: bool,
     direction: Callable[[], str],
+    is_matrix: bool,
     label: str,
 ) -> tuple[Rung, ...]:
     """The rungs that a parameter may have, by price; one if nothing is left to choose.
@@ -44,6 +49,7 @@ def ladder_of(
 
     Args:
         direction: ``"rowmean"`` or ``"colmean"``, asked for only where one of them is wanted.
+        is_matrix: whether it is a hidden matrix, which the group's ``matrix_rule`` steps.
         label: for messages.
 
     Raises:
@@ -56,6 +62,8 @@ def ladder_of(
         group["beta_slow"] is not None, group["min_compress_size"],
         direction() if "rowmean" in asked and geometry.matrix else "rowmean", budgeted,
         _variant_for(group["gate"]),
+        group["matrix_rule"] if is_matrix and geometry.sides else None,
+        group["matrix_state_dtype"],
     )  # fmt: skip
     try:
         return _ladder(geometry, dtype in (torch.float64, torch.complex128), wanted)
@@ -76,6 +84,8 @@ class _Wanted(NamedTuple):
     direction: str
     budgeted: bool
     variant: str  # of the rule that its gate reads the moments of
+    matrix_rule: str | None  # that steps the tensor as a whole
+    matrix_state_dtype: str | torch.dtype | None
 
     def compressed(self, numel: int) -> tuple[bool, bool]:
         """Whether the first and the second moment of so many elements are."""
@@ -107,8 +117,13 @@ def _every_rung(geometry: Geometry, double: bool, wanted: _Wanted) -> Iterator[R
     yield Rung(1)
     if not double:
         yield _adapted(Rung(1, v="factored"), geometry, double, of_any_size)
-    if double or wanted.state_dtype is not None:
+    if (wanted.matrix_rule is None and wanted.state_dtype is not None) or double:
         yield _of_tier(2, geometry, double, wanted)
+        return
+    if wanted.matrix_rule is not None:
+        for codec in matrix_codecs(wanted.matrix_rule):
+            if wanted.matrix_state_dtype in (None, codec):
+                yield _whole(codec, geometry, double, of_any_size)
         return
     for history in _HISTORIES:
         m, v = parse_state_dtype(history)
@@ -120,12 +135,16 @@ def _every_rung(geometry: Geometry, double: bool, wanted: _Wanted) -> Iterator[R
 def _of_tier(tier: int, geometry: Geometry, double: bool, wanted: _Wanted) -> Rung:
     if tier < 2:
         return Rung(tier)
+    if wanted.matrix_rule is not None and not double:
+        return _whole(None, geometry, double, wanted)
     m, v = parse_state_dtype(wanted.state_dtype or DEFAULT_STATE_DTYPE)
     return _adapted(Rung(2, m, v=v), geometry, double, wanted)
 
 
 def _adapted(rung: Rung, geometry: Geometry, double: bool, wanted: _Wanted) -> Rung:
     """The rung as this parameter can have it; where that is another one, ``tiers()`` shows it."""
+    if rung.of_matrix:
+        return _whole(rung.m, geometry, double, wanted._replace(matrix_rule=rung.variant))
     if rung.v == "none":
         return rung
     if double and rung.tier == 1:
@@ -153,6 +172,25 @@ def _adapted(rung: Rung, geometry: Geometry, double: bool, wanted: _Wanted) -> R
     if not double and rung.tier == 2:
         _check_combination(m, v, variant, slow != "none")
     return Rung(rung.tier, m, slow, v, variant)
+
+
+def _whole(codec: str | None, geometry: Geometry, double: bool, wanted: _Wanted) -> Rung:
+    """The rung of a matrix that is stepped as a whole."""
+    rule = wanted.matrix_rule or ""
+    asked = codec or parse_matrix_dtype(wanted.matrix_state_dtype or DEFAULT_MATRIX_DTYPE, rule)
+    rung = Rung(2, asked, variant=rule)
+    if geometry.sides is None:
+        raise ValueError(
+            f"rung {rung.name!r} steps real matrices: tensors of two dimensions or more, with "
+            f"elements, which this is not; matrix_rule={rule!r} gives it to matrices alone"
+        )
+    if double:
+        raise ValueError(
+            f"rung {rung.name!r} needs float32 arithmetic: a parameter in float32, bfloat16 or "
+            "float16"
+        )
+    keeps, _ = wanted.compressed(geometry.numel)
+    return rung if keeps or not rung.packed else Rung(2, "fp32", variant=rule)
 
 
 def _check_combination(m: str, v: str, variant: str, slow: bool) -> None:

@@ -82,10 +82,17 @@ class Policy(Protocol):
         ...
 
 
+def _matrix_worths(least: float, more: float) -> dict[str, float]:
+    """Of the rungs of rule ``muon``, from one bit of momentum on: bits add little to what
+    orthogonalizing brings."""
+    codecs = ("m1", "m2", "m4", "m8", "bf16", "fp32")
+    return {Rung(2, m, variant="muon").name: least + more * k for k, m in enumerate(codecs)}
+
+
 #: How near a rung comes to AdamW in fp32, whatever the tensor.
 _FIDELITY: Mapping[str, float] = {
     "tier0": 0.0, "tier1": 0.02, "none": 0.60, "u1": 0.70, "u2": 0.90, "u4": 0.96, "q8": 0.985,
-    "bf16": 0.990, "fp32": 0.995, "fp64": 1.0,
+    "bf16": 0.990, "fp32": 0.995, "fp64": 1.0, **_matrix_worths(0.97, 0.005),
 }  # fmt: skip
 #: What a rung saves an element, by role; only differences count. The order in which bytes are
 #: spent follows from them, and was measured (docs/budget.md). A table without a second moment takes
@@ -95,15 +102,16 @@ _FIDELITY: Mapping[str, float] = {
 _BY_ROLE: Mapping[Role, Mapping[str, float]] = {
     "table": {
         "tier0": 0.0, "tier1": 0.01, "none": 1.0, "u1": 0.98, "u2": 1.045, "u4": 1.10,
-        "q8": 1.108, "bf16": 1.120, "fp32": 1.145, "fp64": 1.145,
+        "q8": 1.108, "bf16": 1.120, "fp32": 1.145, "fp64": 1.145, **_matrix_worths(1.0, 0.01),
     },
     "matrix": {
         "tier0": 0.0, "tier1": 0.0002, "none": 0.0040, "u1": 0.0030, "u2": 0.0032, "u4": 0.0036,
         "q8": 0.00362, "bf16": 0.00364, "fp32": 0.00366, "fp64": 0.0041,
+        **_matrix_worths(0.05, 0.0003),
     },
     "vector": {
         "tier0": 0.0, "tier1": 0.50, "none": 0.49, "u1": 0.44, "u2": 0.45, "u4": 0.46,
-        "q8": 0.461, "bf16": 0.462, "fp32": 0.463, "fp64": 0.463,
+        "q8": 0.461, "bf16": 0.462, "fp32": 0.463, "fp64": 0.463, **_matrix_worths(0.46, 0.001),
     },
 }  # fmt: skip
 #: What a second moment adds to that beyond rows and columns, as a share.

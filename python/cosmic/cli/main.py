@@ -11,7 +11,10 @@ from cosmic.command import INTERRUPTED
 
 OK, FAILED, USAGE, UNREAD = 0, 1, 2, 141
 
-OPTIMIZERS = "adamw,cosmic,cosmic:state_dtype=fp32,cosmic:state_dtype=u4+v4,cosmic:budget=2%"
+OPTIMIZERS = (
+    "adamw,cosmic,cosmic:matrix_rule=muon,cosmic:state_dtype=fp32,cosmic:state_dtype=u4+v4,"
+    "cosmic:budget=2%"
+)
 FINETUNE = """\
 Train one language model with several optimizers, each in a process of its own, from the same
 weights on the same batches. Prints a table and writes comparison.png, results.json, losses.csv
@@ -72,6 +75,7 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
         help="by what a tensor's role is told: its shape (default) or its module's type",
     )
     add("--gate", metavar="NAME", help="snr or agar (default: none)")
+    add("--matrix-rule", metavar="NAME", help="of hidden matrices: muon (default: none)")
     add("--dtype", default="fp32", metavar="TYPE", help="of the weights: fp32 (default) or bf16")
     add("--release-gradients", action="store_true", help="count one gradient, not all")
     add("--json", action="store_true", help="for programs")

@@ -52,6 +52,7 @@ def _estimate(arguments: argparse.Namespace) -> MemoryEstimate:
             groups=param_groups if arguments.roles == "modules" else None,
             policy=arguments.policy,
             gate=arguments.gate,
+            matrix_rule=arguments.matrix_rule,
         )
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error

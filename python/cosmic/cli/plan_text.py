@@ -28,11 +28,13 @@ def to_json(arguments: argparse.Namespace, estimate: MemoryEstimate) -> dict[str
         "policy": arguments.policy,
         "roles": arguments.roles,
         "gate": arguments.gate,
+        "matrix_rule": arguments.matrix_rule,
         "dtype": arguments.dtype,
         "weight_bytes": estimate.weight_bytes,
         "gradient_bytes": estimate.gradient_bytes,
         "state_bytes": estimate.state_bytes,
         "adamw_bytes": estimate.adamw_bytes,
+        "scratch_bytes": estimate.scratch_bytes,
         "total_bytes": estimate.total_bytes,
         "tensors": [
             {**tensor._asdict(), "bits_per_parameter": bits(tensor)} for tensor in estimate.tensors
@@ -67,13 +69,18 @@ def _totals(estimate: MemoryEstimate) -> str:
     numel = sum(torch.Size(t.shape).numel() for t in estimate.tensors)
     share = estimate.state_bytes / estimate.adamw_bytes if estimate.adamw_bytes else 0.0
     density = 8 * estimate.state_bytes / numel if numel else 0.0
+    counted = "weights, gradients" + (
+        ", state and scratch" if estimate.scratch_bytes else " and state"
+    )
     rows = [
         ("weights", estimate.weight_bytes, ""),
         ("gradients", estimate.gradient_bytes, ""),
         ("state", estimate.state_bytes, f"{density:.3f} bits a parameter, {share:.2%} of AdamW's"),
         ("AdamW's state", estimate.adamw_bytes, "fp32 moments"),
-        ("in all", estimate.total_bytes, "weights, gradients and state; activations not counted"),
+        ("scratch", estimate.scratch_bytes, "of a step, for one matrix at a time"),
+        ("in all", estimate.total_bytes, f"{counted}; activations not counted"),
     ]
+    rows = [row for row in rows if row[0] != "scratch" or estimate.scratch_bytes]
     return "\n".join(
         f"{name:<14}{size / MB:>14,.3f} MB   {note}".rstrip() for name, size, note in rows
     )

@@ -54,7 +54,9 @@ OPTIMIZERS: dict[str, OptimizerKind] = {
         "cosmic:Cosmic",
         COMMON
         | {"budget": byte_budget, "tier": int, "state_dtype": str, "gate": str, "c_min": float}
-        | {"beta_slow": float, "alpha": float, "nonfinite": str, "seed": int},
+        | {"beta_slow": float, "alpha": float, "nonfinite": str, "seed": int}
+        | {"matrix_rule": str, "matrix_state_dtype": str, "momentum": float, "ns_steps": int}
+        | {"matrix_every": int, "matrix_blocks": int},
         state_bytes=own_state_bytes,
         steps_in_backward=True,
     ),
@@ -83,9 +85,13 @@ class OptimizerSpec:
         return OPTIMIZERS[self.name]
 
     def build(
-        self, parameters: NamedParameters, *, lr: float, weight_decay: float
+        self, model: torch.nn.Module, *, lr: float, weight_decay: float, stand_ins: bool = False
     ) -> torch.optim.Optimizer:
-        """Make the optimizer; options of the spec win over the arguments.
+        """Make the optimizer of a model's parameters; options of the spec win over the arguments.
+
+        Args:
+            stand_ins: of tensors on the CPU in their place, whose memory is never written and not
+                resident: to see whether the options are right.
 
         Raises:
             UsageError: the optimizer refuses a value, with its own message.
@@ -93,11 +99,32 @@ class OptimizerSpec:
         module, _, class_name = self.kind.target.partition(":")
         make: Any = getattr(importlib.import_module(module), class_name)
         arguments = {"lr": lr, "weight_decay": weight_decay, **self.kind.fixed, **self.options}
+        parameters = self._parameters(model, _stand_in if stand_ins else lambda param: param)
         try:
             optimizer: torch.optim.Optimizer = make(parameters, **arguments)
         except (TypeError, ValueError) as error:
             raise UsageError(f"optimizer {self.text!r}: {error}") from error
         return optimizer
+
+    def _parameters(
+        self, model: torch.nn.Module, of: Callable[[torch.nn.Parameter], torch.nn.Parameter]
+    ) -> NamedParameters | list[dict[str, Any]]:
+        """Named parameters; a rule for hidden matrices must know which those are."""
+        if "matrix_rule" not in self.options:
+            return [(name, of(param)) for name, param in model.named_parameters()]
+        from cosmic.grouping.groups import param_groups
+
+        return [
+            {
+                "params": list(zip(g["param_names"], map(of, g["params"]), strict=True)),
+                "role": g["role"],
+            }
+            for g in param_groups(model)
+        ]
+
+
+def _stand_in(param: torch.nn.Parameter) -> torch.nn.Parameter:
+    return torch.nn.Parameter(torch.empty_like(param, device="cpu"))
 
 
 def parse_spec(text: str) -> OptimizerSpec:

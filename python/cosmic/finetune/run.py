@@ -20,8 +20,6 @@ from cosmic.finetune.optimizers import OptimizerSpec
 from cosmic.finetune.sources import Source, dataset_source, is_from_scratch, model_source
 
 if TYPE_CHECKING:
-    import torch
-
     from cosmic.finetune.corpus import Corpus
     from cosmic.finetune.tokens import TokenFolder
 
@@ -89,17 +87,9 @@ def _check_model(config: RunConfig, specs: Sequence[OptimizerSpec]) -> int:
             f"{config.model}"
         )
     for spec in specs:
-        spec.build(_stand_ins(model), lr=config.lr, weight_decay=config.weight_decay)
+        spec.build(model, lr=config.lr, weight_decay=config.weight_decay, stand_ins=True)
     _say(f"model: {config.model}, {sum(p.numel() for p in model.parameters()):,} parameters")
     return int(model.config.vocab_size)
-
-
-def _stand_ins(model: Any) -> Iterator[tuple[str, "torch.nn.Parameter"]]:
-    """Parameters on the CPU for an optimizer to look at; memory never written is not resident."""
-    import torch
-
-    for name, parameter in model.named_parameters():
-        yield name, torch.nn.Parameter(torch.empty_like(parameter, device="cpu"))
 
 
 def prepare_tokens(config: RunConfig, vocabulary: int, cache: Path) -> "TokenFolder":

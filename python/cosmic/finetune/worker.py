@@ -108,7 +108,7 @@ def run(job: Job) -> dict[str, Any]:
     loss_before = evaluate(model, held_out)
     warm_up(model, batches[0], release=config.release_gradients)
     rss_before = rss_bytes()
-    optimizer = spec.build(model.named_parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    optimizer = spec.build(model, lr=config.lr, weight_decay=config.weight_decay)
     with open_events(Path(job.events), optimizer) as events:
         progress = Progress(spec.text, config.steps, config.tokens_per_step)
         with progress, PeakRss() as peak:

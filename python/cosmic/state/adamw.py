@@ -104,8 +104,8 @@ def exported(groups: Sequence[Group], state: Mapping[Tensor, State]) -> dict[str
     """The optimizer's state as ``torch.optim.AdamW.load_state_dict`` takes it.
 
     Moments are decoded to float32 (float64 where the parameter is); AdamW casts them to the
-    parameter's dtype. Parameters on tiers 0 and 1 have no moments and are left out: AdamW starts
-    them anew.
+    parameter's dtype. Parameters on tiers 0 and 1, and those stepped as whole matrices, have no
+    second moment and are left out: AdamW starts them anew.
 
     Raises:
         ValueError: for a slow average, for which AdamW has no place, and for codecs such
@@ -114,7 +114,7 @@ def exported(groups: Sequence[Group], state: Mapping[Tensor, State]) -> dict[str
     out: dict[int, State] = {}
     for member in members(groups):
         held = state.get(member.param, {})
-        if not holds(held) or rung_of(held).tier < 2:
+        if not holds(held) or rung_of(held).tier < 2 or rung_of(held).of_matrix:
             continue
         if rung_of(held).m_slow != "none":
             raise ValueError(

@@ -94,7 +94,8 @@ def build_state(
     Between rungs that hold a second moment it is carried and counted on, decoded and encoded if
     its codec changed; a first moment is carried where there is one, and else starts empty with
     ``exp_avg_start``, the count from which its bias correction runs. Who gives up a second moment
-    for scalars starts them from it. Tensors that fit are taken over as they are, not copied.
+    for scalars starts them from it; who gives it up for a rule of whole matrices keeps the first.
+    Tensors that fit are taken over as they are, not copied.
 
     Args:
         old: COSMIC's entries alone, checked; empty where there are none.
@@ -111,17 +112,17 @@ def build_state(
     if rung.packed:
         state.update(place_of(param))
     same_order = order_of(carried) == order_of(state)
-    if rung.v != "none" and carried and _encodes(rung, was, same_order):
+    if rung.slots and carried and _encodes(rung, was, same_order):
         state.update(_carried_planes(param, rung, {}))
         moments = dict(decoded_moments(param, carried, group))
         if _recentres(rung, was):
             sign = 1 if was.centered else -1
             moments["exp_avg_sq"] = recentered(moments, carried, group, sign)
-        if rung.v == "fp64":
+        if rung.f64:
             state.update(_carried_planes(param, rung, _by_slot(rung, moments)))
         else:
             encode(param, rung, state, moments, group, index, seed)
-    elif rung.v != "none":
+    elif rung.slots:
         state.update(_carried_planes(param, rung, _renamed(carried, was, rung)))
     for numbers in (gate, _SIGNAL if signal else None):
         if numbers:
@@ -143,10 +144,11 @@ def rebuilt(param: Tensor, held: State, group: Group, index: int, seed: int) -> 
 
 def _carries(was: Rung, rung: Rung) -> bool:
     """Whether anything of one rung's state has a meaning on another: all that hold a second moment
-    share it, and scalars can be made of it; but they cannot give it back."""
+    share it, and scalars or a first moment alone can be made of it; but they cannot give it back.
+    """
     if was.v != "none":
         return rung.tier > 0
-    return rung.tier == was.tier and rung.v == "none"
+    return (was.tier, was.of_matrix) == (rung.tier, rung.of_matrix) and rung.v == "none"
 
 
 def _carried_scalars(param: Tensor, rung: Rung, carried: State, was: Rung, group: Group) -> State:
@@ -228,7 +230,7 @@ def decoded_moments(param: Tensor, state: State, group: Group) -> State:
     rung = rung_of(state)
     keys = {"exp_avg_sq" if key == rung.second else key: key for key in rung.slots}
     if not rung.packed:
-        dtype = torch.float64 if rung.v == "fp64" else torch.float32
+        dtype = torch.float64 if rung.f64 else torch.float32
         return {name: state[key].to(dtype) for name, key in keys.items()}
     like = walked_as(param, order_of(state))
     out = {name: _empty_moment(like, torch.float32) for name in keys}
@@ -267,7 +269,7 @@ def encode(
 ) -> None:
     """Encode moments into the tensors of a state; an average that is not among them is zero."""
     if set(rung.slots) - set(_by_slot(rung, moments)):  # an average that starts now
-        zeros = torch.zeros_like(moments["exp_avg_sq"])
+        zeros = _empty_moment(param, torch.float32).zero_()
         moments = {key: moments.get(key, zeros) for key in MOMENTS}
     _row(real_view(param.detach()), rung, state, index, seed).write_moments(group, moments)
 

@@ -14,6 +14,7 @@ from .checks import checked
 from .entries import STATE_FORMAT, State, foreign, holds, own
 from .groups import Group
 from .members import Member, members, naming
+from .torch_muon import muon_imported, of_muon
 from .upgrade import upgraded
 
 __all__ = ["read_saved"]
@@ -21,21 +22,29 @@ __all__ = ["read_saved"]
 #: Options of a group that a checkpoint may lack, because they came after the format.
 _NEWER_OPTIONS = (
     "min_compress_size", "stochastic_rounding", "rung", "min_tier", "max_tier", "robustness",
-    "rel_floor", "exact", "role",
+    "rel_floor", "exact", "role", "matrix_rule", "matrix_state_dtype", "parts", "momentum",
+    "ns_steps", "matrix_every", "matrix_blocks",
 )  # fmt: skip
 
 
 def read_saved(
     saved: dict[str, Any], groups: Sequence[Group], seed: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A state dict, of Cosmic or of AdamW, with all options that Cosmic's groups have; and what
-    ``_parsed`` finds in it.
+    """A state dict, of Cosmic, of AdamW or of torch.optim.Muon, with all options that Cosmic's
+    groups have; and what ``_parsed`` finds in it.
 
     Raises:
-        ValueError: as of ``imported`` and ``_parsed``.
+        ValueError: for another number of groups, and as of ``imported`` and ``_parsed``.
     """
-    if is_adamw(saved):
+    if of_muon(saved):
+        saved = muon_imported(saved, groups)
+    elif is_adamw(saved):
         saved = imported(saved, groups)
+    if len(saved["param_groups"]) != len(groups):
+        raise ValueError(
+            f"loaded state dict has {len(saved['param_groups'])} parameter groups, this optimizer "
+            f"has {len(groups)}"
+        )
     saved = _with_missing_options(saved, groups)
     return saved, _parsed(saved, groups, seed)
 

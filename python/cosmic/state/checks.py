@@ -50,10 +50,10 @@ def checked(param: Tensor, state: State) -> State:
 
 
 def _check_arithmetic(param: Tensor, rung: Rung) -> None:
-    """A second moment is carried in the arithmetic that it was made in."""
+    """Moments are carried in the arithmetic that they were made in."""
     is_f64 = param.dtype in (torch.float64, torch.complex128)
-    if rung.v != "none" and (rung.v == "fp64") != is_f64:
-        made = torch.float64 if rung.v == "fp64" else torch.float32
+    if rung.slots and rung.f64 != is_f64:
+        made = torch.float64 if rung.f64 else torch.float32
         raise ValueError(
             f"its state is of {made} and does not fit its dtype {param.dtype}; {_ANEW}"
         )

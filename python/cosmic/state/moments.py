@@ -44,7 +44,7 @@ def read(param: Tensor, state: State, group: Group) -> Moments:
             f"it keeps its first moment as a multiple of the next gradient ({rung.m}), which is "
             "not known yet"
         )
-    found = _real_moments(param, held, group) if rung.v != "none" else {}
+    found = _real_moments(param, held, group) if rung.slots else {}
     step = int(held["step"]) if "step" in held else 0
     m, v, slow = (_as_param(param, found.get(name)) for name in _NAMES)
     return Moments(m, v, slow, step)
@@ -69,7 +69,7 @@ def _correction(held: State, group: Group) -> float:
     """What a first moment that started in mid-run is multiplied with, so that AdamW, which corrects
     its bias by the count of all steps, makes the same of it."""
     step, start = int(held["step"]), held.get("exp_avg_start", 0)
-    if start in (0, step):  # from the first step on, or nothing yet
+    if start in (0, step) or rung_of(held).of_matrix:  # all steps, nothing yet, or no correction
         return 1.0
     beta1 = float(group["betas"][0])
     return float((1.0 - beta1**step) / (1.0 - beta1 ** (step - start)))

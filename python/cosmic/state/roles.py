@@ -16,14 +16,25 @@ Neither is asked where a group says what its tensors are (option ``role``): its 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Literal
+
+from torch import Tensor
 
 from ..rungs import Geometry
 
 __all__ = [
-    "KINDS", "ROLES", "Kind", "Role", "check_role", "given_role", "guessed_role",
-    "is_hidden_matrix", "matrix_by_shape", "observed_role",
+    "KINDS",
+    "ROLES",
+    "Kind",
+    "Role",
+    "check_role",
+    "given_role",
+    "guessed_role",
+    "is_hidden_matrix",
+    "matrix_by_shape",
+    "observed_role",
 ]  # fmt: skip
 
 Role = Literal["table", "matrix", "vector"]
@@ -46,6 +57,10 @@ _LONG, _ASPECT = 512, 8  # a table's longer side, and how many times its shorter
 _LARGE = 65536  # elements; a model's norms and biases have fewer
 _BECOMES, _REMAINS = 0.12, 0.18  # effective share below which a tensor is a table; apart, so that
 # noise near the border does not move a tensor to and fro
+#: Words in names of embeddings and heads.
+_NO_MATRIX = re.compile(
+    r"(?:^|[._])(?:\w*emb\w*|wte|wpe|pos\w*|\w*head|score|classifier)(?:[._]|$)"
+)
 _SIDE = 8  # the least side of a hidden matrix that has a direction worth speaking of
 _SMALL_ASPECT = 4  # of a matrix shorter than a table is long: see `matrix_by_shape`
 
@@ -64,11 +79,17 @@ def given_role(group: Mapping[str, Any]) -> Role | None:
     return KINDS.get(kind) if isinstance(kind, str) else None
 
 
-def is_hidden_matrix(group: Mapping[str, Any], geometry: Geometry, ndim: int) -> bool:
-    """Whether a rule for hidden matrices may have a group's tensor: what the group says, or else
-    what its shape does."""
+def is_hidden_matrix(
+    param: Tensor, geometry: Geometry, name: str, group: Mapping[str, Any]
+) -> bool:
+    """Whether a rule for hidden matrices is to step a tensor: the group's ``role`` says so of two
+    dimensions or of a convolution's kernel, or, where it says nothing, the shape, and no word of
+    the name against it."""
     kind = group.get("role")
-    return matrix_by_shape(geometry, ndim) if kind is None else kind == "matrix"
+    if kind is not None:
+        # a stack of matrices, such as of experts, would be taken for one
+        return kind == "convolution" or (kind == "matrix" and param.dim() == 2)
+    return matrix_by_shape(geometry, param.dim()) and not _NO_MATRIX.search(name.lower())
 
 
 def matrix_by_shape(geometry: Geometry, ndim: int) -> bool:

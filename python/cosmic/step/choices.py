@@ -16,12 +16,12 @@ from ..rungs import MATRIX, Geometry, Rung
 from ..state.checks import checked
 from ..state.entries import MASKED, SIGNAL, SIGNAL_BYTES, State, own, role_of, rung_of
 from ..state.gates import GateUse, gate_bytes, gate_of
-from ..state.groups import Group
+from ..state.groups import Group, parts_of
 from ..state.members import Member, check_param, members, naming
-from ..state.roles import Role, given_role, guessed_role
+from ..state.roles import Role, given_role, guessed_role, is_hidden_matrix
 from .looks import is_masked, plain
 
-__all__ = ["Choice", "choose"]
+__all__ = ["Choice", "choose", "scratch_bytes"]
 
 
 def _direction(member: Member, old: State) -> str:
@@ -143,10 +143,13 @@ def _alive(member: Member, group: Group, old: State, budgeted: bool) -> _Live:
         with naming(member):
             old = checked(member.param, old)
 
+    hidden = is_hidden_matrix(member.param, geometry, member.name, group)
+
     def ladder() -> tuple[Rung, ...]:
         return ladder_of(
             geometry, member.param.dtype, group, budgeted=budgeted,
-            direction=lambda: _direction(member, old), label=member.label,
+            direction=lambda: _direction(member, old), is_matrix=hidden,
+            label=member.label,
         )  # fmt: skip
 
     masked = MASKED in old
@@ -188,6 +191,20 @@ def _assign(live: list[_Live], limit: int | None, policy: Policy, reallocate: bo
         Choice(x, by_index.get(x.member.index, x.ladder[0]), signal=watched and x.free)
         for x in live
     ]
+
+
+def scratch_bytes(choices: Sequence[Choice], groups: Sequence[Group], threads: int) -> int:
+    """What a step takes besides for the matrices that are stepped as a whole."""
+    whole = [c for c in choices if c.rung.of_matrix and c.live.geometry.sides is not None]
+    if not whole:
+        return 0
+    given, of = [], []
+    for choice in whole:
+        group = groups[choice.live.member.group]
+        rows, columns = choice.live.geometry.sides or (0, 0)
+        given.append((rows, columns, *parts_of(group)))
+        of.append(group)
+    return _core.scratch_of_matrices(whole[0].rung.rule, given, of, threads)
 
 
 def _can_watch(free: Sequence[_Live], left: int) -> bool:

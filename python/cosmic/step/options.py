@@ -9,8 +9,8 @@ from .. import _core
 from ..capital.budget import check_budget
 from ..capital.policies import Policy, policy_named
 from ..parts import GATES, RULES
-from ..rungs import Rung, parse_state_dtype
-from ..state.groups import check_dicts
+from ..rungs import Rung, parse_matrix_dtype, parse_state_dtype
+from ..state.groups import check_dicts, parts_of
 from ..state.roles import check_role
 
 __all__ = [
@@ -29,10 +29,13 @@ WHOLE_OPTIONS = ("budget", "policy", "nonfinite", "seed", "reallocate_every")
 #: Gates that keep nothing of a group: those are of presets, which hold it.
 OWN_GATES = (None, *(gate.name for gate in GATES.values() if not gate.remembers))
 
+#: Rules that step whole matrices.
+MATRIX_RULES = tuple(rule.variant for rule in RULES.values() if rule.matrix)
+
 #: Options of a group that the core does not read.
 _OPTIONS = (
     "tier", "min_tier", "max_tier", "rung", "state_dtype", "gate", "exact", "min_compress_size",
-    "role",
+    "role", "matrix_rule", "matrix_state_dtype", "parts",
 )  # fmt: skip
 
 
@@ -58,7 +61,8 @@ class PlanOptions(NamedTuple):
             (g.get("tier", ...), g.get("min_tier", ...), g.get("max_tier", ...),
              g.get("rung", ...), g.get("state_dtype", ...), g.get("gate", ...),
              g.get("exact", ...), g.get("beta_slow", ...), g.get("min_compress_size", ...),
-             g.get("role", ...))
+             g.get("role", ...), g.get("matrix_rule", ...), g.get("matrix_state_dtype", ...),
+             g.get("parts", ...))
             for g in groups
         ]  # fmt: skip
         return cls(budget, policy, seed, structure)
@@ -126,6 +130,7 @@ def check_group(
         _check_rung(group, where)
     _check_sizes(group["min_compress_size"], where)
     _check_gate(group, where, gates)
+    _check_matrix(group, where)
     check_role(group["role"], where)
     try:
         if group["state_dtype"] is not None:
@@ -178,6 +183,25 @@ def _check_gate(group: dict[str, Any], where: str, gates: Sequence[str | None]) 
             f"{where} has gate {group['gate']!r} and beta_slow {group['beta_slow']!r}; expected "
             "None for one of them: the gate knows no slow average"
         )
+
+
+def _check_matrix(group: dict[str, Any], where: str) -> None:
+    rule, parts = group["matrix_rule"], group["parts"]
+    if rule is not None and rule not in MATRIX_RULES:
+        expected = ", ".join(map(repr, MATRIX_RULES))
+        raise ValueError(f"{where}['matrix_rule'] is {rule!r}; expected None or {expected}")
+    try:
+        if group["matrix_state_dtype"] is not None:
+            parse_matrix_dtype(group["matrix_state_dtype"], rule or MATRIX_RULES[0])
+    except ValueError as error:
+        raise ValueError(f"{where}['matrix_state_dtype']: {error}") from None
+    try:
+        parts_of(group)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{where}['parts'] is {parts!r}; expected None or a dimension, 0 or 1, and the sizes "
+            "along it of the matrices that lie side by side, such as (0, (768, 768, 768))"
+        ) from None
 
 
 def _check_tiers(group: dict[str, Any], where: str) -> None:

@@ -241,9 +241,12 @@ class Planned(Optimizer):
             self._warn_of_nonfinite(bad)
 
     def _warn_of_nonfinite(self, count: int) -> None:
+        states = (self.state.get(m.param) for m in members(self.param_groups))
+        whole = any(holds(s) and rung_of(s).of_matrix for s in states if s)
+        but = ", or a matrix that is stepped as a whole, all of it" if whole else ""
         warnings.warn(
             f"{count} elements of gradients are infinite or NaN at step {self._steps}; as in AdamW "
-            "they spoil their own elements. Further ones are counted in stats(); "
+            f"they spoil their own elements{but}. Further ones are counted in stats(); "
             "nonfinite='raise' or 'skip' looks before it steps.",
             RuntimeWarning,
             stacklevel=5,

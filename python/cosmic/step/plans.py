@@ -12,7 +12,7 @@ from .. import _core
 from ..state.building import build_state
 from ..state.entries import State
 from ..state.gates import gate_on
-from ..state.groups import Group
+from ..state.groups import Group, parts_of
 from ..state.members import members, naming
 from .choices import Choice
 
@@ -82,7 +82,8 @@ def _add_row(compiled: Compiled, choice: Choice, group: Group, seed: int) -> Non
         )
     compiled.states[member.param] = new
     gate = gate_on(rung, live.gate)
+    along, stack = parts_of(group)
     compiled.plan.add_row(
         member.param, member.label, member.group, member.index,
-        rung.rule, rung.m, rung.m_slow, rung.v, gate.name, gate.exact, new,
+        rung.rule, rung.m, rung.m_slow, rung.v, gate.name, gate.exact, new, along, stack,
     )  # fmt: skip

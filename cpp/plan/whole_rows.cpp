@@ -1,0 +1,98 @@
+// The plan's rows whose rule steps whole matrices.
+#include <algorithm>
+#include <memory>
+
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
+
+#include "isa/float_environment.h"
+#include "plan/plan.h"
+#include "plan/work.h"
+
+namespace cosmic {
+
+namespace {
+
+int64_t thread_number() {
+#if defined(_OPENMP)
+  return omp_get_thread_num();
+#else
+  return 0;
+#endif
+}
+
+template <class Work> void for_each(int64_t items, int threads, Work work) {
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1 && items > 1)
+  for (int64_t item = 0; item < items; ++item) {
+    const DefaultFloatEnvironment environment;
+    work(item);
+  }
+}
+
+} // namespace
+
+MatrixHow Plan::how_of(const Row &row) const {
+  const Group &group = groups[static_cast<size_t>(row.group)];
+  return row.rule->matrix(group, row.rule->options_in(group));
+}
+
+Plan::WholeRows Plan::whole_rows(int threads) {
+  WholeRows out;
+  std::vector<const MatrixStep *> matrices;
+  for (size_t a = 0; a < active_.size(); ++a) {
+    const Row &row = rows[static_cast<size_t>(active_[a])];
+    if (!row.whole) continue;
+    out.places.push_back(a);
+    out.hows.push_back(how_of(row));
+    matrices.push_back(row.whole.get());
+  }
+  if (matrices.empty()) return out;
+  out.room = std::make_unique<MatrixRoom>(matrices, out.hows, threads);
+  out.memory.reset(new float[static_cast<size_t>(out.room->floats())]);
+  return out;
+}
+
+void Plan::step_whole_rows(const WholeRows &whole, const Kernels &kernels, int threads) {
+  if (!whole.room) return;
+  const MatrixRoom &room = *whole.room;
+  const auto count = static_cast<int64_t>(whole.places.size());
+#pragma omp parallel for schedule(dynamic)                                                         \
+    num_threads(room.side_by_side()) if (room.side_by_side() > 1)
+  for (int64_t k = 0; k < count; ++k) {
+    const DefaultFloatEnvironment environment;
+    const auto at = static_cast<size_t>(k);
+    float *const memory = whole.memory.get() + thread_number() * room.of_small();
+    if (room.is_small(at)) step_whole(kernels, whole.places[at], whole.hows[at], memory, 1);
+  }
+  for (size_t k = 0; k < whole.places.size(); ++k)
+    if (!room.is_small(k))
+      step_whole(kernels, whole.places[k], whole.hows[k], whole.memory.get(), std::max(threads, 1));
+}
+
+void Plan::step_whole(const Kernels &kernels, size_t a, const MatrixHow &how, float *memory,
+                      int threads) {
+  const Row &row = rows[static_cast<size_t>(active_[a])];
+  const int64_t items = first_item_[a + 1] - first_item_[a], share = row.item_blocks();
+  ItemSums *const sums = item_sums_.data() + first_item_[a];
+  const auto end_of = [&](int64_t item) {
+    return std::min((item + 1) * share, (row.numel + kBlock - 1) / kBlock);
+  };
+  for_each(items, threads, [&](int64_t item) {
+    LaneSums lanes;
+    average_blocks(row, memory, kernels, coefficients_[a], item * share, end_of(item), lanes);
+    sums[item] = ItemSums(lanes);
+    sums[item].square_update = 0; // of a matrix that does not move
+  });
+  if (!takes_turn(row.index, how.every, row.steps_taken())) return;
+  row.whole->orthogonalize(kernels, how, memory, threads);
+  for_each(items, threads, [&](int64_t item) {
+    LaneSums lanes;
+    descend_blocks(row, memory, kernels, coefficients_[a], item * share, end_of(item), lanes);
+    const ItemSums moved(lanes);
+    sums[item].square_update = moved.square_update;
+    sums[item].square_param = moved.square_param;
+  });
+}
+
+} // namespace cosmic

@@ -1,0 +1,63 @@
+"""What an optimizer holds and has seen, for people and programs that ask."""
+
+from __future__ import annotations
+
+from .capital.budget import resolve_budget
+from .reports import TierInfo, gate_factors, group_statistics, tier_table
+from .state.entries import holds, state_bytes
+from .state.members import members
+from .state.places import real_numel
+from .step.planned import Listener, Planned
+
+__all__ = ["WithReports"]
+
+
+class WithReports(Planned):
+    """An optimizer that says what it holds and what its last step saw."""
+
+    def state_bytes(self) -> int:
+        """Bytes of all state: exactly those of COSMIC's own tensors in ``state_dict()``. What
+        others keep in ``optimizer.state`` is not counted, neither here nor by a budget."""
+        return sum(state_bytes(state) for state in self.state.values())
+
+    def budget_bytes(self) -> int | None:
+        """The budget in bytes; before the first step, for all parameters that require grad."""
+        started = any(map(holds, self.state.values()))
+        live = [
+            m.param
+            for m in members(self.param_groups)
+            if holds(self.state.get(m.param)) or (not started and m.takes_gradients)
+        ]
+        return resolve_budget(self.budget, sum(real_numel(p) for p in live))
+
+    def tiers(self) -> list[TierInfo]:
+        """What every parameter that has been stepped holds, in the order of the parameters."""
+        return tier_table(self.param_groups, self.state)
+
+    def stats(self) -> list[dict[str, float]]:
+        """What the last step saw, one dict a parameter group.
+
+        ``gate``: mean factor, by elements; ``gate_min``: the least; ``update_rms``: root mean
+        square of the update before the learning rate; ``gradient_abs``: mean absolute gradient;
+        and, of the optimizer as a whole since it was made, ``skipped_steps`` and
+        ``nonfinite_gradients`` (elements).
+        """
+        whole = {
+            "skipped_steps": self._skipped,
+            "nonfinite_gradients": self._nonfinite_seen,
+        }
+        return [
+            {**group, **whole} for group in group_statistics(self.param_groups, self._last_rows())
+        ]
+
+    def gate_factors(self) -> dict[str, float]:
+        """The gate's factor of every gated parameter at the last step, by name."""
+        return gate_factors(self.param_groups, self.state, self._last_rows())
+
+    def add_listener(self, listener: Listener) -> None:
+        """Call ``listener(event, fields)`` at every step, tier transition and skipped step."""
+        self._listeners.append(listener)
+
+    def remove_listener(self, listener: Listener) -> None:
+        """Undo ``add_listener``."""
+        self._listeners.remove(listener)
