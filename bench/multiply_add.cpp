@@ -1,5 +1,5 @@
-// What a core can do at most in multiplications and additions apart, from registers alone: built and
-// called by bench/matmul.py.
+// What a core can do at most in multiplications and additions apart, from registers alone: built
+// and called by bench/matmul.py.
 #include <cstdint>
 
 namespace {
