@@ -29,18 +29,12 @@ void set_passes(Row &row, const SlotCodecs &codecs) {
   if (row.exact) row.gate_pass = pass_of(parts, {row.gate});
 }
 
-} // namespace
-
 // A matrix by itself: rows, columns, and how it is stacked.
 using MatrixGiven = std::tuple<int64_t, int64_t, int, std::vector<int64_t>>;
 
 MatrixStep matrix_of(const MatrixGiven &given) {
   const auto &[rows, columns, along, stack] = given;
-  TensorView view;
-  view.ndim = 2;
-  view.sizes[0] = rows;
-  view.sizes[1] = view.strides[0] = columns;
-  view.strides[1] = 1;
+  const TensorView view = dense_matrix(rows, columns);
   return {view, walk_order(view), Stack{along, stack}, "the parameter"};
 }
 
@@ -61,6 +55,8 @@ int64_t scratch_of_matrices(const std::string &rule, const std::vector<MatrixGiv
   for (const MatrixStep &each : made) places.push_back(&each);
   return MatrixRoom(places, hows, threads).floats() * static_cast<int64_t>(sizeof(float));
 }
+
+} // namespace
 
 void PlanBinding::add_idle(const py::object &param) {
   Entry entry;

@@ -20,6 +20,15 @@ bool TensorView::same_geometry(const TensorView &other) const {
          std::equal(strides, strides + ndim, other.strides);
 }
 
+TensorView dense_matrix(int64_t rows, int64_t columns) {
+  TensorView view;
+  view.ndim = 2;
+  view.sizes[0] = rows;
+  view.sizes[1] = view.strides[0] = columns;
+  view.strides[1] = 1;
+  return view;
+}
+
 WalkOrder walk_order(const TensorView &tensor) {
   WalkOrder order;
   for (int d = 0; d < tensor.ndim; ++d)

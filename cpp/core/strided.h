@@ -21,6 +21,9 @@ struct TensorView {
   bool same_sizes(const TensorView &other) const;
 };
 
+// A matrix whose rows lie one after another, without memory yet.
+TensorView dense_matrix(int64_t rows, int64_t columns);
+
 // The order in which a parameter's elements are walked: of memory where the tensor is dense
 // (channels_last, transposed), of its indices where it has gaps.
 struct WalkOrder {

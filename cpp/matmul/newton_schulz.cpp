@@ -26,7 +26,6 @@ constexpr double kPolarExpress[][3] = {
     {3.285564017198611, -2.415301959635943, 0.4852940655279083},
     {2.27787328708398, -1.6198217652654443, 0.39848078704168416},
 };
-constexpr double kMuon[3] = {3.4445, -4.7750, 2.0315};
 constexpr double kNearOne[3] = {15.0 / 8, -10.0 / 8, 3.0 / 8};
 
 void check_iterations(int iterations, int most) {
@@ -61,11 +60,6 @@ NewtonSchulz repeated(int iterations, double a, double b, double c) {
   return steps;
 }
 
-NewtonSchulz muon_quintic(int iterations) {
-  check_iterations(iterations, kMostIterations);
-  NewtonSchulz steps;
-  for (int k = 0; k < iterations; ++k) add(steps, kMuon);
-  return steps;
-}
+NewtonSchulz muon_quintic(int iterations) { return repeated(iterations, 3.4445, -4.7750, 2.0315); }
 
 } // namespace cosmic

@@ -97,12 +97,8 @@ void pack_panel(const MatrixView &from, int64_t rows, int64_t width, int panel, 
     return pack_whole<2>(from, rows, factor, to);
   case 6:
     return pack_whole<6>(from, rows, factor, to);
-  case 8:
-    return pack_whole<8>(from, rows, factor, to);
   case 16:
     return pack_whole<16>(from, rows, factor, to);
-  case 32:
-    return pack_whole<32>(from, rows, factor, to);
   default:
     return pack_any(from, rows, width, panel, factor, to);
   }

@@ -3,10 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
-#if defined(_OPENMP)
-#include <omp.h>
-#endif
-
+#include "core/threads.h"
 #include "isa/float_environment.h"
 
 namespace cosmic {
@@ -39,14 +36,6 @@ public:
 private:
   float *next_;
 };
-
-int thread_number() {
-#if defined(_OPENMP)
-  return omp_get_thread_num();
-#else
-  return 0;
-#endif
-}
 
 // Rows and columns that one thread computes, from panels that hold `depth` k each.
 struct Region {

@@ -97,11 +97,7 @@ private:
   static size_t padded() { return static_cast<size_t>((kNumel + kBlock - 1) / kBlock * kBlock); }
 
   static void bind_whole(Row &row) {
-    TensorView view;
-    view.ndim = 2;
-    view.sizes[0] = kRows;
-    view.sizes[1] = view.strides[0] = kColumns;
-    view.strides[1] = 1;
+    const TensorView view = dense_matrix(kRows, kColumns);
     row.whole = std::make_shared<MatrixStep>(view, walk_order(view), Stack{}, row.name);
   }
 

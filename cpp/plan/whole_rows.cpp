@@ -2,10 +2,7 @@
 #include <algorithm>
 #include <memory>
 
-#if defined(_OPENMP)
-#include <omp.h>
-#endif
-
+#include "core/threads.h"
 #include "isa/float_environment.h"
 #include "plan/plan.h"
 #include "plan/work.h"
@@ -13,14 +10,6 @@
 namespace cosmic {
 
 namespace {
-
-int64_t thread_number() {
-#if defined(_OPENMP)
-  return omp_get_thread_num();
-#else
-  return 0;
-#endif
-}
 
 template <class Work> void for_each(int64_t items, int threads, Work work) {
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1 && items > 1)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from .capital.budget import ADAMW_BYTES
-from .capital.policies import policy_named
+from .capital.policies import Policy, policy_named
 from .grouping.groups import param_groups
 from .optimizer import Cosmic
 from .state.members import listed
@@ -59,7 +59,8 @@ class MemoryEstimate:
         state_bytes: of the optimizer's state, to the byte.
         adamw_bytes: of the state of torch's AdamW with fp32 moments.
         scratch_bytes: what a step takes besides where ``matrix_rule`` steps matrices as a whole:
-            for the one that takes most, given back at the end of the step.
+            for those that are stepped side by side, or the one that takes most; given back at the
+            end of the step.
         tensors: one entry a trainable tensor.
     """
 
@@ -116,8 +117,7 @@ def estimate_memory(
     stand_ins = {id(p): one for (_, p), one in zip(everyone, named, strict=True)}
     if groups is None and options.get("matrix_rule") is not None:
         groups = param_groups
-    placed = _with_options(_placed(module, groups, stand_ins), budget, options)
-    policy = policy_named(options.get("policy", "role"))
+    placed, policy = _with_options(_placed(module, groups, stand_ins), budget, options)
     choices = choose(placed, {}, budget=budget, policy=policy, expecting=True)
     tensors = [_tensor(choice) for choice in choices]
     buffers = sum(_cast(b, dtype).nbytes for b in module.buffers() if not is_lazy(b))
@@ -190,8 +190,8 @@ def _placed(
 
 def _with_options(
     groups: Sequence[dict[str, Any]], budget: int | str | None, options: dict[str, Any]
-) -> list[dict[str, Any]]:
-    """The groups with all options, by the optimizer's own checks and defaults."""
+) -> tuple[list[dict[str, Any]], Policy]:
+    """The groups with all options and the policy, by the optimizer's own checks and defaults."""
     optimizer = Cosmic(
         [
             {**group, "params": [torch.zeros(1, device="cpu")], "param_names": [str(index)]}
@@ -200,10 +200,11 @@ def _with_options(
         budget=budget,
         **options,
     )
-    return [
+    full = [
         {**checked, "params": group["params"], "param_names": group["param_names"]}
         for checked, group in zip(optimizer.param_groups, groups, strict=True)
     ]
+    return full, policy_named(optimizer.policy)
 
 
 def _tensor(choice: Choice) -> TensorEstimate:

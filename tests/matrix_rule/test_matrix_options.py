@@ -44,3 +44,15 @@ def test_parts_that_do_not_add_up_are_told() -> None:
 def test_codecs_of_matrices_are_asked_for_by_their_own_option() -> None:
     with pytest.raises(ValueError, match="of hidden matrices alone, matrix_state_dtype has"):
         Cosmic(parameters((8, 8)), state_dtype="m4")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, "bfloat16", "bf16"])
+def test_a_budget_knows_every_name_of_a_codec(dtype: torch.dtype | str) -> None:
+    (param,) = parameters((64, 48))
+    optimizer = Cosmic(
+        [{"params": [param], "role": "matrix"}],
+        budget="100%", matrix_rule="muon", matrix_state_dtype=dtype,
+    )  # fmt: skip
+    param.grad = torch.ones_like(param)
+    optimizer.step()
+    assert optimizer.tiers()[0].rung == "tier2:muon:bf16"

@@ -121,9 +121,11 @@ def _every_rung(geometry: Geometry, double: bool, wanted: _Wanted) -> Iterator[R
         yield _of_tier(2, geometry, double, wanted)
         return
     if wanted.matrix_rule is not None:
+        if wanted.matrix_state_dtype is not None:
+            yield _whole(None, geometry, double, of_any_size)
+            return
         for codec in matrix_codecs(wanted.matrix_rule):
-            if wanted.matrix_state_dtype in (None, codec):
-                yield _whole(codec, geometry, double, of_any_size)
+            yield _whole(codec, geometry, double, of_any_size)
         return
     for history in _HISTORIES:
         m, v = parse_state_dtype(history)

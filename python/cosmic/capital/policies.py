@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from ..rungs import Geometry, Rung
+from ..parts import RULES
+from ..rungs import Geometry, Rung, matrix_codecs
 from ..state.gates import GateUse, gate_bytes
 from ..state.roles import Role
 
@@ -83,10 +84,14 @@ class Policy(Protocol):
 
 
 def _matrix_worths(least: float, more: float) -> dict[str, float]:
-    """Of the rungs of rule ``muon``, from one bit of momentum on: bits add little to what
-    orthogonalizing brings."""
-    codecs = ("m1", "m2", "m4", "m8", "bf16", "fp32")
-    return {Rung(2, m, variant="muon").name: least + more * k for k, m in enumerate(codecs)}
+    """Of the rungs of rules that step whole matrices, from the fewest bits of momentum on: bits add
+    little to what orthogonalizing brings."""
+    variants = [rule.variant for rule in RULES.values() if rule.matrix]
+    return {
+        Rung(2, codec, variant=variant).name: least + more * k
+        for variant in variants
+        for k, codec in enumerate(reversed(matrix_codecs(variant)))
+    }
 
 
 #: How near a rung comes to AdamW in fp32, whatever the tensor.

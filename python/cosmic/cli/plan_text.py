@@ -77,7 +77,7 @@ def _totals(estimate: MemoryEstimate) -> str:
         ("gradients", estimate.gradient_bytes, ""),
         ("state", estimate.state_bytes, f"{density:.3f} bits a parameter, {share:.2%} of AdamW's"),
         ("AdamW's state", estimate.adamw_bytes, "fp32 moments"),
-        ("scratch", estimate.scratch_bytes, "of a step, for one matrix at a time"),
+        ("scratch", estimate.scratch_bytes, "of a step, for hidden matrices"),
         ("in all", estimate.total_bytes, f"{counted}; activations not counted"),
     ]
     rows = [row for row in rows if row[0] != "scratch" or estimate.scratch_bytes]

@@ -44,14 +44,8 @@ def imported(saved: dict[str, Any], groups: Sequence[Group]) -> dict[str, Any]:
     stay as they are in ``groups``: Cosmic's own, and those that other packages' AdamWs lack.
 
     Raises:
-        ValueError: for another number of groups, for ``amsgrad``, and for weight decay that is not
-            decoupled (Adam).
+        ValueError: for ``amsgrad``, and for weight decay that is not decoupled (Adam).
     """
-    if len(saved["param_groups"]) != len(groups):
-        raise ValueError(
-            f"loaded state dict has {len(saved['param_groups'])} parameter groups, this optimizer "
-            f"has {len(groups)}"
-        )
     for g, group in enumerate(saved["param_groups"]):
         if group.get("amsgrad"):
             raise ValueError(f"param_groups[{g}] has amsgrad, whose maximum Cosmic does not keep")

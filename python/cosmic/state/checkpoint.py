@@ -36,15 +36,15 @@ def read_saved(
     Raises:
         ValueError: for another number of groups, and as of ``imported`` and ``_parsed``.
     """
-    if of_muon(saved):
-        saved = muon_imported(saved, groups)
-    elif is_adamw(saved):
-        saved = imported(saved, groups)
     if len(saved["param_groups"]) != len(groups):
         raise ValueError(
             f"loaded state dict has {len(saved['param_groups'])} parameter groups, this optimizer "
             f"has {len(groups)}"
         )
+    if of_muon(saved):
+        saved = muon_imported(saved, groups)
+    elif is_adamw(saved):
+        saved = imported(saved, groups)
     saved = _with_missing_options(saved, groups)
     return saved, _parsed(saved, groups, seed)
 

@@ -43,13 +43,8 @@ def muon_imported(saved: Mapping[str, Any], groups: Sequence[Group]) -> dict[str
     not have stay as they are in ``groups``.
 
     Raises:
-        ValueError: for another number of groups, and for a momentum that is no tensor.
+        ValueError: for a momentum that is no tensor.
     """
-    if len(saved["param_groups"]) != len(groups):
-        raise ValueError(
-            f"loaded state dict has {len(saved['param_groups'])} parameter groups, this optimizer "
-            f"has {len(groups)}"
-        )
     ids = [i for group in saved["param_groups"] for i in group["params"]]
     placed = dict(zip(ids, members(groups), strict=False))
     return {

@@ -143,7 +143,9 @@ def _alive(member: Member, group: Group, old: State, budgeted: bool) -> _Live:
         with naming(member):
             old = checked(member.param, old)
 
-    hidden = is_hidden_matrix(member.param, geometry, member.name, group)
+    hidden = group["matrix_rule"] is not None and is_hidden_matrix(
+        member.param, geometry, member.name, group
+    )
 
     def ladder() -> tuple[Rung, ...]:
         return ladder_of(
