@@ -42,7 +42,6 @@ add_library(
   ${CMAKE_CURRENT_LIST_DIR}/plan/matrix.cpp
   ${CMAKE_CURRENT_LIST_DIR}/plan/matrix_step.cpp
   ${CMAKE_CURRENT_LIST_DIR}/plan/pack.cpp
-  ${CMAKE_CURRENT_LIST_DIR}/plan/participation.cpp
   ${CMAKE_CURRENT_LIST_DIR}/plan/plan.cpp
   ${CMAKE_CURRENT_LIST_DIR}/plan/probe_test.cpp
   ${CMAKE_CURRENT_LIST_DIR}/plan/quantize.cpp

@@ -10,7 +10,6 @@
 #include "plan/density.h"
 #include "plan/direction.h"
 #include "plan/layout.h"
-#include "plan/participation.h"
 
 namespace py = pybind11;
 
@@ -74,23 +73,12 @@ bool gradient_keeps_columns(const py::object &param, const py::object &gradient,
                        matrix_shape(g.view, g.order));
 }
 
-py::tuple gradient_participation(const py::object &param, const py::object &gradient,
-                                 const std::string &name) {
-  const Geometry g = geometry_of(param, name);
-  const TensorView view = read_tensor(gradient.ptr(), name + ": gradient");
-  const MatrixShape shape = matrix_shape(g.view, g.order, 2);
-  Participation found;                                              // nothing to see
-  if (shape && view.same_sizes(g.view) && view.dtype != DType::f64) // else the step will say so
-    found = participation_of({view.data, view.dtype, walk_along(view, g.order)}, shape);
-  return py::make_tuple(found.rows, found.columns);
-}
-
 double gradient_density(const py::object &param, const py::object &gradient,
                         const std::string &name) {
   const Geometry g = geometry_of(param, name);
   const TensorView view = read_tensor(gradient.ptr(), name + ": gradient");
   const MatrixShape shape = matrix_shape(g.view, g.order);
-  if (!shape || !view.same_sizes(g.view) || view.dtype == DType::f64) return 1; // as there
+  if (!shape || !view.same_sizes(g.view) || view.dtype == DType::f64) return 1; // or it is refused
   return density_of({view.data, view.dtype, walk_along(view, g.order)}, shape);
 }
 
@@ -117,8 +105,6 @@ void register_layout(py::module_ &m) {
         py::arg("least_columns"));
   m.def("walk_order", &walk_of, py::arg("sizes"), py::arg("strides"), py::arg("name"));
   m.def("keeps_columns", &gradient_keeps_columns, py::arg("param"), py::arg("gradient"),
-        py::arg("name"));
-  m.def("participation", &gradient_participation, py::arg("param"), py::arg("gradient"),
         py::arg("name"));
   m.def(
       "check_memory",

@@ -32,7 +32,8 @@ class TensorEstimate(NamedTuple):
     Attributes:
         name: of the parameter.
         shape: of the parameter.
-        role: ``"table"``, ``"matrix"`` or ``"vector"``, by its group's ``role`` or its shape.
+        role: ``"table"``, ``"matrix"`` or ``"vector"``, by its group's ``role``, or by its
+            name and the shapes of all parameters.
         rung: what the budget gives it.
         weight_bytes: of the parameter, and of its gradient.
         state_bytes: of its state.
@@ -88,9 +89,8 @@ def estimate_memory(
 ) -> MemoryEstimate:
     """Bytes that training ``model`` with ``Cosmic`` takes; nothing is allocated for it.
 
-    State is exact for the first steps: later the gradients may show that a tensor has another role
-    than its shape suggests, and the budget is spent anew; not where ``groups`` say the roles. It is
-    never exceeded.
+    State is exact for the first steps: later gradients may show that a tensor is masked, and the
+    budget is spent anew. It is never exceeded.
 
     Args:
         model: an ``nn.Module`` on any device, the meta device too; or a configuration of
@@ -173,7 +173,8 @@ def _cast(param: Tensor, dtype: torch.dtype | None) -> Tensor:
 def _placed(
     module: nn.Module, groups: Groups | None, stand_ins: dict[int, tuple[str, Tensor]]
 ) -> list[dict[str, Any]]:
-    """The groups, with names and stand-ins for their trainable parameters."""
+    """The groups, with names and stand-ins for their parameters. Frozen ones are given no state but
+    count for what the others' roles are."""
     if groups is None:
         groups = [{"params": list(module.parameters())}]
     out = []
@@ -182,7 +183,7 @@ def _placed(
         tensors = [entry[1] if isinstance(entry, tuple) else entry for entry in params]
         if not all(id(tensor) in stand_ins for tensor in tensors):
             raise ValueError(f"groups[{g}] has parameters that are not the model's")
-        found = [stand_ins[id(tensor)] for tensor in tensors if tensor.requires_grad]
+        found = [stand_ins[id(tensor)] for tensor in tensors]
         names = {"param_names": [name for name, _ in found]}
         out.append({**group, "params": [param for _, param in found], **names})
     return out

@@ -121,7 +121,8 @@ class Cosmic(WithMoments, WithReports):
         role: what a group's tensors are to the model, as ``cosmic.param_groups`` finds it:
             ``"embedding"``, ``"head"``, ``"matrix"``, ``"convolution"``, ``"lora_a"``,
             ``"lora_b"``, ``"norm"``, ``"bias"`` or ``"vector"``, which a budget then goes by;
-            None, ``"position"`` and ``"other"`` leave that to shape and gradients.
+            a ``"position"`` is a matrix to it. None and ``"other"`` leave that to names and the
+            shapes of all parameters.
         exact: the gate acts on this step's own gradients, which a pass before the step looks at,
             not on what the last step saw of its.
         beta_slow: decay of a second, slower average of the gradient, such as 0.9999; None: none.
@@ -135,8 +136,8 @@ class Cosmic(WithMoments, WithReports):
             ``step_in_backward``: the tensor's update). Both look at all gradients before anything
             changes, which reads 4 bytes a parameter more. Not a group option.
         seed: of the random bits of stochastic rounding. Not a group option.
-        reallocate_every: steps between two looks at the gradients for what each tensor's role is;
-            the step after a look spends the budget anew. Not a group option.
+        reallocate_every: steps between two looks at the gradients for masks; the step after a look
+            spends the budget anew. Not a group option.
 
     Raises:
         ValueError: for an option out of range; at the first step, for parameters that overlap and

@@ -160,9 +160,7 @@ def test_a_loop_that_goes_on_has_the_same_bits(kind: str, rank: int, tmp_path: P
 
 
 def test_what_a_budget_buys_for_low_rank_factors() -> None:
-    """They are matrices to the default policy, which buys no momentum for those: a factor so long
-    and thin that it looks like a table has it until a gradient says otherwise. The first one does
-    not for lora_A, whose gradient is zero while lora_B is."""
+    """They are matrices to the default policy, which buys no momentum for those."""
     model = lora(8)
     optimizer = Cosmic(model.named_parameters(), lr=5e-3, budget="20%", reallocate_every=4)
 
@@ -170,10 +168,9 @@ def test_what_a_budget_buys_for_low_rank_factors() -> None:
         """Role and rung of the first layer's: attention's A and B, the way down's A and B."""
         return [(info.role, info.rung) for info in optimizer.tiers()][:4]
 
-    loop(model, optimizer, 0, 1)
-    assert held()[2] == ("table", "tier2:q8+q8")
-    loop(model, optimizer, 1, 6)
-    assert held() == [("matrix", "tier1:factored"), ("matrix", "tier1:v4")] * 2
+    for first, last in ((0, 1), (1, 6)):
+        loop(model, optimizer, first, last)
+        assert held() == [("matrix", "tier1:factored"), ("matrix", "tier1:v4")] * 2
     of_adamw = 8 * sum(p.numel() for p in adapters(model))
     assert optimizer.budget_bytes() == int(0.2 * of_adamw), "frozen weights count for nothing"
     assert optimizer.state_bytes() <= int(0.2 * of_adamw)

@@ -138,7 +138,7 @@ BUDGETS = [{}, {"budget": "50%"}, {"budget": "50%", "policy": "signal", "realloc
 
 @pytest.mark.parametrize("options", BUDGETS)
 def test_looking_at_a_frozen_parameters_state_does_not_make_it_live(options: Any) -> None:
-    trained, frozen = parameters((64, 65), (64, 65))
+    trained, frozen = parameters((64, 65), (65, 64))
     frozen.requires_grad_(False)
     optimizer = Cosmic([trained, frozen], **options)
     twin = Cosmic(parameters((64, 65)), **options)

@@ -183,7 +183,7 @@ def test_to_nearest_loses_steps_that_stochastic_rounding_keeps() -> None:
 
 def test_other_tensors_fall_to_ordinary_rungs() -> None:
     names = {
-        "w": (64, 70), "tok_embeddings.weight": (64, 70), "conv": (16, 16, 3, 3), "norm": (70,),
+        "w": (70, 64), "tok_embeddings.weight": (64, 70), "conv": (16, 16, 3, 3), "norm": (70,),
         "scale": (), "thin": (4, 300), "table": (600, 16),
     }  # fmt: skip
     named = [(name, parameter(k, *shape)) for k, (name, shape) in enumerate(names.items())]

@@ -15,7 +15,8 @@ from cosmic import Cosmic, estimate_memory, param_groups
 from cosmic.cli import main as cli
 from cosmic.rungs import Geometry
 from cosmic.state.entries import ROLE, role_of
-from cosmic.state.roles import KINDS, given_role, guessed_role, is_hidden_matrix, matrix_by_shape
+from cosmic.state.roles import KINDS, given_role, is_hidden_matrix, structural_role
+from cosmic.state.structure import Structure
 from helpers import digest, give_gradients, normal, parameters, refused, take_steps, through_a_file
 from role_models import TinyGPT, gpt2
 
@@ -32,6 +33,11 @@ def made(*roles: str | None, **options: Any) -> Cosmic:
 
 def params_of(optimizer: Cosmic) -> list[Tensor]:
     return [p for group in optimizer.param_groups for p in group["params"]]
+
+
+def alone(param: Tensor, name: str = "0") -> Structure:
+    """Of an optimizer that has nothing else."""
+    return Structure([(name, param)])
 
 
 def table_like_gradients(optimizer: Cosmic, seed: int) -> None:
@@ -54,7 +60,7 @@ def test_the_role_is_told_and_the_budget_goes_by_it() -> None:
     turned = made("matrix", "head", "bias", budget="10%")
     for optimizer in (plain, turned):
         take_steps(optimizer, 0, 1)
-    assert roles(plain) == ["matrix", "matrix", "vector"], "as the first gradients have shown"
+    assert roles(plain) == ["table", "matrix", "vector"]
     assert roles(turned) == ["matrix", "table", "vector"]
     assert [info.tier for info in plain.tiers()][:2] == [2, 1]
     assert [info.tier for info in turned.tiers()][:2] == [1, 2]
@@ -72,7 +78,7 @@ def test_every_kind_is_one_of_the_budget_s_roles_or_none(kind: str) -> None:
 
 @pytest.mark.parametrize("in_backward", [False, True])
 def test_looks_at_the_gradients_do_not_change_it(in_backward: bool) -> None:
-    """Gradients that say the contrary, over several allocations."""
+    """Gradients that say the contrary, over several allocations; neither what is found without."""
     plain = made(None, None, None, reallocate_every=1)
     told = made("matrix", "matrix", "vector", reallocate_every=1)
     for optimizer in (plain, told):
@@ -88,7 +94,7 @@ def test_looks_at_the_gradients_do_not_change_it(in_backward: bool) -> None:
             else:
                 table_like_gradients(optimizer, step)
                 optimizer.step()
-    assert roles(plain) == ["table", "table", "vector"]
+    assert roles(plain) == ["table", "matrix", "vector"]
     assert roles(told) == ["matrix", "matrix", "vector"]
     assert not any(ROLE in state for state in told.state.values()), "looks have found nothing"
 
@@ -132,7 +138,7 @@ def test_a_whole_model_s_groups() -> None:
     optimizer.step()
     held = {info.name: info.role for info in optimizer.tiers()}
     assert held["wte.weight"] == held["out.weight"] == "table"
-    assert held["wpe.weight"] == "matrix", "what the gradients say: all rows see them"
+    assert held["wpe.weight"] == "matrix", "gradients reach all of its rows"
     assert held["blocks.0.fc_in.weight"] == "matrix" and held["ln_f.weight"] == "vector"
 
 
@@ -251,26 +257,28 @@ def test_the_plan_of_the_command_line_asks_modules(capsys: pytest.CaptureFixture
     ],
 )  # fmt: skip
 def test_the_shape_of_a_hidden_matrix(shape: tuple[int, ...], is_matrix: bool) -> None:
-    assert matrix_by_shape(Geometry.of(torch.empty(shape, device="meta")), len(shape)) == is_matrix
+    param = torch.empty(shape, device="meta")
+    assert is_hidden_matrix(param, Geometry.of(param), "0", {}, alone(param)) == is_matrix
 
 
 @given(st.lists(st.integers(1, 4096), max_size=3))
 def test_no_table_and_no_vector_is_a_hidden_matrix(shape: list[int]) -> None:
-    geometry = Geometry.of(torch.empty(shape, device="meta"))
-    if matrix_by_shape(geometry, len(shape)):
-        assert guessed_role(geometry) == "matrix"
+    param = torch.empty(shape, device="meta")
+    geometry = Geometry.of(param)
+    if is_hidden_matrix(param, geometry, "0", {}, alone(param)):
+        assert structural_role(param, geometry, "0", alone(param)) == "matrix"
         assert len(shape) == 2 and min(shape) >= 8 and max(shape) < 8 * min(shape)
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (256, 64), (4, 64, 64)])
 def test_a_group_s_word_is_before_the_shape_s(shape: tuple[int, ...]) -> None:
     param = torch.empty(shape, device="meta")
-    geometry = Geometry.of(param)
-    said = {kind: is_hidden_matrix(param, geometry, "0", {"role": kind}) for kind in KINDS}
+    given = param, Geometry.of(param), "h.0.weight"
+    said = {kind: is_hidden_matrix(*given, {"role": kind}, alone(param)) for kind in KINDS}
     matrices = ["matrix"] * (len(shape) == 2) + ["convolution"]
     assert [kind for kind, hidden in said.items() if hidden] == matrices
     for group in ({}, {"role": None}):
-        assert is_hidden_matrix(param, geometry, "h.0.weight", group) == (shape == (64, 64))
+        assert is_hidden_matrix(*given, group, alone(param)) == (shape == (64, 64))
 
 
 @pytest.mark.parametrize(
@@ -279,8 +287,9 @@ def test_a_group_s_word_is_before_the_shape_s(shape: tuple[int, ...]) -> None:
 )
 def test_a_name_may_speak_against_a_matrix(name: str) -> None:
     param = torch.empty(64, 64, device="meta")
-    assert not is_hidden_matrix(param, Geometry.of(param), name, {})
-    assert is_hidden_matrix(param, Geometry.of(param), name, {"role": "matrix"})
+    given = param, Geometry.of(param), name
+    assert not is_hidden_matrix(*given, {}, alone(param, name))
+    assert is_hidden_matrix(*given, {"role": "matrix"}, alone(param, name))
 
 
 def test_what_a_group_says() -> None:

@@ -13,7 +13,7 @@ from ..parts import GATES
 from ..rungs import Geometry, Rung
 from .entries import MASKED, ROLE, SIGNAL, State, rung_of
 from .places import order_of, real_view, walked_as
-from .roles import ROLES, guessed_role
+from .roles import ROLES, possible_roles
 
 __all__ = ["checked", "whole_step"]
 
@@ -160,9 +160,7 @@ def _check_role(param: Tensor, state: State) -> None:
         raise ValueError(f"its state has {MASKED} {state[MASKED]!r}; expected 1 or no such entry")
     if ROLE not in state:
         return
-    number, guessed = state[ROLE], guessed_role(Geometry.of(param))
-    known = type(number) is int and 0 <= number < len(ROLES)
-    if not known or (ROLES[number] == "vector") != (guessed == "vector"):
-        allowed = ("vector",) if guessed == "vector" else ("table", "matrix")
-        expected = " or ".join(f"{ROLES.index(role)} ({role})" for role in allowed)
+    number, possible = state[ROLE], possible_roles(Geometry.of(param))
+    if type(number) is not int or not 0 <= number < len(ROLES) or ROLES[number] not in possible:
+        expected = " or ".join(f"{ROLES.index(role)} ({role})" for role in possible)
         raise ValueError(f"its state has {ROLE} {number!r}; expected {expected}")

@@ -1,28 +1,24 @@
-"""Roles: what a tensor is to the model, found without its name.
+"""Roles: what a tensor is to the model, found once, when the tensor gets its state.
 
 ``"table"``: an embedding or an output head, most of whose rows see little of any one gradient.
 ``"matrix"``: any other tensor of two dimensions or more, or of 65,536 elements. ``"vector"``: the
 rest (norms, biases).
 
-The first guess is the shape's: a table is many times longer than it is wide. From then on the
-gradients decide: a tensor is a table where few rows (or columns) carry most of the gradient, so
-that their effective share (see ``cpp/plan/participation.h``) is small. On small language models,
-untrained and trained, that share was 0.05 to 0.07 for embeddings and heads, 0.23 to 0.97 for hidden
-matrices.
-
-Neither is asked where a group says what its tensors are (option ``role``): its words are finer, as
+A group may say what its tensors are (option ``role``): its words are finer, as
 ``cosmic.param_groups`` finds them in a model's modules, and each of them is one of the three here.
+Else names and the sides of all tensors together say it (``Structure``). Gradients do not: how many
+rows of an embedding see one is a matter of how many tokens there are in a batch.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from torch import Tensor
 
 from ..rungs import Geometry
+from .structure import Structure, sides_of
 
 __all__ = [
     "KINDS",
@@ -31,10 +27,9 @@ __all__ = [
     "Role",
     "check_role",
     "given_role",
-    "guessed_role",
     "is_hidden_matrix",
-    "matrix_by_shape",
-    "observed_role",
+    "possible_roles",
+    "structural_role",
 ]  # fmt: skip
 
 Role = Literal["table", "matrix", "vector"]
@@ -45,24 +40,18 @@ Kind = Literal[
     "vector", "other",
 ]  # fmt: skip
 #: What a group's option ``role`` can be, and the role that a budget spends by; None: as without the
-#: option. Positions are no tables by the measure of gradients, which reach all rows of a batch's
-#: length, and momentum for them has not paid (docs/budget.md); what "other" is nobody knows.
+#: option. Positions are no tables: gradients reach all rows of a batch's length, and momentum for
+#: them has not paid (docs/budget.md); what "other" is nobody knows.
 KINDS: Mapping[str, Role | None] = {
     "embedding": "table", "head": "table", "matrix": "matrix", "convolution": "matrix",
     "lora_a": "matrix", "lora_b": "matrix", "norm": "vector", "bias": "vector", "vector": "vector",
-    "position": None, "other": None,
+    "position": "matrix", "other": None,
 }  # fmt: skip
 
-_LONG, _ASPECT = 512, 8  # a table's longer side, and how many times its shorter one
-_LARGE = 65536  # elements; a model's norms and biases have fewer
-_BECOMES, _REMAINS = 0.12, 0.18  # effective share below which a tensor is a table; apart, so that
-# noise near the border does not move a tensor to and fro
-#: Words in names of embeddings and heads.
-_NO_MATRIX = re.compile(
-    r"(?:^|[._])(?:\w*emb\w*|wte|wpe|pos\w*|\w*head|score|classifier)(?:[._]|$)"
-)
+_LARGE = 65536  # elements; a model's norms have fewer, and its biases have a matrix's rows
 _SIDE = 8  # the least side of a hidden matrix that has a direction worth speaking of
-_SMALL_ASPECT = 4  # of a matrix shorter than a table is long: see `matrix_by_shape`
+_LONG = 512  # of a matrix of which the squarer shape alone tells that it is none of few words
+_ASPECT, _SMALL_ASPECT = 8, 4  # how many times as long as wide, and below that length
 
 
 def check_role(role: object, where: str) -> None:
@@ -74,62 +63,66 @@ def check_role(role: object, where: str) -> None:
 
 
 def given_role(group: Mapping[str, Any]) -> Role | None:
-    """The role that a group's option says its tensors have; None where shape and gradients do."""
+    """The role that a group's option says its tensors have; None where structure does."""
     kind = group.get("role")
     return KINDS.get(kind) if isinstance(kind, str) else None
 
 
+def structural_role(param: Tensor, geometry: Geometry, name: str, structure: Structure) -> Role:
+    """The role that a tensor's name says or else its sides among those of all tensors.
+
+    Args:
+        geometry: of the tensor.
+        name: the user's, or the tensor's number as text.
+        structure: of all parameters in the groups.
+    """
+    sides = sides_of(param)
+    if len(sides) < 2:
+        flat = geometry.numel >= _LARGE and not structure.is_bias(sides[0])
+        return "matrix" if flat else "vector"
+    if len(sides) > 2:  # a kernel
+        return "matrix"
+    word = structure.word(name, param)
+    if word == "table":
+        return "table"
+    if word in ("position", "stacked"):
+        return "matrix"
+    return "table" if structure.is_table(sides[0], sides[1]) else "matrix"
+
+
+def possible_roles(geometry: Geometry) -> tuple[Role, ...]:
+    """The roles that a state of a tensor may hold; a long bias was a matrix in earlier releases."""
+    if geometry.shape is not None:
+        return ("table", "matrix")
+    return ROLES if geometry.numel >= _LARGE else ("vector",)
+
+
 def is_hidden_matrix(
-    param: Tensor, geometry: Geometry, name: str, group: Mapping[str, Any]
+    param: Tensor, geometry: Geometry, name: str, group: Mapping[str, Any], structure: Structure
 ) -> bool:
-    """Whether a rule for hidden matrices is to step a tensor: the group's ``role`` says so of two
-    dimensions or of a convolution's kernel, or, where it says nothing, the shape, and no word of
-    the name against it."""
+    """Whether a rule for hidden matrices is to step a tensor.
+
+    The group's ``role`` says so of two dimensions or of a convolution's kernel. Where it says
+    nothing, doubt means no, as such a rule ruins what is none, such as an embedding: three
+    dimensions or more are no matrix here, as they may be a kernel, a stack of experts or a position
+    table with a batch of one; nor is a side of less than 8, a length of more than 8 times the
+    width, what structure takes for a table, and what names place beside one.
+
+    Below a length of 512 what is 4 times as long as wide may be an embedding of bytes or a layer
+    that widens by 4: it is one only where another layer takes, or gives, the longer side. What is
+    as long as some layer is wide, such as positions, nothing can tell but its name: whoever has
+    such a table gives it a ``role``.
+    """
     kind = group.get("role")
     if kind is not None:
         # a stack of matrices, such as of experts, would be taken for one
         return kind == "convolution" or (kind == "matrix" and param.dim() == 2)
-    return matrix_by_shape(geometry, param.dim()) and not _NO_MATRIX.search(name.lower())
-
-
-def matrix_by_shape(geometry: Geometry, ndim: int) -> bool:
-    """Whether a tensor that nobody has given a role may be taken for a hidden matrix.
-
-    For rules that ruin what is none, such as an embedding: doubt means no. Three dimensions or more
-    are no matrix here, as they may be a kernel, a stack of experts or a position table with a batch
-    of one; nor is a side of less than 8.
-
-    What is 512 long or longer and 8 times as long as wide is a table (``guessed_role``). Below that
-    length 256 x 64 may be an embedding of bytes or a layer that widens by 4, and both are common:
-    what is 4 times as long as wide is none there. Squarer tables, such as 1024 positions of 768
-    numbers, no shape can tell: whoever has such groups gives them a ``role``.
-
-    Args:
-        geometry: of the tensor.
-        ndim: its dimensions.
-    """
-    if ndim != 2 or geometry.shape is None or guessed_role(geometry) != "matrix":
+    if param.dim() != 2 or geometry.shape is None or min(param.shape) < _SIDE:
         return False
-    long, short = max(geometry.shape), min(geometry.shape)
-    return short >= _SIDE and (long >= _LONG or long < _SMALL_ASPECT * short)
-
-
-def guessed_role(geometry: Geometry) -> Role:
-    """The role that a tensor's shape suggests, before any gradient."""
-    if geometry.shape is None:
-        return "vector" if geometry.numel < _LARGE else "matrix"
-    long, short = max(geometry.shape), min(geometry.shape)
-    return "table" if long >= _LONG and long >= _ASPECT * short else "matrix"
-
-
-def observed_role(held: Role, participation: tuple[float, float]) -> Role:
-    """The role after a look at a gradient; the held one if there was nothing to see.
-
-    Args:
-        held: the role so far.
-        participation: effective share of rows and of columns, as from ``_core.participation``.
-    """
-    share = min(participation)
-    if held == "vector" or share == 0:
-        return held
-    return "table" if share < (_REMAINS if held == "table" else _BECOMES) else "matrix"
+    if structure.word(name, param) in ("position", "beside"):
+        return False
+    if structural_role(param, geometry, name, structure) != "matrix":
+        return False
+    long, short = max(param.shape), min(param.shape)
+    clear = long >= _LONG or long < _SMALL_ASPECT * short or structure.is_handed_on(long)
+    return clear and long <= _ASPECT * short

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from torch import Tensor
 
@@ -18,7 +19,8 @@ from ..state.entries import MASKED, SIGNAL, SIGNAL_BYTES, State, own, role_of, r
 from ..state.gates import GateUse, gate_bytes, gate_of
 from ..state.groups import Group, parts_of
 from ..state.members import Member, check_param, members, naming
-from ..state.roles import Role, given_role, guessed_role, is_hidden_matrix
+from ..state.roles import Role, given_role, is_hidden_matrix, structural_role
+from ..state.structure import Structure
 from .looks import is_masked, plain
 
 __all__ = ["Choice", "choose", "scratch_bytes"]
@@ -47,6 +49,7 @@ class _Live:
     old: State  # COSMIC's entries alone
     masked: bool
     given: Role | None  # by its group
+    structure: Structure  # of all parameters, with gradients or without
 
     def price(self, rung: Rung) -> int:
         """Of a rung with its gate."""
@@ -56,9 +59,12 @@ class _Live:
     def current(self) -> Rung | None:
         return rung_of(self.old) if self.old else None
 
-    @property
+    @cached_property
     def role(self) -> Role:
-        return self.given or role_of(self.old) or guessed_role(self.geometry)
+        found = self.given or role_of(self.old)  # what is held stays, whatever groups come later
+        return found or structural_role(
+            self.member.param, self.geometry, self.member.name, self.structure
+        )
 
     @property
     def free(self) -> bool:
@@ -86,8 +92,7 @@ class Choice:
 
     @property
     def role(self) -> Role | None:
-        """Kept where the budget may choose again and the group leaves it to looks, which change
-        what is kept and nothing else."""
+        """Kept where the budget may choose again and the group does not say it."""
         return self.live.role if self.live.free and self.live.given is None else None
 
     @property
@@ -108,7 +113,8 @@ def choose(
 ) -> list[Choice]:
     """A rung for every parameter that has a gradient or state, in the order of the parameters.
 
-    Roles and signals are those that the state holds; gradients are not looked at.
+    Signals and roles are those that the state holds, roles of others those that structure says;
+    gradients are not looked at for them.
 
     Args:
         reallocate: ask the policy even where nothing forces a change.
@@ -118,11 +124,12 @@ def choose(
         ValueError, TypeError: naming the parameter or the option that is wrong.
     """
     live = []
+    structure = Structure((m.name, m.param) for m in members(groups))
     for m in members(groups):
         with naming(m):
             held = own(_dict_of(state, m.param))
         if m.param.grad is not None or held or (expecting and m.takes_gradients):
-            live.append(_alive(m, groups[m.group], held, budget is not None))
+            live.append(_alive(m, groups[m.group], held, budget is not None, structure))
     limit = resolve_budget(budget, sum(x.geometry.numel for x in live))
     return _assign(live, limit, policy, reallocate)
 
@@ -135,7 +142,7 @@ def _dict_of(state: Mapping[Tensor, State], param: Tensor) -> State:
     return held or {}
 
 
-def _alive(member: Member, group: Group, old: State, budgeted: bool) -> _Live:
+def _alive(member: Member, group: Group, old: State, budgeted: bool, structure: Structure) -> _Live:
     if member.param.device.type != "meta":  # an estimate is of tensors without memory
         check_param(member.param, member.label)
     geometry = Geometry.of(member.param, member.label)
@@ -143,9 +150,7 @@ def _alive(member: Member, group: Group, old: State, budgeted: bool) -> _Live:
         with naming(member):
             old = checked(member.param, old)
 
-    hidden = group["matrix_rule"] is not None and is_hidden_matrix(
-        member.param, geometry, member.name, group
-    )
+    hidden = _is_hidden(member, geometry, group, old, structure)
 
     def ladder() -> tuple[Rung, ...]:
         return ladder_of(
@@ -159,7 +164,21 @@ def _alive(member: Member, group: Group, old: State, budgeted: bool) -> _Live:
         masked = is_masked(member.param, member.label)
     if masked:
         geometry = geometry._replace(matrix=None)
-    return _Live(member, geometry, ladder(), gate_of(group), old, masked, given_role(group))
+    return _Live(
+        member, geometry, ladder(), gate_of(group), old, masked, given_role(group), structure
+    )
+
+
+def _is_hidden(
+    member: Member, geometry: Geometry, group: Group, old: State, structure: Structure
+) -> bool:
+    """Whether the group's ``matrix_rule`` steps it: what has been stepped so stays so, whatever
+    groups come later, unless its own says what it is."""
+    if group["matrix_rule"] is None:
+        return False
+    if group["role"] is None and old and (rung_of(old).of_matrix or role_of(old) == "table"):
+        return rung_of(old).of_matrix
+    return is_hidden_matrix(member.param, geometry, member.name, group, structure)
 
 
 def _assign(live: list[_Live], limit: int | None, policy: Policy, reallocate: bool) -> list[Choice]:

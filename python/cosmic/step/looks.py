@@ -1,4 +1,4 @@
-"""What a look at the gradients says: what a tensor is to the model, and whether it is masked."""
+"""What a look at the gradients says: whether a tensor is masked. Of its role they say nothing."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from torch import Tensor
 
 from .. import _core
 from ..rungs import MATRIX
-from ..state.entries import MASKED, ROLE, State, holds, role_number, role_of, rung_of
+from ..state.entries import MASKED, State, holds, rung_of
 from ..state.groups import Group
 from ..state.members import members
-from ..state.roles import observed_role
 
 __all__ = ["DENSE", "is_masked", "observed", "observed_of", "plain"]
 
@@ -32,21 +31,11 @@ def observed(groups: Sequence[Group], state: Mapping[Tensor, State]) -> dict[Ten
 
 
 def observed_of(param: Tensor, label: str, state: State) -> State:
-    """Entries for a parameter's state after a look at its gradient: a role, where a budget may
-    choose its rung and the role is another one than it has; that the gradient is masked, where the
+    """Entries for a parameter's state after a look at its gradient: that this is masked, where the
     second moment is kept by rows and columns."""
-    gradient = param.grad
-    if gradient is None or not holds(state):
+    if param.grad is None or not holds(state):
         return {}
-    out: State = {}
-    held = role_of(state)
-    if held in ("table", "matrix"):
-        seen = observed_role(held, _core.participation(param.detach(), plain(gradient), label))
-        if seen != held:
-            out[ROLE] = role_number(seen)
-    if rung_of(state).v in MATRIX and is_masked(param, label):
-        out[MASKED] = 1
-    return out
+    return {MASKED: 1} if rung_of(state).v in MATRIX and is_masked(param, label) else {}
 
 
 def is_masked(param: Tensor, label: str) -> bool:
