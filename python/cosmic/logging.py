@@ -33,21 +33,28 @@ class EventLog:
 
     - ``run``: versions, ISA, threads, seed and configuration, once, when attached;
     - ``step``: step, state_bytes and, for each group, lr and what ``optimizer.stats()`` says;
-    - ``transition``: step, name, before, after (rungs) of a parameter that changed its rung in the
-      step that follows that many;
+    - ``transition``: step, name, before, after (rungs) and why of a parameter that changed its rung
+      in the step that follows that many;
+    - ``allocation``: step (as of a transition), budget (bytes, or null), state_bytes and tensors, a
+      list of what ``optimizer.tiers()`` says: name, role, rung, numel, nbytes, why. At the first
+      step after attaching, and whenever a new plan has changed any of that;
     - ``gate``: step, name, factor, when it falls below 0.5 and when it is back;
     - ``skipped``: a step left out for non-finite gradients;
-    - any event of your own, by ``write``.
+    - any event of your own, by ``write``: ``log.write("loss", step=step, loss=loss.item())``.
 
     Args:
-        path: file to write; appended to if it is there. Its folder must exist.
+        path: file to write; appended to if it is there, after a line that a run which was killed
+            has left broken. Its folder must exist.
         every: write a ``step`` line every so many steps.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, every: int = 1) -> None:
         if not isinstance(every, int) or every < 1:
             raise ValueError(f"every is {every!r}; expected an int, 1 or more")
+        broken = _ends_within_a_line(Path(path))
         self._file = Path(path).open("a", encoding="utf-8")  # noqa: SIM115 (closed by close)
+        if broken:
+            self._file.write("\n")
         self._every = every
         self._attached: list[tuple[Cosmic, Listener]] = []
 
@@ -111,6 +118,15 @@ class EventLog:
             if low != (name in low_gates):
                 (low_gates.add if low else low_gates.discard)(name)
                 self.write("gate", step=step, name=name, factor=factor)
+
+
+def _ends_within_a_line(path: Path) -> bool:
+    """Whether a run that was killed has left a line without an end, which would swallow ours."""
+    if not path.is_file() or path.stat().st_size == 0:
+        return False
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) != b"\n"
 
 
 def _jsonable(value: Any) -> Any:

@@ -31,6 +31,7 @@ class TierInfo(NamedTuple):
             group's ``role`` says it.
         numel: real elements of the parameter.
         nbytes: bytes of COSMIC's own tensors in its state, counters included.
+        why: what led to its rung, in a few words; empty where nothing is to be said.
     """
 
     name: str
@@ -40,6 +41,7 @@ class TierInfo(NamedTuple):
     role: Role | None
     numel: int
     nbytes: int
+    why: str = ""
 
 
 def tier_table(groups: Sequence[Group], state: Mapping[Tensor, State]) -> list[TierInfo]:

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
 from .capital.budget import resolve_budget
 from .reports import TierInfo, gate_factors, group_statistics, tier_table
 from .state.entries import holds, state_bytes
 from .state.members import members
 from .state.places import real_numel
 from .step.planned import Listener, Planned
+from .step.plans import Transition
 
 __all__ = ["WithReports"]
+
+#: What an allocation says of each parameter: fields of ``TierInfo``.
+_TOLD = ("name", "role", "rung", "numel", "nbytes", "why")
 
 
 class WithReports(Planned):
     """An optimizer that says what it holds and what its last step saw."""
+
+    def _reset(self) -> None:
+        super()._reset()
+        self._allocation: dict[str, Any] | None = None  # as listeners were last told
 
     def state_bytes(self) -> int:
         """Bytes of all state: exactly those of COSMIC's own tensors in ``state_dict()``. What
@@ -55,9 +67,28 @@ class WithReports(Planned):
         return gate_factors(self.param_groups, self.state, self._last_rows())
 
     def add_listener(self, listener: Listener) -> None:
-        """Call ``listener(event, fields)`` at every step, tier transition and skipped step."""
+        """Call ``listener(event, fields)`` at every step, tier transition, new allocation and
+        skipped step. The first step from now on tells the allocation, new or not."""
         self._listeners.append(listener)
+        self._allocation, self._untold = None, True
 
     def remove_listener(self, listener: Listener) -> None:
         """Undo ``add_listener``."""
         self._listeners.remove(listener)
+
+    # ---- what listeners are told -----------------------------------------------------------
+
+    def _tell_plan(self, transitions: Sequence[Transition]) -> None:
+        step, rows = self._steps - 1, self.tiers()
+        why = {row.name: row.why for row in rows}
+        for transition in transitions:
+            fields = dataclasses.asdict(transition)
+            self._emit("transition", {"step": step, **fields, "why": why.get(transition.name, "")})
+        allocation: dict[str, Any] = {
+            "budget": self.budget_bytes(),
+            "state_bytes": self.state_bytes(),
+            "tensors": [{key: getattr(row, key) for key in _TOLD} for row in rows],
+        }
+        if allocation != self._allocation:
+            self._allocation = allocation
+            self._emit("allocation", {"step": step, **allocation})

@@ -85,6 +85,7 @@ def test_transitions_are_told_once_each() -> None:
     feed(optimizer, params, 6, 3.0, 1.0)
     feed(optimizer, params, 6, 1.0, 90.0)
     full, sign = "tier2:fp32+fp32", "tier0"
+    assert all(isinstance(fields.pop("why"), str) for fields in told)
     assert told == [
         {"step": 0, "name": "a", "before": None, "after": full},
         {"step": 0, "name": "b", "before": None, "after": sign},

@@ -95,6 +95,85 @@ def test_transitions_are_written_in_order(path: Path) -> None:
     assert order.index(("step", 3)) < order.index(("transition", 3)) < order.index(("step", 4))
 
 
+def held(optimizer: Cosmic) -> list[Event]:
+    """What ``tiers()`` says, as an allocation has it."""
+    told = ("name", "role", "rung", "numel", "nbytes", "why")
+    return [{key: getattr(row, key) for key in told} for row in optimizer.tiers()]
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_an_allocation_is_written_where_a_plan_has_changed_it(path: Path, backward: bool) -> None:
+    params = [nn.Parameter(normal(n, 30, 40)) for n in range(2)]
+    optimizer = Cosmic(zip("ab", params, strict=True), budget="1%", reallocate_every=4)
+    if backward:
+        optimizer.step_in_backward()
+    with EventLog(path).attach(optimizer):
+        tables = []
+        for step in range(9):
+            if step == 3:
+                optimizer.budget = "1 %"  # the same
+            if step == 6:
+                optimizer.budget = 9000
+            sum((p * p).sum() for p in params).backward()  # type: ignore[union-attr]
+            optimizer.step()
+            optimizer.zero_grad()
+            tables.append((optimizer.budget_bytes(), optimizer.state_bytes(), held(optimizer)))
+    told = read(path, "allocation")
+    assert [e["step"] for e in told] == [0, 6]
+    for event in told:
+        found = (event["budget"], event["state_bytes"], event["tensors"])
+        assert found == tables[event["step"]]
+        assert event["state_bytes"] == sum(t["nbytes"] for t in event["tensors"])
+    assert {e["step"] for e in read(path, "transition")} == {0, 6}
+
+
+def test_an_allocation_follows_a_checkpoint_only_where_it_differs(path: Path) -> None:
+    def fresh(budget: str) -> Cosmic:
+        return Cosmic(parameters((40, 50), (40, 50)), budget=budget)
+
+    optimizer, other = fresh("1%"), fresh("40%")
+    take_steps(other, 0, 1)
+    with EventLog(path).attach(optimizer):
+        take_steps(optimizer, 0, 2)
+        optimizer.load_state_dict(optimizer.state_dict())
+        take_steps(optimizer, 2, 3)
+        optimizer.budget = None
+        optimizer.load_state_dict(other.state_dict())
+        take_steps(optimizer, 1, 2)
+    first, second = read(path, "allocation")
+    assert (first["step"], second["step"]) == (0, 1)
+    assert first["budget"] is not None and second["budget"] is None
+    assert second["tensors"] == held(optimizer)
+
+
+def test_a_log_attached_later_begins_with_the_allocation(path: Path) -> None:
+    optimizer = Cosmic(parameters((5,), (70,)))
+    take_steps(optimizer, 0, 3)
+    with EventLog(path).attach(optimizer):
+        take_steps(optimizer, 3, 5)
+    assert [(e["event"], e["step"]) for e in read(path)[1:]] == [
+        ("allocation", 3), ("step", 4), ("step", 5),
+    ]  # fmt: skip
+    assert read(path, "allocation")[0]["tensors"] == held(optimizer)
+
+
+def test_nothing_is_told_where_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Cosmic, "tiers", lambda _: pytest.fail("a table for nobody"))
+    take_steps(Cosmic(parameters((5,)), budget="50%", reallocate_every=1), 0, 3)
+
+
+def test_transitions_say_why_as_the_table_does(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiers = Cosmic.tiers
+    monkeypatch.setattr(
+        Cosmic, "tiers", lambda o: [row._replace(why=f"for {row.name}") for row in tiers(o)]
+    )
+    optimizer = Cosmic(parameters((5,), (7,)))
+    with EventLog(path).attach(optimizer):
+        take_steps(optimizer, 0, 1)
+    assert [e["why"] for e in read(path, "transition")] == ["for 0", "for 1"]
+    assert [t["why"] for t in read(path, "allocation")[0]["tensors"]] == ["for 0", "for 1"]
+
+
 def test_gate_events_are_the_crossings(path: Path) -> None:
     names = ("steady", "jumping")
     params = parameters((50,), (50,))
@@ -161,11 +240,25 @@ def test_events_of_ones_own_and_appending(path: Path) -> None:
     assert [e["value"] for e in read(path, "loss")] == [2.5, 1.5]
 
 
+def test_a_line_that_a_killed_run_left_takes_no_other_with_it(path: Path) -> None:
+    for _ in range(2):
+        with EventLog(path) as log:
+            log.write("loss", value=1.0)
+    path.write_text(path.read_text() + '{"event": "lo')
+    with EventLog(path) as log:
+        log.write("loss", value=2.0)
+    *whole, broken, last = path.read_text().splitlines()
+    assert len(whole) == 2 and broken == '{"event": "lo'
+    assert json.loads(last)["value"] == 2.0
+
+
 def test_lines_are_on_disk_at_once(path: Path) -> None:
     optimizer = Cosmic(parameters((5,)))
     log = EventLog(path).attach(optimizer)
     take_steps(optimizer, 0, 1)
-    assert [e["event"] for e in read(path)] == ["run", "transition", "step"]
+    assert [e["event"] for e in read(path)] == [
+        "run", "transition", "allocation", "step",
+    ]  # fmt: skip
     log.close()
 
 
@@ -178,7 +271,7 @@ def test_a_closed_log_is_detached(path: Path) -> None:
     assert path.stat().st_size == size
 
 
-@pytest.mark.parametrize("event", ["transition", "step"])
+@pytest.mark.parametrize("event", ["transition", "allocation", "step"])
 def test_a_listener_that_fails_finds_a_step_that_was_taken_in_full(event: str) -> None:
     params, twins = parameters((50,)), parameters((50,))
     optimizer, twin = Cosmic(params, **UNUSUAL), Cosmic(twins, **UNUSUAL)

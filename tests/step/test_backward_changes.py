@@ -275,4 +275,5 @@ def test_hooks_and_the_event_log_see_one_step(tmp_path: Any) -> None:
             assert calls == ["after"] * step
             ours.step()
     lines = (tmp_path / "log.jsonl").read_text().splitlines()
-    assert [line.split('"')[3] for line in lines] == ["run", *["transition"] * 3, "step", "step"]
+    told = ["run", *["transition"] * 3, "allocation", "step", "step"]
+    assert [line.split('"')[3] for line in lines] == told

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias
@@ -85,6 +84,7 @@ class Planned(Optimizer):
             tuple[Role | None, str]
         ] = []  # roles and rungs, when a policy was asked
         self._listeners: list[Listener] = []
+        self._untold = True  # a plan was adopted since listeners were last told of one
         self._steps = 0
         self._skipped = 0
         self._nonfinite_seen = 0
@@ -185,6 +185,7 @@ class Planned(Optimizer):
         self._compiled = compiled
         self._planned, self._options_changed = self._plan_options(), False
         self._seen_anew = False
+        self._untold = True
 
     # ---- looks at the gradients ------------------------------------------------------------
 
@@ -233,12 +234,16 @@ class Planned(Optimizer):
         self._nonfinite_seen += bad
         # What may raise comes last: listeners, and a warning that may be an error.
         if self._listeners:
-            for transition in transitions:
-                fields = {"step": self._steps - 1, **dataclasses.asdict(transition)}
-                self._emit("transition", fields)
+            if self._untold:
+                self._tell_plan(transitions)
+                self._untold = False
             self._emit("step", {"step": self._steps})
         if bad and first:
             self._warn_of_nonfinite(bad)
+
+    def _tell_plan(self, transitions: Sequence[Transition]) -> None:
+        """Tell listeners of the plan that this step has adopted."""
+        raise NotImplementedError  # by those who make the table of what parameters hold
 
     def _warn_of_nonfinite(self, count: int) -> None:
         states = (self.state.get(m.param) for m in members(self.param_groups))
