@@ -42,6 +42,8 @@ class EventLog:
     - ``skipped``: a step left out for non-finite gradients;
     - any event of your own, by ``write``: ``log.write("loss", step=step, loss=loss.item())``.
 
+    ``cosmic report run.jsonl`` makes a page of it, with curves of the losses that you write.
+
     Args:
         path: file to write; appended to if it is there, after a line that a run which was killed
             has left broken. Its folder must exist.

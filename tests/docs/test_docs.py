@@ -125,7 +125,7 @@ def commands(path: Path) -> Iterator[list[str]]:
 
 def test_every_command_line_is_understood() -> None:
     found = [words for path in FILES.values() for words in commands(path)]
-    assert {words[0] for words in found} == {"finetune", "info", "plan"}
+    assert {words[0] for words in found} == {"finetune", "info", "plan", "report"}
     for words in found:
         make_parser().parse_args(words)  # exits with a message where an option is not known
 

@@ -25,7 +25,7 @@ LAYERS = (
         "with_reports",
     },
     {"presets"},
-    {"finetune"},
+    {"finetune", "viewer"},
     {"cli"},
 )  # fmt: skip
 HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}

@@ -1,4 +1,4 @@
-"""Entry of the command line: `cosmic finetune`, `cosmic plan` and `cosmic info`."""
+"""Entry of the command line: `cosmic finetune`, `plan`, `report` and `info`."""
 
 import argparse
 import os
@@ -22,6 +22,10 @@ and event logs. Without arguments: a small model on the sources of Python's stan
 PLAN = """\
 Print what each tensor of a language model would get of a budget, and the totals beside AdamW's.
 Nothing is trained and no weights are loaded."""
+REPORT = """\
+Make a page of an event log, such as EventLog("run.jsonl").attach(optimizer) or cosmic finetune
+writes: losses, learning rate, gates, bytes of state and what each tensor holds. It is one file that
+needs nothing else."""
 EXAMPLES = """\
 examples:
   cosmic finetune
@@ -55,7 +59,23 @@ def make_parser() -> argparse.ArgumentParser:
     _add_plan(
         commands.add_parser("plan", help="show what a budget gives each tensor", description=PLAN)
     )
+    _add_report(
+        commands.add_parser("report", help="show a training's event log", description=REPORT)
+    )
     return parser
+
+
+def _add_report(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("log", type=Path, metavar="LOG", help="event log, such as run.jsonl")
+    add(
+        "-o",
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="page to write (default: the log's name, ending in .html)",
+    )
+    add("--run", type=int, metavar="K", help="which run of the log, from 1 (default: the last)")
 
 
 def _add_plan(parser: argparse.ArgumentParser) -> None:
@@ -211,6 +231,11 @@ def _run(arguments: argparse.Namespace) -> int:
         from cosmic.cli.info import print_info
 
         print_info(arguments.json)
+        return OK
+    if arguments.command == "report":
+        from cosmic.cli.report import run as run_report
+
+        run_report(arguments)
         return OK
     if arguments.command == "plan":
         from cosmic.finetune.errors import require_demo_packages
