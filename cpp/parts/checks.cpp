@@ -81,8 +81,9 @@ void check_rule(const RulePart &rule, const Codecs &codecs) {
   require(rule.coefficients, rule, "it has no coefficients");
   require(!rule.numbers.f32, rule, "its numbers are float64");
   require(rule.tier != 2 || rule.first, rule, "of tier 2 it keeps a first moment");
-  require(!rule.matrix || (rule.first && !rule.second && !rule.slow), rule,
-          "of whole matrices it keeps a first moment and nothing else");
+  require(!rule.matrix || (!rule.second && !rule.slow), rule,
+          "of whole matrices it keeps a first moment at most");
+  require(!rule.matrix || rule.counts, rule, "of whole matrices it counts steps, to take turns");
   require(rule.tier != 2 || rule.second || rule.matrix, rule,
           "of tier 2 it keeps both moments, but for one of whole matrices");
   require(rule.counts || (!rule.first && !rule.second), rule, "with moments it counts its steps");

@@ -28,6 +28,7 @@
 #include "rules/adam.h"
 #include "rules/belief.h"
 #include "rules/muon.h"
+#include "rules/muon_gradient.h"
 #include "rules/rmsprop.h"
 #include "rules/scalar_sign.h"
 #include "rules/sign.h"
@@ -49,6 +50,7 @@
   X(adam, Adam)                                                                                    \
   X(belief, Belief)                                                                                \
   X(muon, Muon)                                                                                    \
+  X(muon_gradient, MuonGradient)                                                                   \
   COSMIC_MORE_RULES(X)
 
 #define COSMIC_GATES(X)                                                                            \

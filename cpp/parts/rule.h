@@ -26,6 +26,7 @@ struct MatrixHow {
   NewtonSchulz polynomial;
   double eps = 0;        // a matrix whose norm is below is divided by this instead
   bool match_rms = true; // scaled to the root mean square of Adam's updates, else by torch's rule
+  double factor = 1;     // on the scale
   int every = 1;         // steps between two turns of a matrix
   int blocks = 1;        // pieces of the shorter side that are orthogonalized on their own
 };

@@ -92,8 +92,9 @@ int64_t MatrixStep::scratch(const MatrixHow &how, int threads) const {
 double MatrixStep::scale(const MatrixHow &how, const Piece &piece) const {
   const auto rows = static_cast<double>(transposed_ ? piece.columns : piece.rows);
   const auto columns = static_cast<double>(transposed_ ? piece.rows : piece.columns);
-  return how.match_rms ? kRms * std::sqrt(std::max(rows, columns))
-                       : std::sqrt(std::max(1.0, rows / columns));
+  const double scale = how.match_rms ? kRms * std::sqrt(std::max(rows, columns))
+                                     : std::sqrt(std::max(1.0, rows / columns));
+  return how.factor * scale;
 }
 
 // Of the norm: what it would be if all elements were as large as the largest. A sum of squares

@@ -46,6 +46,14 @@ enum { kMomentum, kNesterov, kSteps, kA, kB, kC, kAdjust, kEvery, kBlocks };
 inline constexpr const char *kAdjustments[] = {"original", "match_rms_adamw", nullptr};
 } // namespace muon_options
 
+inline void set_descent_of_matrix(Coefficients &c, const RuleStep &step) {
+  c.update_scale = step.gate;
+  // who takes its turn takes the steps between, too
+  const double lr = step.group.lr * step.options[muon_options::kEvery];
+  c.decay = 1.0 - lr * step.group.weight_decay;
+  c.step = lr * c.update_scale;
+}
+
 inline void set_muon(Coefficients &c, const double * /*numbers*/, const RuleStep &step) {
   using namespace muon_options;
   const double beta = step.options[kMomentum];
@@ -54,11 +62,7 @@ inline void set_muon(Coefficients &c, const double * /*numbers*/, const RuleStep
   c.gradient1 = step.sign * (1.0 - beta);
   c.of_rule[0] = nesterov ? beta : 1.0;
   c.of_rule[1] = nesterov ? c.gradient1 : 0.0;
-  c.update_scale = step.gate;
-  // who takes its turn takes the steps between, too
-  const double lr = step.group.lr * step.options[kEvery];
-  c.decay = 1.0 - lr * step.group.weight_decay;
-  c.step = lr * c.update_scale;
+  set_descent_of_matrix(c, step);
 }
 
 inline MatrixHow muon_matrix(const Group &group, const double *options) {

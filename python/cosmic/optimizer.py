@@ -89,8 +89,8 @@ class Cosmic(WithMoments, WithReports):
             without it; which tensors those are, the group's ``role`` says (``param_groups(model)``
             finds it), or where it is None, with great caution, their shape. None: as all others.
         matrix_state_dtype: codec of their momentum: ``"fp32"``, ``"bf16"``, ``"m8"``, ``"m4"``,
-            ``"m2"``, ``"m1"`` (32 bits an element to 1); None: ``"m1"``, or under a budget whatever
-            it buys.
+            ``"m2"``, ``"m1"`` (32 bits an element to 1), or ``"none"``: each gradient is
+            orthogonalized by itself; None: ``"m1"``, or under a budget whatever it buys.
         parts: matrices that lie side by side in each of a group's tensors, such as the projections
             of an attention layer, and are orthogonalized on their own: a dimension and the sizes
             along it, ``(0, (768, 768, 768))``; give it by group. None: each is one matrix.

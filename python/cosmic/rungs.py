@@ -18,6 +18,7 @@ __all__ = [
     "Rung",
     "combinations",
     "matrix_codecs",
+    "matrix_rungs",
     "parse_matrix_dtype",
     "parse_state_dtype",
     "probed_combinations",
@@ -118,19 +119,29 @@ def matrix_codecs(variant: str) -> tuple[str, ...]:
     return tuple(m for m, _ in combinations(rule.name)) if rule is not None else ()
 
 
+@functools.cache
+def matrix_rungs(variant: str) -> tuple[Rung, ...]:
+    """The rungs of rules that step whole matrices, with momentum and without."""
+    rules = (rule for rule in RULES.values() if rule.matrix and rule.variant == variant)
+    return tuple(
+        Rung(rule.tier, m, variant=variant) for rule in rules for m, _ in combinations(rule.name)
+    )
+
+
 def parse_matrix_dtype(matrix_state_dtype: str | torch.dtype, variant: str) -> str:
-    """The codec that a ``matrix_state_dtype`` option names.
+    """The codec that a ``matrix_state_dtype`` option names; ``"none"``: without momentum.
 
     Raises:
         ValueError: for any other value, with those that are supported.
     """
     known = isinstance(matrix_state_dtype, str | torch.dtype)
     codec = _ALIASES.get(matrix_state_dtype, matrix_state_dtype) if known else None
-    if codec in matrix_codecs(variant):
+    codecs = [rung.m for rung in matrix_rungs(variant)]
+    if codec in codecs:
         return str(codec)
     raise ValueError(
         f"matrix_state_dtype is {matrix_state_dtype!r}; expected "
-        f"{', '.join(map(repr, matrix_codecs(variant)))}, torch.float32 or torch.bfloat16"
+        f"{', '.join(map(repr, codecs))}, torch.float32 or torch.bfloat16"
     )
 
 
@@ -184,9 +195,10 @@ class Rung:
     @property
     def name(self) -> str:
         """Such as ``tier0``, ``tier1``, ``tier1:factored``, ``tier2:u4+factored+slow``,
-        ``tier2:u4+v4+centered``, ``tier2:muon:m1``."""
+        ``tier2:u4+v4+centered``, ``tier2:muon:m1``, ``tier1:muon``."""
         if self.of_matrix:
-            return f"tier{self.tier}:{self.variant}:{self.m}"
+            momentum = f":{self.m}" if self.m != "none" else ""
+            return f"tier{self.tier}:{self.variant}{momentum}"
         codecs = "+".join(codec for codec in (self.m, self.v) if codec != "none")
         slow = "+slow" if self.m_slow != "none" else ""
         variant = f"+{self.variant}" if self.variant else ""
@@ -194,8 +206,10 @@ class Rung:
 
     @property
     def of_matrix(self) -> bool:
-        """Whether it keeps a first moment alone, of a rule that steps whole matrices."""
-        return self.m != "none" and self.v == "none"
+        """Whether it is of a rule that steps whole matrices, which keeps a first moment alone or,
+        on tier 1, none."""
+        rule = _found_for(self)
+        return rule is not None and rule.matrix
 
     @property
     def f64(self) -> bool:
@@ -284,8 +298,12 @@ class Rung:
 
 
 @functools.cache
+def _found_for(rung: Rung) -> Rule | None:
+    return rule_for(rung.tier, rung.m != "none", rung.v != "none", rung.variant)
+
+
 def _rule_of(rung: Rung) -> Rule:
-    found = rule_for(rung.tier, rung.m != "none", rung.v != "none", rung.variant)
+    found = _found_for(rung)
     if found is None:
         raise ValueError(f"there is no rule for a rung {rung.name!r}")
     return found
@@ -308,6 +326,8 @@ def _parsed(name: str) -> Rung:
     matrix = [
         f"'tier{r.tier}:{r.variant}:<codec>' with one of {', '.join(matrix_codecs(r.variant))} "
         "for a matrix as a whole"
+        if r.first
+        else f"'tier{r.tier}:{r.variant}' for one without momentum"
         for r in RULES.values()
         if r.matrix
     ]
@@ -323,10 +343,7 @@ def _parsed(name: str) -> Rung:
 def _parsed_for(rule: Rule, name: str) -> Rung | None:
     """The rung with this name, if it is one of the rule's."""
     if rule.matrix:
-        codec = name.removeprefix(f"tier{rule.tier}:{rule.variant}:")
-        if codec == name or (codec, "none") not in combinations(rule.name):
-            return None
-        return Rung(rule.tier, codec, variant=rule.variant)
+        return next((rung for rung in matrix_rungs(rule.variant) if rung.name == name), None)
     ending = f"+{rule.variant}" if rule.variant else ""
     head, _, words = name.removesuffix(ending).partition(":")
     if head != f"tier{rule.tier}" or not name.endswith(ending):

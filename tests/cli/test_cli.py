@@ -284,6 +284,16 @@ def test_plan_for_programs_and_as_a_picture(
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+def test_plan_buys_matrices_without_momentum_first(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["plan", "--json", "--roles", "modules", "--matrix-rule", "muon", "--budget", "6000"]
+    assert cli.main(asked) == 0
+    plan = json.loads(capsys.readouterr().out)
+    hidden = [tensor for tensor in plan["tensors"] if tensor["role"] == "matrix"]
+    lean = [tensor for tensor in hidden if tensor["rung"] == "tier1:muon"]
+    assert lean and all(tensor["state_bytes"] == 8 for tensor in lean)
+    assert plan["scratch_bytes"] > 0
+
+
 @pytest.mark.parametrize(("gate", "nbytes"), [("snr", 32), ("agar", 8)])
 def test_plan_knows_what_gates_take(
     gate: str, nbytes: int, capsys: pytest.CaptureFixture[str]

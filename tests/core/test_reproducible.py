@@ -61,6 +61,8 @@ def test_a_scenario_runs_its_combination(name: str) -> None:
         rung = f"tier2:{m}+{v}+centered"
     elif rule == "muon":
         rung = f"tier2:muon:{m}"
+    elif rule == "muon_gradient":
+        rung = "tier1:muon"
     held = {info.rung for info in run(make(name), name, 0, 2).tiers()}
     assert rung in held, held
 

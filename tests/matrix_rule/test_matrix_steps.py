@@ -34,6 +34,8 @@ OPTIONS: list[dict[str, Any]] = [
     {"matrix_every": 2},
     {"matrix_every": 3, "matrix_blocks": 2},
     {"budget": "30%", "reallocate_every": 2},
+    {"matrix_state_dtype": "none"},
+    {"matrix_state_dtype": "none", "matrix_every": 2, "gate": "snr", "exact": True},
 ]
 
 

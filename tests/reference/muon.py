@@ -41,6 +41,7 @@ class MuonReference:
     """One matrix and its momentum.
 
     Attributes:
+        factor: on the scale.
         parts: sizes along the first dimension of matrices that are orthogonalized on their own.
     """
 
@@ -52,6 +53,7 @@ class MuonReference:
     eps: float = 1e-7
     adjust_lr_fn: str | None = None
     by_gram: bool = False
+    factor: float = 1.0
     parts: Sequence[int] = ()
     average: Matrix = field(init=False)
 
@@ -69,4 +71,4 @@ class MuonReference:
 
     def _update(self, part: Matrix) -> Matrix:
         u = orthogonalized(part, self.coefficients, self.eps, self.by_gram)
-        return scale(len(part), len(part.T), self.adjust_lr_fn) * u
+        return self.factor * scale(len(part), len(part.T), self.adjust_lr_fn) * u

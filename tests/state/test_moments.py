@@ -283,7 +283,7 @@ def test_reset_of_all_is_a_new_optimizer() -> None:
     assert digest(optimizer) == digest(fresh)
 
 
-@pytest.mark.parametrize("rung", ["tier0", "tier1"])
+@pytest.mark.parametrize("rung", ["tier0", "tier1", "tier1:muon"])
 def test_rungs_without_moments_have_none_to_give(rung: str) -> None:
     optimizer, w = trained(rung)
     assert optimizer.moments(w)[:3] == (None, None, None)

@@ -42,7 +42,7 @@ def combination_options(name: str) -> dict[str, Any]:
         return {"dtype": dtype, "tier": 0}
     if rule == "rmsprop":
         return {"rung": f"tier1:{v}", "special": True, "min_compress_size": 0}
-    if rule == "muon":
+    if rule in ("muon", "muon_gradient"):
         return {"special": True, **matrices(m)}
     slow = {} if m_slow == "none" else {"beta_slow": 0.99, "slow_warmup": 3}
     moments = {} if arithmetic == "double" else {"state_dtype": f"{m}+{v}", "min_compress_size": 0}
@@ -92,6 +92,9 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     "matrices-in-turn": {**matrices("m1"), "matrix_every": 2, "matrix_blocks": 3, "steps": 6},
     "matrices-bfloat16": {**matrices("m2"), "dtype": torch.bfloat16, "ns_steps": 5},
     "matrices-gate": {**matrices("m4"), "gate": "snr", "exact": True, "steps": 23},
+    "matrices-without-momentum-in-turn": {
+        **matrices("none"), "matrix_every": 3, "dtype": torch.bfloat16, "steps": 6
+    },
     "matrices-budget": {
         "matrix_rule": "muon", "role": "matrix", "budget": "3%", "reallocate_every": 3, "steps": 10
     },

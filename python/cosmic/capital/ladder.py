@@ -14,7 +14,7 @@ from ..rungs import (
     Geometry,
     Rung,
     combinations,
-    matrix_codecs,
+    matrix_rungs,
     parse_matrix_dtype,
     parse_state_dtype,
     with_slow_average,
@@ -93,6 +93,11 @@ class _Wanted(NamedTuple):
         least_m, least_v = size if isinstance(size, tuple) else (size, size)
         return numel >= least_m, numel >= least_v
 
+    @property
+    def no_momentum(self) -> bool:
+        """Whether it asks for the rule of whole matrices without one."""
+        return self.matrix_rule is not None and self.matrix_state_dtype == "none"
+
 
 @functools.lru_cache(maxsize=4096)  # a model has few shapes
 def _ladder(geometry: Geometry, double: bool, wanted: _Wanted) -> tuple[Rung, ...]:
@@ -102,8 +107,10 @@ def _ladder(geometry: Geometry, double: bool, wanted: _Wanted) -> tuple[Rung, ..
         return (_of_tier(wanted.tier, geometry, double, wanted),)
     if not wanted.budgeted:
         if wanted.most == 1 and not double:
-            return (_adapted(Rung(1, v="factored"), geometry, double, wanted),)
+            return (_adapted(_best_without_momentum(wanted), geometry, double, wanted),)
         return (_of_tier(wanted.most, geometry, double, wanted),)
+    if wanted.no_momentum and not double and wanted.most > 0:
+        return (_whole(None, geometry, double, wanted),)  # a count: nothing is left to save
     every = _every_rung(geometry, double, wanted)
     rungs = dict.fromkeys(r for r in every if wanted.least <= r.tier <= wanted.most)
     return tuple(sorted(rungs, key=lambda rung: rung.nbytes(geometry)))
@@ -124,8 +131,8 @@ def _every_rung(geometry: Geometry, double: bool, wanted: _Wanted) -> Iterator[R
         if wanted.matrix_state_dtype is not None:
             yield _whole(None, geometry, double, of_any_size)
             return
-        for codec in matrix_codecs(wanted.matrix_rule):
-            yield _whole(codec, geometry, double, of_any_size)
+        for rung in matrix_rungs(wanted.matrix_rule):
+            yield _whole(rung.m, geometry, double, of_any_size)
         return
     for history in _HISTORIES:
         m, v = parse_state_dtype(history)
@@ -134,10 +141,16 @@ def _every_rung(geometry: Geometry, double: bool, wanted: _Wanted) -> Iterator[R
         yield _adapted(Rung(2, m, v=v), geometry, double, of_any_size)
 
 
+def _best_without_momentum(wanted: _Wanted) -> Rung:
+    whole = (rung for rung in matrix_rungs(wanted.matrix_rule or "") if rung.m == "none")
+    return next(whole, Rung(1, v="factored"))
+
+
 def _of_tier(tier: int, geometry: Geometry, double: bool, wanted: _Wanted) -> Rung:
-    if tier < 2:
+    whole = wanted.matrix_rule is not None and not double
+    if tier < 2 and not (whole and tier == 1 and wanted.no_momentum):
         return Rung(tier)
-    if wanted.matrix_rule is not None and not double:
+    if whole:
         return _whole(None, geometry, double, wanted)
     m, v = parse_state_dtype(wanted.state_dtype or DEFAULT_STATE_DTYPE)
     return _adapted(Rung(2, m, v=v), geometry, double, wanted)
@@ -180,7 +193,7 @@ def _whole(codec: str | None, geometry: Geometry, double: bool, wanted: _Wanted)
     """The rung of a matrix that is stepped as a whole."""
     rule = wanted.matrix_rule or ""
     asked = codec or parse_matrix_dtype(wanted.matrix_state_dtype or DEFAULT_MATRIX_DTYPE, rule)
-    rung = Rung(2, asked, variant=rule)
+    rung = Rung(1 if asked == "none" else 2, asked, variant=rule)
     if geometry.sides is None:
         raise ValueError(
             f"rung {rung.name!r} steps real matrices: tensors of two dimensions or more, with "

@@ -87,7 +87,7 @@ def _matrix_worths(least: float, more: float) -> dict[str, float]:
     """Of the rungs of rules that step whole matrices, from the fewest bits of momentum on: bits add
     little to what orthogonalizing brings."""
     variants = [rule.variant for rule in RULES.values() if rule.matrix]
-    return {
+    return {Rung(1, variant=variant).name: least - more for variant in variants} | {
         Rung(2, codec, variant=variant).name: least + more * k
         for variant in variants
         for k, codec in enumerate(reversed(matrix_codecs(variant)))

@@ -188,6 +188,8 @@ def _rung_for(group: dict[str, Any], where: str) -> str:
     asked, given = group["state_dtype"], group.get("rung")
     try:
         rung = Rung(2, parse_matrix_dtype(asked, _RULE), variant=_RULE)
+        if rung.m == "none":
+            raise ValueError("Muon has a momentum")
     except ValueError:
         expected = ", ".join(map(repr, matrix_codecs(_RULE)))
         raise ValueError(

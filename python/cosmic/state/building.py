@@ -145,10 +145,13 @@ def rebuilt(param: Tensor, held: State, group: Group, index: int, seed: int) -> 
 def _carries(was: Rung, rung: Rung) -> bool:
     """Whether anything of one rung's state has a meaning on another: all that hold a second moment
     share it, and scalars or a first moment alone can be made of it; but they cannot give it back.
+    Rules of whole matrices go on counting, with momentum and without.
     """
     if was.v != "none":
         return rung.tier > 0
-    return (was.tier, was.of_matrix) == (rung.tier, rung.of_matrix) and rung.v == "none"
+    if was.of_matrix or rung.of_matrix:
+        return was.of_matrix and rung.of_matrix
+    return was.tier == rung.tier and rung.v == "none"
 
 
 def _carried_scalars(param: Tensor, rung: Rung, carried: State, was: Rung, group: Group) -> State:
@@ -172,6 +175,8 @@ def _carried_scalars(param: Tensor, rung: Rung, carried: State, was: Rung, group
 
 def _encodes(rung: Rung, was: Rung, same_order: bool) -> bool:
     """Whether moments must be decoded and encoded to be carried."""
+    if not was.slots:
+        return False
     if _recentres(rung, was):
         return True
     if not (was.packed or rung.packed) or (was == rung and same_order):

@@ -86,7 +86,7 @@ def muon_exported(groups: Sequence[Group], state: Mapping[Tensor, State]) -> dic
     out: dict[int, State] = {}
     for member in members(groups):
         held = state.get(member.param, {})
-        if not (holds(held) and rung_of(held).of_matrix):
+        if not (holds(held) and rung_of(held).of_matrix and rung_of(held).slots):
             continue
         with naming(member):
             moments = read(member.param, held, groups[member.group])

@@ -30,7 +30,7 @@ WHOLE_OPTIONS = ("budget", "policy", "nonfinite", "seed", "reallocate_every")
 OWN_GATES = (None, *(gate.name for gate in GATES.values() if not gate.remembers))
 
 #: Rules that step whole matrices.
-MATRIX_RULES = tuple(rule.variant for rule in RULES.values() if rule.matrix)
+MATRIX_RULES = tuple(dict.fromkeys(rule.variant for rule in RULES.values() if rule.matrix))
 
 #: Options of a group that the core does not read.
 _OPTIONS = (
@@ -195,6 +195,13 @@ def _check_matrix(group: dict[str, Any], where: str) -> None:
             parse_matrix_dtype(group["matrix_state_dtype"], rule or MATRIX_RULES[0])
     except ValueError as error:
         raise ValueError(f"{where}['matrix_state_dtype']: {error}") from None
+    if rule is not None and group["matrix_state_dtype"] == "none":
+        for option in ("tier", "min_tier"):
+            if group[option] == 2:
+                raise ValueError(
+                    f"{where} has {option} 2 and matrix_state_dtype 'none', which is of tier 1; "
+                    "expected None for one of them, or a codec"
+                )
     try:
         parts_of(group)
     except (TypeError, ValueError):
