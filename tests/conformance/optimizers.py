@@ -77,7 +77,7 @@ ROWS = (
     _row("casmo-lagged", CASMO, exact=False),
     _row("matrix-rule", matrix_rule="muon"),
     _row("matrix-rule-m4", matrix_rule="muon", matrix_state_dtype="m4", matrix_blocks=2),
-    _row("matrix-rule-none", matrix_rule="muon", matrix_state_dtype="none", matrix_every=2),
+    _row("matrix-rule-none", matrix_rule="muon", matrix_state_dtype="none"),
     _row("matrix-rule-budget", matrix_rule="muon", budget="20%", reallocate_every=2),
 )
 
