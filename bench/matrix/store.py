@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from matrix.training import Result, Run
+from shared.lines import Lines
 
 
 class Store:
@@ -19,7 +19,7 @@ class Store:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path, self._read = path, 0
+        self._lines = Lines(path)
         self._results: dict[str, Result] = {}
 
     def get(self, run: Run) -> Result | None:
@@ -29,35 +29,17 @@ class Store:
 
     def put(self, run: Run, result: Result) -> None:
         """Keep a result."""
-        self._append({"key": run.key, "result": asdict(result)})
+        self._lines.append({"key": run.key, "result": asdict(result)})
 
     def forget(self, task: str, optimizer: str) -> None:
         """Drop the results of an optimizer on a task, for all processes and later calls."""
-        self._append({"task": task, "optimizer": optimizer})
-
-    def _append(self, content: dict[str, Any]) -> None:
-        line = (json.dumps(content) + "\n").encode()
-        file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        try:
-            os.write(file, line)
-        finally:
-            os.close(file)
+        self._lines.append({"task": task, "optimizer": optimizer})
 
     def _catch_up(self) -> None:
-        if not self._path.exists():
-            return
-        with self._path.open("rb") as file:
-            file.seek(self._read)
-            whole, newline, _ = file.read().rpartition(b"\n")
-        self._read += len(whole) + len(newline)
-        for line in whole.splitlines():
-            self._take(line)
+        for content in self._lines.new():
+            self._take(content)
 
-    def _take(self, line: bytes) -> None:
-        try:
-            content = json.loads(line)
-        except ValueError:
-            return
+    def _take(self, content: dict[str, Any]) -> None:
         if "key" in content:
             content["result"]["curve"] = [(s, loss) for s, loss in content["result"]["curve"]]
             self._results[_text(content["key"])] = Result(**content["result"])

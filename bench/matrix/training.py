@@ -13,10 +13,10 @@ import peers
 from cosmic.finetune.tokens import TokenFolder
 from matrix.optimizers import BETAS, CONTESTANTS, WEIGHT_DECAY, Optimizers
 from matrix.tasks import TASKS, Data, load, model_of
+from shared.schedule import schedule
 from shared.variants import parameter_groups
 
 CLIP_NORM = 1.0
-WARMUP, FINAL = 0.05, 0.05  # shares of the steps and of the highest rate
 GIVE_UP = 0.4  # share of the steps at which a dominated run ends
 
 
@@ -65,15 +65,6 @@ class Result:
     def at(self, step: int) -> float:
         """Validation loss after a step; infinite where there is none."""
         return dict(self.curve).get(step, math.inf)
-
-
-def schedule(step: int, steps: int) -> float:
-    """Share of the highest rate at a step: linear warm-up, then cosine."""
-    warmup = max(1, round(WARMUP * steps))
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    done = (step - warmup) / max(1, steps - 1 - warmup)
-    return FINAL + (1 - FINAL) * (1 + math.cos(math.pi * done)) / 2
 
 
 def give_up_at(task: str) -> int:
