@@ -73,6 +73,16 @@ bool gradient_keeps_columns(const py::object &param, const py::object &gradient,
                        matrix_shape(g.view, g.order));
 }
 
+py::tuple variation_of_param(const py::object &param, const std::string &name) {
+  const Geometry g = geometry_of(param, name);
+  const MatrixShape shape = matrix_shape(g.view, g.order);
+  if (!shape || g.view.dtype == DType::f64) return py::make_tuple(0.0, 0.0);
+  const Variation seen =
+      variation_of({g.view.data, g.view.dtype, walk_along(g.view, g.order)}, shape);
+  return py::make_tuple(seen.of_rows * static_cast<double>(shape.columns),
+                        seen.of_columns * static_cast<double>(shape.rows));
+}
+
 double gradient_density(const py::object &param, const py::object &gradient,
                         const std::string &name) {
   const Geometry g = geometry_of(param, name);
@@ -106,6 +116,7 @@ void register_layout(py::module_ &m) {
   m.def("walk_order", &walk_of, py::arg("sizes"), py::arg("strides"), py::arg("name"));
   m.def("keeps_columns", &gradient_keeps_columns, py::arg("param"), py::arg("gradient"),
         py::arg("name"));
+  m.def("variation", &variation_of_param, py::arg("param"), py::arg("name"));
   m.def(
       "check_memory",
       [](const py::object &tensor, const std::string &what) { place_of(tensor.ptr(), what); },

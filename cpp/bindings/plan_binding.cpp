@@ -68,13 +68,14 @@ void PlanBinding::add_row(const py::object &param, const std::string &name, int 
                           uint32_t index, const std::string &rule, const std::string &m,
                           const std::string &m_slow, const std::string &v, const std::string &gate,
                           bool exact, const py::dict &state, int stacked_along,
-                          const std::vector<int64_t> &stack) {
+                          const std::vector<int64_t> &stack, double lr_scale) {
   Entry entry;
   Row row;
   entry.param = param;
   entry.state = state;
   row.name = name;
   row.group = group;
+  row.lr_scale = lr_scale;
   row.index = index;
   row.rule = rule_named(rule);
   if (!row.rule) throw Error(ErrorKind::value, "rule is 'none'; expected a rule's name");
@@ -253,7 +254,7 @@ void register_plan(py::module_ &m) {
       .def("add_row", &PlanBinding::add_row, py::arg("param"), py::arg("name"), py::arg("group"),
            py::arg("index"), py::arg("rule"), py::arg("m"), py::arg("m_slow"), py::arg("v"),
            py::arg("gate"), py::arg("exact"), py::arg("state"), py::arg("stacked_along") = 0,
-           py::arg("stack") = std::vector<int64_t>{})
+           py::arg("stack") = std::vector<int64_t>{}, py::arg("lr_scale") = 1.0)
       .def("set_memory", &PlanBinding::set_memory, py::arg("group"), py::arg("memory"))
       .def("step", &PlanBinding::step, py::arg("groups"), py::arg("states"), py::arg("threads"),
            py::arg("steps"))

@@ -27,7 +27,8 @@ public:
   void add_row(const pybind11::object &param, const std::string &name, int group, uint32_t index,
                const std::string &rule, const std::string &m, const std::string &m_slow,
                const std::string &v, const std::string &gate, bool exact,
-               const pybind11::dict &state, int stacked_along, const std::vector<int64_t> &stack);
+               const pybind11::dict &state, int stacked_along, const std::vector<int64_t> &stack,
+               double lr_scale);
 
   // What the gate of a parameter group keeps of it.
   void set_memory(size_t group, std::shared_ptr<GateMemory> memory);

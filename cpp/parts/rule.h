@@ -19,6 +19,7 @@ struct RuleStep {
   bool slow;           // there is a slow average
   double gate;         // the factor on the update, as far as it is known
   double sign;         // -1 where the objective is maximized
+  double lr;           // the group's, times the tensor's own factor
 };
 
 // How a rule that steps whole matrices makes the direction of one.

@@ -15,7 +15,8 @@ RuleStep rule_step(const RulePart &rule, const Row &row, const Group &group, dou
           row.m_start,
           row.m_slow.data[0] != nullptr,
           gate,
-          group.maximize ? -1.0 : 1.0};
+          group.maximize ? -1.0 : 1.0,
+          group.lr * row.lr_scale};
 }
 
 } // namespace
@@ -36,7 +37,7 @@ CodecStep codec_step(const Row &row, const Group &group) {
 Coefficients coefficients_for(const Row &row, const Group &group, double gate, uint64_t seed,
                               int64_t steps) {
   Coefficients c;
-  c.decay = 1.0 - group.lr * group.weight_decay;
+  c.decay = 1.0 - group.lr * row.lr_scale * group.weight_decay;
   c.random_key = random_key(seed, row.step ? *row.step : steps, row.index);
   row.rule->coefficients(c, row.rule_numbers, rule_step(*row.rule, row, group, gate));
   if (row.m_codec && row.m_codec->coefficients)
@@ -49,9 +50,9 @@ bool shares_coefficients(const Row &a, const Row &b) {
     const bool of_gate = row.gate_numbers && !row.gate->remember;
     return row.rule_numbers || of_gate || row.m_numbers;
   };
-  return a.group == b.group && a.rule == b.rule && a.steps_taken() == b.steps_taken() &&
-         a.m_start == b.m_start && !a.m_slow.data[0] == !b.m_slow.data[0] && !has_numbers(a) &&
-         !has_numbers(b);
+  return a.group == b.group && a.lr_scale == b.lr_scale && a.rule == b.rule &&
+         a.steps_taken() == b.steps_taken() && a.m_start == b.m_start &&
+         !a.m_slow.data[0] == !b.m_slow.data[0] && !has_numbers(a) && !has_numbers(b);
 }
 
 Coefficients with_random_key(const Coefficients &of, const Row &row, uint64_t seed, int64_t steps) {

@@ -44,7 +44,8 @@ struct Statistics {
 struct Row {
   std::string name; // for messages: the parameter's name or its index
   int group = 0;
-  uint32_t index = 0; // of the parameter in the optimizer: the tensor's part of the random counter
+  double lr_scale = 1; // of the group's learning rate
+  uint32_t index = 0;  // of the parameter in the optimizer: the tensor's part of the random counter
   const RulePart *rule = nullptr;
   const GatePart *gate = nullptr;
   const CodecPart *m_codec = nullptr;

@@ -109,7 +109,7 @@ inline void set_adam(Coefficients &c, const double * /*numbers*/, const RuleStep
   } else {
     c.update_scale = step.gate / c.m_correction;
   }
-  c.step = step.group.lr * c.update_scale;
+  c.step = step.lr * c.update_scale;
 }
 
 inline RulePart adam() {

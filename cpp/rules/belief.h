@@ -58,7 +58,7 @@ inline void set_belief(Coefficients &c, const double * /*numbers*/, const RuleSt
   rules::set_second_moment(c, step);
   c.m_scale = 1.0 / c.m_correction;
   c.update_scale = step.gate;
-  c.step = step.group.lr * c.update_scale;
+  c.step = step.lr * c.update_scale;
 }
 
 inline RulePart belief() {

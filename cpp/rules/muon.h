@@ -49,7 +49,7 @@ inline constexpr const char *kAdjustments[] = {"original", "match_rms_adamw", nu
 inline void set_descent_of_matrix(Coefficients &c, const RuleStep &step) {
   c.update_scale = step.gate;
   // who takes its turn takes the steps between, too
-  const double lr = step.group.lr * step.options[muon_options::kEvery];
+  const double lr = step.lr * step.options[muon_options::kEvery];
   c.decay = 1.0 - lr * step.group.weight_decay;
   c.step = lr * c.update_scale;
 }

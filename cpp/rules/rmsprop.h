@@ -2,7 +2,7 @@
 // kept by rows and columns.
 //   v <- beta2 v + (1 - beta2) g^2
 //   u = g / (sqrt(v) v_scale + eps)        p <- decay p - step u
-// What holds such a bare gradient to Adam's step length is part of `step`: rules/update_clip.h.
+// What clips such a bare gradient is part of `step`: rules/update_clip.h.
 #pragma once
 
 #if defined(COSMIC_TARGET) // the arithmetic, on lanes
@@ -59,8 +59,8 @@ namespace cosmic::parts {
 
 inline void set_rmsprop(Coefficients &c, const double *numbers, const RuleStep &step) {
   rules::set_second_moment(c, step);
-  c.update_scale = update_clip::kScale * update_clip::factor(*numbers) * step.gate;
-  c.step = step.sign * step.group.lr * c.update_scale;
+  c.update_scale = update_clip::factor(*numbers) * step.gate;
+  c.step = step.sign * step.lr * c.update_scale;
 }
 
 inline bool observe_rmsprop(double *numbers, const Sums &sums, const RuleStep & /*step*/) {

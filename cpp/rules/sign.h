@@ -36,7 +36,7 @@ namespace cosmic::parts {
 
 inline void set_sign_of(Coefficients &c, double magnitude, const RuleStep &step) {
   c.update_scale = rules::sign_scale(step.group.beta1) * magnitude * step.gate;
-  c.step = step.sign * step.group.lr * c.update_scale;
+  c.step = step.sign * step.lr * c.update_scale;
 }
 
 inline void set_sign(Coefficients &c, const double * /*numbers*/, const RuleStep &step) {

@@ -9,7 +9,7 @@ from .estimate import MemoryEstimate, TensorEstimate, estimate_memory
 from .grouping.groups import ParamGroups, param_groups
 from .moments import Moments
 from .optimizer import Cosmic, NonfiniteGradientError
-from .policies import Candidate, Policy, RolePolicy, SignalPolicy, UniformPolicy
+from .policies import CalibratedPolicy, Candidate, Policy, RolePolicy, SignalPolicy, UniformPolicy
 from .quantization import QuantizedTensor, quantize
 from .reports import TierInfo
 from .rungs import Rung
@@ -17,6 +17,7 @@ from .rungs import Rung
 __version__: str = _core.__version__
 
 __all__ = [
+    "CalibratedPolicy",
     "Candidate",
     "Cosmic",
     "MemoryEstimate",

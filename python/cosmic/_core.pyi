@@ -32,6 +32,7 @@ class Plan:
         state: dict[str, Any],
         stacked_along: int = 0,
         stack: Sequence[int] = (),
+        lr_scale: float = 1.0,
     ) -> None: ...
     def set_memory(self, group: int, memory: GateMemory) -> None: ...
     def step(
@@ -135,6 +136,10 @@ def walk_order(
     sizes: Sequence[int], strides: Sequence[int], name: str
 ) -> tuple[int, ...] | None: ...
 def keeps_columns(param: Tensor, gradient: Tensor, name: str) -> bool: ...
+def variation(param: Tensor, name: str) -> tuple[float, float]:
+    """Squared coefficients of variation of the sums of squares of rows, times the columns, and of
+    columns, times the rows: 2 for independent normal numbers; 0 for what is no matrix."""
+
 def check_memory(tensor: Tensor, what: str) -> None:
     """Raise TypeError unless a tensor's elements lie within its storage, on the CPU."""
     ...

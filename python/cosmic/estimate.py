@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from .capital.budget import ADAMW_BYTES
-from .capital.policies import Policy, policy_named
+from .capital.ladder import OFF
+from .capital.named import policy_named
+from .capital.policies import Policy
 from .grouping.groups import param_groups
 from .optimizer import Cosmic
 from .state.members import listed
@@ -89,8 +91,9 @@ def estimate_memory(
 ) -> MemoryEstimate:
     """Bytes that training ``model`` with ``Cosmic`` takes; nothing is allocated for it.
 
-    State is exact for the first steps: later gradients may show that a tensor is masked, and the
-    budget is spent anew. It is never exceeded.
+    State is exact for the first steps of fresh weights: those that had been trained before are
+    stepped by elements under a budget, and later gradients may show that a tensor is masked, and
+    the budget is spent anew. It is never exceeded.
 
     Args:
         model: an ``nn.Module`` on any device, the meta device too; or a configuration of
@@ -115,7 +118,7 @@ def estimate_memory(
     everyone = list(module.named_parameters())
     named = [(n, _cast(p, dtype)) for n, p in everyone]
     stand_ins = {id(p): one for (_, p), one in zip(everyone, named, strict=True)}
-    if groups is None and options.get("matrix_rule") is not None:
+    if groups is None and options.get("matrix_rule") not in (None, OFF):
         groups = param_groups
     placed, policy = _with_options(_placed(module, groups, stand_ins), budget, options)
     choices = choose(placed, {}, budget=budget, policy=policy, expecting=True)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from . import _core
-from .capital.policies import policy_named
+from .capital.named import policy_named
 from .optimizer import Cosmic, Listener
 from .threads import thread_count
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer
 
+from .capital.named import DEFAULT_POLICY
 from .capital.policies import Policy
 from .state.adamw import exported
 from .state.checkpoint import read_saved
@@ -49,7 +50,7 @@ class Cosmic(WithMoments, WithReports):
     ``x`` is the root mean square of the tensor's ``u0`` at its last step:
 
         v <- beta2 v + (1 - beta2) g^2
-        u0 = g / (sqrt(v) / sqrt(1 - beta2^t) + eps)        u = 0.3 u0 / max(1, x)
+        u0 = g / (sqrt(v) / sqrt(1 - beta2^t) + eps)        u = u0 / max(1, x)
 
     Tier 1 (two scalars a tensor) and tier 0 (no state):
 
@@ -74,10 +75,11 @@ class Cosmic(WithMoments, WithReports):
         budget: bytes that all state together may take: an int, ``"64MB"``, or a share such as
             ``"10%"`` of AdamW's two fp32 moments for the parameters that have had a gradient. It is
             never exceeded; None is no limit. May be changed between steps. Not a group option.
-        policy: what the budget is spent on: ``"role"`` (history to embeddings and heads, a second
-            moment to hidden matrices), ``"uniform"`` (all alike), ``"signal"`` (large gradients
-            first) or a ``Policy`` of your own; ``docs/budget.md`` has how they compare. Not a
-            group option.
+        policy: what the budget is spent on: ``"calibrated"`` (orthogonalized gradients for hidden
+            matrices, a second moment for tables, history for vectors), ``"role"`` (history to
+            embeddings and heads, a second moment to hidden matrices), ``"uniform"`` (all alike),
+            ``"signal"`` (large gradients first) or a ``Policy`` of your own; ``docs/budget.md`` has
+            how they compare. Not a group option.
         min_tier: least tier that the budget may choose for a group's parameters.
         max_tier: highest tier that it may choose for them.
         tier: fixes the tier of all parameters of a group; None lets the budget decide.
@@ -87,7 +89,11 @@ class Cosmic(WithMoments, WithReports):
             tier 2 has its slow average, named (``"+slow"``) or not.
         matrix_rule: ``"muon"`` steps hidden matrices by orthogonalized momentum, everything else as
             without it; which tensors those are, the group's ``role`` says (``param_groups(model)``
-            finds it), or where it is None, with great caution, their shape. None: as all others.
+            finds it), or where it is None, with great caution, names and shapes. ``"off"``: as all
+            others. None: off, but under a budget what its policy says.
+        lr_scale: a factor on the learning rate, 0 or more, of updates and weight decay alike: one
+            for the group, or by role (``{"table": 3.0}``; ``"table"``, ``"matrix"``, ``"vector"``).
+            None: 1, but what the policy says for tensors whose rung the budget chooses.
         matrix_state_dtype: codec of their momentum: ``"fp32"``, ``"bf16"``, ``"m8"``, ``"m4"``,
             ``"m2"``, ``"m1"`` (32 bits an element to 1), or ``"none"``: each gradient is
             orthogonalized by itself; None: ``"m1"``, or under a budget whatever it buys.
@@ -104,9 +110,10 @@ class Cosmic(WithMoments, WithReports):
             both; ``docs/codecs.md`` has their mathematics. First: ``"fp32"``, ``"bf16"``,
             ``"q8"``, ``"u4"``, ``"u2"``, ``"u1"`` (32 bits an element to 1); second: ``"fp32"``,
             ``"bf16"``, ``"q8"``, ``"v4"``, ``"factored"``, ``"rowmean"`` (32 bits to nearly
-            none). None: ``"u4+factored"``, a little over 4 bits, or under a budget whatever it
-            buys. Tensors that cannot be seen as a matrix have ``"v4"`` in the place of rows and
-            columns, parameters in float64 moments in float64: ``tiers()`` shows it.
+            none). None: ``"u4+factored"``, a little over 4 bits, of tables ``"u4+v4"``, 8; or
+            under a budget whatever it buys. Tensors that cannot be seen as a matrix have ``"v4"``
+            in the place of rows and columns, parameters in float64 moments in float64:
+            ``tiers()`` shows it.
         min_compress_size: tensors of fewer elements keep moments in ``"fp32"`` where the group's
             are compressed; two numbers are of the first and of the second moment. Not where a
             budget chooses the codecs.
@@ -161,12 +168,13 @@ class Cosmic(WithMoments, WithReports):
         weight_decay: float = 0.0,
         *,
         budget: int | str | None = None,
-        policy: str | Policy = "role",
+        policy: str | Policy = DEFAULT_POLICY,
         tier: int | None = None,
         min_tier: int | None = None,
         max_tier: int | None = None,
         rung: str | None = None,
         role: str | None = None,
+        lr_scale: float | Mapping[str, float] | None = None,
         matrix_rule: str | None = None,
         matrix_state_dtype: str | torch.dtype | None = None,
         parts: tuple[int, tuple[int, ...]] | None = None,
@@ -200,7 +208,9 @@ class Cosmic(WithMoments, WithReports):
         defaults = {
             "lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay,
             "maximize": maximize, "tier": tier, "min_tier": min_tier, "max_tier": max_tier,
-            "rung": rung, "role": role, "state_dtype": state_dtype, "gate": gate, "c_min": c_min,
+            "rung": rung, "role": role, "state_dtype": state_dtype,
+            "lr_scale": dict(lr_scale) if isinstance(lr_scale, Mapping) else lr_scale,
+            "gate": gate, "c_min": c_min,
             "robustness": robustness, "rel_floor": rel_floor, "exact": exact,
             "matrix_rule": matrix_rule, "matrix_state_dtype": matrix_state_dtype, "parts": parts,
             "momentum": momentum, "ns_steps": ns_steps, "matrix_every": matrix_every,

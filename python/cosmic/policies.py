@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .capital.calibrated import CalibratedPolicy
 from .capital.policies import Candidate, Policy, RolePolicy, SignalPolicy, UniformPolicy
 
-__all__ = ["Candidate", "Policy", "RolePolicy", "SignalPolicy", "UniformPolicy"]
+__all__ = ["CalibratedPolicy", "Candidate", "Policy", "RolePolicy", "SignalPolicy", "UniformPolicy"]

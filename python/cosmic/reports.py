@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from .rungs import Rung
 from .state.entries import State, holds, role_of, rung_of, state_bytes
 from .state.gates import is_gated
 from .state.groups import Group
@@ -15,6 +16,7 @@ from .state.members import members
 from .state.places import real_numel
 from .state.roles import Role, given_role
 from .step.plans import StatisticsRow
+from .step.reasons import Reason
 
 __all__ = ["TierInfo", "gate_factors", "group_statistics", "tier_table"]
 
@@ -44,8 +46,14 @@ class TierInfo(NamedTuple):
     why: str = ""
 
 
-def tier_table(groups: Sequence[Group], state: Mapping[Tensor, State]) -> list[TierInfo]:
-    """One row for every parameter that has state, in the order of the parameters."""
+def tier_table(
+    groups: Sequence[Group], state: Mapping[Tensor, State], reasons: Mapping[Tensor, Reason]
+) -> list[TierInfo]:
+    """One row for every parameter that has state, in the order of the parameters.
+
+    Args:
+        reasons: of the rungs that the newest plan has chosen.
+    """
     out = []
     for member in members(groups):
         held = state.get(member.param, {})
@@ -60,9 +68,15 @@ def tier_table(groups: Sequence[Group], state: Mapping[Tensor, State]) -> list[T
                     given_role(groups[member.group]) or role_of(held),
                     numel,
                     state_bytes(held),
+                    _why(rung, reasons.get(member.param)),
                 )
             )
     return out
+
+
+def _why(rung: Rung, reason: Reason | None) -> str:
+    """Nothing where the rung is not the newest plan's, as after loading a checkpoint."""
+    return reason.text if reason is not None and reason.rung == rung else ""
 
 
 def group_statistics(

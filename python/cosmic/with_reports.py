@@ -44,7 +44,8 @@ class WithReports(Planned):
 
     def tiers(self) -> list[TierInfo]:
         """What every parameter that has been stepped holds, in the order of the parameters."""
-        return tier_table(self.param_groups, self.state)
+        reasons = self._compiled.reasons if self._compiled else {}
+        return tier_table(self.param_groups, self.state, reasons)
 
     def stats(self) -> list[dict[str, float]]:
         """What the last step saw, one dict a parameter group.

@@ -126,12 +126,12 @@ def test_floors_and_ceilings_hold_whatever_the_budget() -> None:
     ]
     wanted: list[tuple[int | str, list[int]]] = [(3000, [1, 1, 2]), ("100%", [1, 1, 2])]
     for budget, expected in wanted:
-        optimizer = Cosmic([dict(group) for group in groups], budget=budget)
+        optimizer = Cosmic([dict(group) for group in groups], budget=budget, policy="role")
         take_steps(optimizer, 0, 3)
         assert [info.tier for info in optimizer.tiers()] == expected
     floor = 24 + Rung.parse("tier2:u1+factored").nbytes(Geometry.of(params[2]))
     for budget, works in [(floor, True), (floor - 1, False)]:
-        optimizer = Cosmic([dict(group) for group in groups], budget=budget)
+        optimizer = Cosmic([dict(group) for group in groups], budget=budget, policy="role")
         if works:
             take_steps(optimizer, 0, 2)
             assert optimizer.state_bytes() == floor
@@ -218,7 +218,7 @@ def budgeted(params: Sequence[nn.Parameter], policy: str) -> Cosmic:
     return Cosmic(params, **UNUSUAL, budget="6%", policy=policy, reallocate_every=4)
 
 
-@pytest.mark.parametrize("policy", ["role", "signal", "uniform"])
+@pytest.mark.parametrize("policy", ["calibrated", "role", "signal", "uniform"])
 def test_a_checkpoint_between_any_two_steps_resumes_with_the_same_bits(policy: str) -> None:
     """Also between the step that looks and the one that spends the budget anew."""
     params = model_params()
@@ -307,7 +307,7 @@ def test_a_look_survives_a_changed_cadence() -> None:
 
 def test_a_gradient_of_zeros_at_a_look_changes_nothing() -> None:
     params = model_params()
-    optimizer = Cosmic(params, **UNUSUAL, budget="6%", reallocate_every=1)
+    optimizer = Cosmic(params, **UNUSUAL, budget="6%", policy="role", reallocate_every=1)
     embedding_like_gradients(params, 0)
     optimizer.step()
     embedding_like_gradients(params, 1)

@@ -277,7 +277,7 @@ def test_a_budget_is_kept_and_used(budget: int | str, gate: str | None, state_dt
     params = parameters(*SHAPES)
     optimizer = Cosmic(
         params, budget=budget, gate=gate, reallocate_every=2, state_dtype=state_dtype,
-        min_compress_size=0,
+        min_compress_size=0, policy="role",
     )  # fmt: skip
     limit = resolve_budget(budget, NUMEL)
     assert limit is not None
@@ -429,7 +429,7 @@ budgets = st.one_of(
 @given(
     budget=budgets,
     gate=st.sampled_from([None, "snr", "agar"]),
-    policy=st.sampled_from(["role", "signal", "uniform"]),
+    policy=st.sampled_from(["calibrated", "role", "signal", "uniform"]),
     script=st.lists(actions, min_size=1, max_size=10),
 )
 def test_no_life_exceeds_its_budget(

@@ -35,7 +35,7 @@ def stepped(model: nn.Module, **options: Any) -> Cosmic:
     "options",
     [
         {}, {"state_dtype": "u4+v4"}, {"gate": "snr"}, {"policy": "signal"}, {"beta_slow": 0.99},
-        {"max_tier": 1}, {"min_compress_size": 0},
+        {"max_tier": 1}, {"min_compress_size": 0}, {"policy": "role"}, {"matrix_rule": "off"},
     ],
     ids=str,
 )  # fmt: skip
@@ -66,7 +66,11 @@ def test_weights_and_gradients(dtype: torch.dtype) -> None:
     largest = max(p.numel() * p.element_size() for p in model.parameters())
     every = estimate_memory(model, "3%")
     assert (every.weight_bytes, every.gradient_bytes) == (size + buffers, size)
-    assert every.total_bytes == size + buffers + size + every.state_bytes
+    assert every.scratch_bytes > 0, "the budget has hidden matrices stepped as a whole"
+    assert every.total_bytes == size + buffers + size + every.state_bytes + every.scratch_bytes
+    elementwise = estimate_memory(model, "3%", matrix_rule="off")
+    assert elementwise.scratch_bytes == 0
+    assert elementwise.total_bytes == size + buffers + size + elementwise.state_bytes
     assert every == estimate_memory(made(), "3%", dtype=dtype)
     with pytest.raises(TypeError, match=r"floating torch\.dtype"):
         estimate_memory(model, dtype=torch.int32)

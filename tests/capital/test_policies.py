@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,9 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from cosmic import Candidate, Cosmic, RolePolicy, Rung, SignalPolicy, UniformPolicy
+from cosmic import (
+    CalibratedPolicy,
+    Candidate,
+    Cosmic,
+    RolePolicy,
+    Rung,
+    SignalPolicy,
+    UniformPolicy,
+)
 from cosmic.capital.allocation import HYSTERESIS, allocate
-from cosmic.capital.policies import policy_named
+from cosmic.capital.named import policy_named
 from cosmic.rungs import Geometry
 from cosmic.state.entries import role_of
 from cosmic.state.roles import Role
@@ -27,7 +36,7 @@ LADDER = tuple(
         "tier2:fp32+fp32",
     )
 )  # fmt: skip
-POLICIES = (RolePolicy(), UniformPolicy(), SignalPolicy())
+POLICIES = (CalibratedPolicy(), RolePolicy(), UniformPolicy(), SignalPolicy())
 
 
 def candidate(index: int, rows: int, role: Role = "matrix", **more: Any) -> Candidate:
@@ -81,7 +90,7 @@ def test_a_low_rank_factor_is_no_table() -> None:
 def test_an_embedding_of_few_columns_is_a_table_too() -> None:
     """It has no codec of rows and columns, but bytes."""
     model = nn.Sequential(nn.Embedding(900, 8), nn.Linear(8, 8))
-    optimizer = Cosmic(model.named_parameters(), budget="13.05%", lr=1e-3)
+    optimizer = Cosmic(model.named_parameters(), budget="13.05%", policy="role", lr=1e-3)
     for _ in range(2):
         model(torch.arange(20)).square().sum().backward()
         optimizer.step()
@@ -179,7 +188,9 @@ def test_a_policy_by_name_or_of_ones_own() -> None:
         p.grad = normal(0, 40, 64)
     optimizer.step()
     assert [info.tier for info in optimizer.tiers()] == [0, 1, 1]
-    with pytest.raises(ValueError, match="'rolle'; expected 'role', 'signal', 'uniform'"):
+    with pytest.raises(
+        ValueError, match="'rolle'; expected 'calibrated', 'role', 'signal', 'uniform'"
+    ):
         Cosmic(params, policy="rolle")
     with pytest.raises(TypeError, match="3; expected"):
         Cosmic(params, policy=3)  # type: ignore[arg-type]
@@ -222,3 +233,46 @@ def test_a_policy_that_breaks_its_word_is_named(worths: Any, fragment: str) -> N
 def test_prices_are_those_of_the_state() -> None:
     for rung in LADDER:
         assert candidate(0, 64).price(rung) == rung.nbytes(Geometry(64 * 64, (64, 64), dims=2))
+
+
+class Extended:
+    """A policy with what a policy may have beside its three members."""
+
+    name, uses_signal = "extended", False
+
+    def __init__(self, **more: object) -> None:
+        for key, value in more.items():
+            setattr(self, key, value)
+
+    def worths(self, candidates: Sequence[Candidate]) -> list[list[float]]:
+        return [[c.numel * rung.tier for rung in c.ladder] for c in candidates]
+
+
+@pytest.mark.parametrize(
+    "scale", [{"table": math.nan}, {"table": -1.0}, {"embedding": 2.0}, {"table": "x"}, "abc", [1]]
+)
+def test_a_policy_s_lr_scale_is_checked(scale: object) -> None:
+    with pytest.raises(ValueError, match=r"lr_scale is .* expected a mapping"):
+        Cosmic([torch.zeros(4, 4)], budget="10%", policy=Extended(lr_scale=scale))
+
+
+def test_a_policy_s_matrix_rule_is_checked() -> None:
+    param = torch.nn.Parameter(torch.randn(64, 64))
+    for rule in ("off", "nonsense", ["muon"]):
+        given = Extended(matrix_rule=lambda sides, rule=rule: rule)
+        optimizer = Cosmic([{"params": [param], "role": "matrix"}], budget="50%", policy=given)
+        param.grad = torch.ones_like(param)
+        with pytest.raises(ValueError, match=r"'extended': matrix_rule gave .* None or 'muon'"):
+            optimizer.step()
+        assert not optimizer.state
+    with pytest.raises(TypeError, match="policy 'extended': matrix_rule is 'muon'"):
+        Cosmic([param], budget="10%", policy=Extended(matrix_rule="muon"))
+
+
+def test_a_policy_s_why_must_be_text() -> None:
+    param = torch.nn.Parameter(torch.randn(64, 64))
+    optimizer = Cosmic([param], budget="50%", policy=Extended(why=lambda candidate, rung: None))
+    param.grad = torch.ones_like(param)
+    optimizer.step()
+    with pytest.raises(TypeError, match="policy 'extended': why gave None; expected text"):
+        optimizer.tiers()

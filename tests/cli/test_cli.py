@@ -279,7 +279,9 @@ def test_plan_for_programs_and_as_a_picture(
     assert cli.main(asked) == 0
     plan = json.loads(capsys.readouterr().out)
     assert plan["state_bytes"] == sum(t["state_bytes"] for t in plan["tensors"]) <= 100_000
-    assert plan["total_bytes"] == 2 * plan["weight_bytes"] + plan["state_bytes"]
+    step = plan["state_bytes"] + plan["scratch_bytes"]
+    assert plan["total_bytes"] == 2 * plan["weight_bytes"] + step
+    assert plan["policy"] == "calibrated", "as the optimizer's default"
     assert {t["role"] for t in plan["tensors"]} == {"table", "matrix", "vector"}
     assert picture.read_bytes().startswith(b"\x89PNG")
 

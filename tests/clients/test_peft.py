@@ -159,10 +159,24 @@ def test_a_loop_that_goes_on_has_the_same_bits(kind: str, rank: int, tmp_path: P
 # ---- a budget ----------------------------------------------------------------------------------
 
 
-def test_what_a_budget_buys_for_low_rank_factors() -> None:
-    """They are matrices to the default policy, which buys no momentum for those."""
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        # without a role, what is too long for its width is not stepped as a whole
+        ({}, ["tier1:muon", "tier2:bf16+bf16", "tier2:q8+factored", "tier1:muon"]),
+        ({"matrix_rule": "off"}, ["tier2:q8+factored", "tier2:q8+v4"] * 2),
+        ({"policy": "role"}, ["tier1:factored", "tier1:v4"] * 2),
+    ],
+    ids=str,
+)
+def test_what_a_budget_buys_for_low_rank_factors(
+    options: dict[str, Any], expected: list[str]
+) -> None:
+    """They are matrices, whatever their shapes."""
     model = lora(8)
-    optimizer = Cosmic(model.named_parameters(), lr=5e-3, budget="20%", reallocate_every=4)
+    optimizer = Cosmic(
+        model.named_parameters(), lr=5e-3, budget="20%", reallocate_every=4, **options
+    )
 
     def held() -> list[tuple[Role | None, str]]:
         """Role and rung of the first layer's: attention's A and B, the way down's A and B."""
@@ -170,7 +184,7 @@ def test_what_a_budget_buys_for_low_rank_factors() -> None:
 
     for first, last in ((0, 1), (1, 6)):
         loop(model, optimizer, first, last)
-        assert held() == [("matrix", "tier1:factored"), ("matrix", "tier1:v4")] * 2
+        assert held() == [("matrix", rung) for rung in expected]
     of_adamw = 8 * sum(p.numel() for p in adapters(model))
     assert optimizer.budget_bytes() == int(0.2 * of_adamw), "frozen weights count for nothing"
     assert optimizer.state_bytes() <= int(0.2 * of_adamw)

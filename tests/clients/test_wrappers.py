@@ -195,6 +195,15 @@ def _wsam(kind: Kind, model: nn.Module, **options: Any) -> Any:
     return _of_class(partial(po.WSAM, model), **options)(kind, model)
 
 
+def _trac(kind: Kind, model: nn.Module) -> Any:
+    """It looks for one factor of the learning rate, by where all tensors together have gone: those
+    that a policy has for tables by themselves mislead it."""
+    inner = kind(model.parameters())
+    if isinstance(inner, Cosmic):
+        inner.param_groups[0]["lr_scale"] = 1.0
+    return po.TRAC(inner, s_prev=0.1, eps=1e-4)
+
+
 def _in_half(kind: Kind, model: nn.Module) -> Any:
     return po.SafeFP16Optimizer(kind(model.half().parameters()))
 
@@ -215,7 +224,7 @@ ROWS = {
     "FriendlySAM foreach": Row(_of_class(po.FriendlySAM, foreach=True), by_closure),
     "WSAM": Row(_wsam, partial(by_closure, first=False)),
     "WSAM coupled": Row(partial(_wsam, decouple=False, gamma=0.5, max_norm=1.0), by_closure),
-    "TRAC": Row(_of_optimizer(po.TRAC, s_prev=0.1, eps=1e-4)),
+    "TRAC": Row(_trac),
     "ScheduleFreeWrapper": Row(_of_optimizer(po.ScheduleFreeWrapper), between_averages),
     "OrthoGrad": Row(_of_keywords(po.OrthoGrad)),
     "OrthoGrad foreach": Row(_of_keywords(po.OrthoGrad, foreach=True), by_closure),
@@ -311,7 +320,7 @@ def test_with_moments_in_float32_it_is_adamw_to_rounding(row: str) -> None:
 @each
 @each_kind
 def test_it_trains_about_as_well_as_adamw(row: str, kind: str) -> None:
-    share = 0.4 if kind in ("budget", "CASMO") else 0.8  # which take smaller steps
+    share = 0.4 if kind == "CASMO" else 0.8  # which takes smaller steps
     assert whole(row, kind).gain > share * whole(row, "AdamW").gain
     groups = whole(row, kind).inner.param_groups
     assert not any(option in group for group in groups for option in WHOLE_OPTIONS)
@@ -323,11 +332,12 @@ def test_what_the_wrapper_keeps_is_kept_and_not_counted(row: str, kind: str) -> 
     training, inner = whole(row, kind), whole(row, kind).inner
     assert training.others == whole(row, "AdamW").others
     assert inner.state_bytes() == sum(info.nbytes for info in inner.tiers())
-    if inner.budget is None:
+    if kind != "signal":  # which goes by gradients, and those differ
         assert inner.state_bytes() == without_a_wrapper(kind).state_bytes()
-    else:
+    if inner.budget is not None:
         assert inner.budget_bytes() == int(0.2 * 8 * sum(p.numel() for p in training.params))
-        assert 0.8 * inner.budget_bytes() < inner.state_bytes() <= inner.budget_bytes()
+        spent = 0.5 if kind == "budget" else 0.8  # the default policy leaves what brings nothing
+        assert spent * inner.budget_bytes() < inner.state_bytes() <= inner.budget_bytes()
 
 
 @cache

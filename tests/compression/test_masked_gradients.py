@@ -96,7 +96,7 @@ def test_density_is_counted_among_rows_and_columns_that_have_something(
 
 def started(**options: Any) -> Cosmic:
     params = [("w", parameter(0, *SHAPE)), ("dense", parameter(1, *SHAPE))]
-    return Cosmic(params, **{"reallocate_every": 4, **options})
+    return Cosmic(params, **{"role": "matrix", "reallocate_every": 4, **options})
 
 
 def train(optimizer: Cosmic, first: int, last: int, masked_from: int) -> None:
@@ -149,7 +149,7 @@ def test_it_is_saved_and_loaded(
 def test_a_step_in_backward_sees_the_same(options: dict[str, Any]) -> None:
     def run(in_backward: bool) -> list[Tensor]:
         w, dense = parameter(0, *SHAPE), parameter(1, *SHAPE)
-        optimizer = Cosmic([w, dense], reallocate_every=4, **options)
+        optimizer = Cosmic([w, dense], role="matrix", reallocate_every=4, **options)
         if in_backward:
             optimizer.step_in_backward()
         for step in range(7):

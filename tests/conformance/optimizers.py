@@ -70,6 +70,7 @@ ROWS = (
     _row("gate-snr", gate="snr"),
     _row("gate-agar", gate="agar"),
     _row("budget", budget="20%", reallocate_every=2),
+    _row("budget-by-role", budget="20%", policy="role", reallocate_every=2),
     _row("budget-by-signal", budget="20%", policy="signal", reallocate_every=2),
     _row("turboadam-ustate", TurboAdam),
     _row("turboadam-costate", TurboAdam, m_codec="costate"),
@@ -78,7 +79,7 @@ ROWS = (
     _row("matrix-rule", matrix_rule="muon"),
     _row("matrix-rule-m4", matrix_rule="muon", matrix_state_dtype="m4", matrix_blocks=2),
     _row("matrix-rule-none", matrix_rule="muon", matrix_state_dtype="none"),
-    _row("matrix-rule-budget", matrix_rule="muon", budget="20%", reallocate_every=2),
+    _row("matrix-rule-budget", matrix_rule="muon", budget="20%", policy="role", reallocate_every=2),
 )
 
 #: Runs a test once for every optimizer of the table.

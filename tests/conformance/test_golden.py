@@ -43,7 +43,7 @@ CODED = {
 #: Rows whose bits changed on purpose since a release: their checkpoints load, and runs go on from
 #: the same moments by the new arithmetic. By what went on differently, from a checkpoint or at all.
 #: Since 0.1.0: another q8, zeros in blocks of v4, prices with the shape in them, other random bits
-#: of codes, other products.
+#: of codes, other products, updates without momentum at their whole length, another default policy.
 CHANGED = {"0.1.0": {"goes on": CODED, "runs": CODED}}
 
 

@@ -104,7 +104,7 @@ def test_full_history_takes_8_bytes_a_tensor_more(state_dtype: str) -> None:
         assert state["gate_agar"].dtype == torch.float64 and state["gate_agar"].shape == ()
 
 
-@pytest.mark.parametrize("policy", ["role", "uniform", "signal"])
+@pytest.mark.parametrize("policy", ["calibrated", "role", "uniform", "signal"])
 @pytest.mark.parametrize("budget", [0, 500, "1%", "3%", "10%", "26%", "60%", "101%"], ids=str)
 def test_a_budget_is_kept_to_the_byte_by_every_policy(budget: int | str, policy: str) -> None:
     optimizer = agar(budget=budget, policy=policy, reallocate_every=2)
@@ -124,7 +124,7 @@ def test_a_budget_is_kept_to_the_byte_by_every_policy(budget: int | str, policy:
 
 def test_a_budget_that_just_holds_a_rung_with_its_gate_buys_it() -> None:
     """A byte less buys the next cheaper one."""
-    names = ("u4+factored", "u4+v4", "q8+q8", "bf16+bf16", "fp32+fp32")
+    names = ("u4+factored", "u4+v4", "q8+factored", "q8+q8", "bf16+bf16", "fp32+fp32")
     geometry = Geometry.of(parameters((64, 70))[0])
     rungs = [Rung.parse(f"tier2:{name}+centered") for name in names]
     prices = [rung.nbytes(geometry) + GATE for rung in rungs]
@@ -173,7 +173,7 @@ def test_no_history_is_bought_that_the_gate_does_not_know() -> None:
 
 
 @pytest.mark.parametrize("budget", [None, "0%", "1%", "5%", "30%", "101%"], ids=str)
-@pytest.mark.parametrize("policy", ["role", "signal"])
+@pytest.mark.parametrize("policy", ["calibrated", "role", "signal"])
 def test_the_estimate_is_what_the_first_step_makes(budget: str | None, policy: str) -> None:
     model = nn.Sequential(nn.Embedding(300, 40), nn.Linear(40, 90), nn.LayerNorm(90))
     options: dict[str, Any] = {"gate": "agar", "policy": policy}

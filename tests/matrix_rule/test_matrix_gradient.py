@@ -204,13 +204,15 @@ def test_tier_2_is_a_contradiction(option: str) -> None:
 
 def test_a_budget_has_it_below_every_momentum() -> None:
     """What buys no momentum buys this."""
-    optimizer = Cosmic(parameters((128, 96), (128, 128)), matrix_rule="muon", budget=16)
+    optimizer = Cosmic(
+        parameters((128, 96), (128, 128)), matrix_rule="muon", budget=16, policy="role"
+    )
     assert rungs_of(optimizer) == ["tier1:muon"] * 2
     optimizer.budget = "20%"
     assert all(rung.startswith("tier2:muon:") for rung in rungs_of(optimizer))
 
 
-@pytest.mark.parametrize("policy", ["role", "uniform", "signal"])
+@pytest.mark.parametrize("policy", ["calibrated", "role", "uniform", "signal"])
 def test_every_policy_knows_its_worth(policy: str) -> None:
     optimizer = Cosmic(
         parameters((128, 96), (512, 64), (64,)), matrix_rule="muon", budget="5%", policy=policy

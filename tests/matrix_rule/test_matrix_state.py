@@ -199,7 +199,9 @@ def test_a_momentum_is_read_and_written(codec: str) -> None:
 @pytest.mark.parametrize("budget", ["1%", "3%", "5%", "10%", "30%", "60%"])
 def test_a_budget_buys_rungs_of_the_rule_and_holds(budget: str) -> None:
     shapes = ((128, 96), (128, 128), (96, 128), (1024, 64), (128,))
-    optimizer = Cosmic(parameters(*shapes), matrix_rule="muon", budget=budget, reallocate_every=2)
+    optimizer = Cosmic(
+        parameters(*shapes), matrix_rule="muon", budget=budget, policy="role", reallocate_every=2
+    )
     for step in range(5):
         go(optimizer, step, step + 1)
         limit = optimizer.budget_bytes()
@@ -215,7 +217,9 @@ def test_a_dearer_budget_buys_no_coarser_momentum() -> None:
     bits = {codec: k for k, codec in enumerate(reversed(CODECS))}
     finest = []
     for budget in ("4%", "8%", "16%", "32%", "64%"):
-        optimizer = Cosmic(parameters((128, 96), (128, 128)), matrix_rule="muon", budget=budget)
+        optimizer = Cosmic(
+            parameters((128, 96), (128, 128)), matrix_rule="muon", budget=budget, policy="role"
+        )
         go(optimizer, 0, 1)
         codecs = [i.rung.rpartition(":")[2] for i in optimizer.tiers() if "muon" in i.rung]
         finest.append(max((bits[codec] for codec in codecs), default=-1))

@@ -78,7 +78,7 @@ def test_transitions_are_written_in_order(path: Path) -> None:
     """There are bytes for one second moment: it goes to the tensor that is said to be a table."""
     params = parameters((20, 30), (20, 30))
     groups = [{"params": [named]} for named in zip("ab", params, strict=True)]
-    optimizer = Cosmic(groups, budget=300)
+    optimizer = Cosmic(groups, budget=300, policy="role")
     with EventLog(path).attach(optimizer):
         for step in range(5):
             roles = ("head", "matrix") if step < 3 else ("matrix", "head")

@@ -1,7 +1,7 @@
 """Rule ``rmsprop`` (tier 1 with a second moment): the gradient over its root, no first moment.
 
 The update is clipped as in Adafactor (arXiv 1804.04235, section 6, d = 1), but by the root mean
-square that it had at the step before, and scaled so that AdamW's learning rate suits it.
+square that it had at the step before.
 """
 
 from __future__ import annotations
@@ -17,13 +17,10 @@ from .options import Options
 
 Array = NDArray[Any]
 
-SCALE = 0.3
-
 
 def update_scale(last_rms: float, gate: float) -> float:
     """What the rule leaves to be multiplied onto its update."""
-    clip = 1.0 / max(1.0, last_rms)
-    return SCALE * clip * gate
+    return gate / max(1.0, last_rms)
 
 
 def step(

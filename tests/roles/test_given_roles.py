@@ -56,8 +56,8 @@ def roles(optimizer: Cosmic) -> list[str | None]:
 
 
 def test_the_role_is_told_and_the_budget_goes_by_it() -> None:
-    plain = made(None, None, None, budget="10%")
-    turned = made("matrix", "head", "bias", budget="10%")
+    plain = made(None, None, None, budget="10%", policy="role")
+    turned = made("matrix", "head", "bias", budget="10%", policy="role")
     for optimizer in (plain, turned):
         take_steps(optimizer, 0, 1)
     assert roles(plain) == ["table", "matrix", "vector"]
@@ -100,7 +100,7 @@ def test_looks_at_the_gradients_do_not_change_it(in_backward: bool) -> None:
 
 
 def test_a_role_that_changes_makes_another_plan_and_none_is_a_guess_again() -> None:
-    optimizer = made(None, None, None)
+    optimizer = made(None, None, None, policy="role")
     take_steps(optimizer, 0, 2)
     before = [info.rung for info in optimizer.tiers()]
     optimizer.param_groups[0]["role"], optimizer.param_groups[1]["role"] = "matrix", "embedding"
@@ -275,8 +275,8 @@ def test_a_group_s_word_is_before_the_shape_s(shape: tuple[int, ...]) -> None:
     param = torch.empty(shape, device="meta")
     given = param, Geometry.of(param), "h.0.weight"
     said = {kind: is_hidden_matrix(*given, {"role": kind}, alone(param)) for kind in KINDS}
-    matrices = ["matrix"] * (len(shape) == 2) + ["convolution"]
-    assert [kind for kind, hidden in said.items() if hidden] == matrices
+    matrices = {"matrix", "lora_a", "lora_b"} if len(shape) == 2 else set()
+    assert {kind for kind, hidden in said.items() if hidden} == matrices | {"convolution"}
     for group in ({}, {"role": None}):
         assert is_hidden_matrix(*given, group, alone(param)) == (shape == (64, 64))
 

@@ -96,12 +96,16 @@ SCENARIOS: dict[str, dict[str, Any]] = {
         **matrices("none"), "matrix_every": 3, "dtype": torch.bfloat16, "steps": 6
     },
     "matrices-budget": {
-        "matrix_rule": "muon", "role": "matrix", "budget": "3%", "reallocate_every": 3, "steps": 10
+        "matrix_rule": "muon", "role": "matrix", "budget": "3%", "policy": "role",
+        "reallocate_every": 3, "steps": 10,
     },
     "budget": {
         "budget": "15%", "reallocate_every": 3, "steps": 10, "gate": "snr", "state_dtype": "fp32"
     },
-    "budget-of-any-codec": {"budget": "7%", "reallocate_every": 3, "steps": 10, "gate": "snr"},
+    "budget-of-any-codec": {
+        "budget": "7%", "policy": "role", "reallocate_every": 3, "steps": 10, "gate": "snr"
+    },
+    "budget-of-the-default-policy": {"budget": "7%", "reallocate_every": 3, "steps": 10},
     "budget-by-signal": {"budget": "5%", "policy": "signal", "reallocate_every": 3, "steps": 10},
     "budget-compressed": {
         "budget": "4%", "reallocate_every": 3, "steps": 10, "state_dtype": "u2+factored"

@@ -16,13 +16,11 @@ from ..state.gates import GateUse, gate_bytes
 from ..state.roles import Role
 
 __all__ = [
-    "POLICIES",
     "Candidate",
     "Policy",
     "RolePolicy",
     "SignalPolicy",
     "UniformPolicy",
-    "policy_named",
 ]
 
 
@@ -63,6 +61,13 @@ class Candidate:
 @runtime_checkable
 class Policy(Protocol):
     """Anything that says what state is worth.
+
+    A policy may also have a method ``matrix_rule(sides)``, which gives the rule that is to step a
+    hidden matrix of so many rows and columns, or None; it is asked where the group's option
+    ``matrix_rule`` is None, and obeyed where the weights had not been trained before. Without the
+    method no rule is. And it may have a mapping
+    ``lr_scale`` of roles to factors on the learning rate, for tensors whose rung the budget
+    chooses and whose group's option ``lr_scale`` is None.
 
     Attributes:
         name: for logs and messages.
@@ -176,27 +181,3 @@ class SignalPolicy:
             [(1.0 if unseen else c.signal) * c.numel * worth(rung) for rung in c.ladder]
             for c in candidates
         ]
-
-
-POLICIES: Mapping[str, Policy] = {
-    policy.name: policy for policy in (RolePolicy(), SignalPolicy(), UniformPolicy())
-}
-
-
-def policy_named(policy: str | Policy) -> Policy:
-    """The policy of this name, or the policy itself.
-
-    Raises:
-        ValueError: for a name that is not known.
-        TypeError: for an object that is no policy.
-    """
-    if isinstance(policy, str):
-        if policy not in POLICIES:
-            raise ValueError(f"policy is {policy!r}; expected {', '.join(map(repr, POLICIES))}")
-        return POLICIES[policy]
-    if isinstance(policy, type) or not isinstance(policy, Policy):
-        raise TypeError(
-            f"policy is {policy!r}; expected {', '.join(map(repr, POLICIES))} or an object with "
-            "name, uses_signal and worths(candidates)"
-        )
-    return policy

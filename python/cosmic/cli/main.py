@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import cosmic
+from cosmic.capital.named import DEFAULT_POLICY
 from cosmic.command import INTERRUPTED
 
 OK, FAILED, USAGE, UNREAD = 0, 1, 2, 141
@@ -87,7 +88,12 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
         help="hub id, local folder, or tiny-gpt2 (default); only its configuration is read",
     )
     add("--budget", metavar="BYTES", help="such as 64MB or 10%% (default: what loses nothing)")
-    add("--policy", default="role", metavar="NAME", help="role (default), uniform or signal")
+    add(
+        "--policy",
+        default=DEFAULT_POLICY,
+        metavar="NAME",
+        help="calibrated (default), role, uniform or signal",
+    )
     add(
         "--roles",
         choices=("shapes", "modules"),
@@ -95,7 +101,11 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
         help="by what a tensor's role is told: its shape (default) or its module's type",
     )
     add("--gate", metavar="NAME", help="snr or agar (default: none)")
-    add("--matrix-rule", metavar="NAME", help="of hidden matrices: muon (default: none)")
+    add(
+        "--matrix-rule",
+        metavar="NAME",
+        help="of hidden matrices: muon or off (default: the policy's)",
+    )
     add("--dtype", default="fp32", metavar="TYPE", help="of the weights: fp32 (default) or bf16")
     add("--release-gradients", action="store_true", help="count one gradient, not all")
     add("--json", action="store_true", help="for programs")

@@ -15,8 +15,8 @@ from cosmic.estimate import MemoryEstimate, TensorEstimate
 
 MB = 1e6
 NOTE = (
-    "Roles are those that shapes suggest; the gradients may correct them, within the same budget. "
-    "1 MB is 10^6 bytes."
+    "Weights are taken for fresh ones: what had been trained before is stepped by elements, within "
+    "the same budget. 1 MB is 10^6 bytes."
 )
 
 

@@ -13,6 +13,7 @@ from .entries import (
     ROLE,
     SIGNAL,
     STATE_FORMAT,
+    TRAINED,
     State,
     marker,
     role_number,
@@ -85,6 +86,7 @@ def build_state(
     signal: bool,
     role: Role | None = None,
     masked: bool = False,
+    trained: bool = False,
     group: Group,
     index: int = 0,
     seed: int = 0,
@@ -102,6 +104,7 @@ def build_state(
         gate: what its gate keeps, if it has one that keeps anything.
         role: what the tensor is to the model, where the budget may choose its rung again.
         masked: rows and columns do not describe where the gradients are not zero.
+        trained: its weights had been trained before its first step.
         group: the parameter's group: codecs in update units are decoded with its options.
         index, seed: of the random bits with which moments are encoded anew.
     """
@@ -129,8 +132,7 @@ def build_state(
             state[numbers.key] = _kept(numbers, old.get(numbers.key))
     if role is not None:
         state[ROLE] = role_number(role)
-    if masked:
-        state[MASKED] = 1
+    state.update({key: 1 for key, has in ((MASKED, masked), (TRAINED, trained)) if has})
     return state
 
 
@@ -138,7 +140,8 @@ def rebuilt(param: Tensor, held: State, group: Group, index: int, seed: int) -> 
     """A checked state on its own rung, laid out as the parameter is now."""
     return build_state(
         param, rung_of(held), held, gate=held_numbers(held), signal=SIGNAL in held,
-        role=role_of(held), masked=MASKED in held, group=group, index=index, seed=seed,
+        role=role_of(held), masked=MASKED in held, trained=TRAINED in held,
+        group=group, index=index, seed=seed,
     )  # fmt: skip
 
 

@@ -23,7 +23,7 @@ __all__ = ["read_saved"]
 _NEWER_OPTIONS = (
     "min_compress_size", "stochastic_rounding", "rung", "min_tier", "max_tier", "robustness",
     "rel_floor", "exact", "role", "matrix_rule", "matrix_state_dtype", "parts", "momentum",
-    "ns_steps", "matrix_every", "matrix_blocks",
+    "ns_steps", "matrix_every", "matrix_blocks", "lr_scale",
 )  # fmt: skip
 
 

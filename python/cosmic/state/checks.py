@@ -11,7 +11,7 @@ from torch import Tensor
 from .. import _core
 from ..parts import GATES
 from ..rungs import Geometry, Rung
-from .entries import MASKED, ROLE, SIGNAL, State, rung_of
+from .entries import MASKED, ROLE, SIGNAL, TRAINED, State, rung_of
 from .places import order_of, real_view, walked_as
 from .roles import ROLES, possible_roles
 
@@ -156,8 +156,9 @@ def _take_numbers(state: State, loaded: torch.dtype) -> None:
 
 
 def _check_role(param: Tensor, state: State) -> None:
-    if state.get(MASKED, 1) != 1:
-        raise ValueError(f"its state has {MASKED} {state[MASKED]!r}; expected 1 or no such entry")
+    for key in (MASKED, TRAINED):
+        if state.get(key, 1) != 1:
+            raise ValueError(f"its state has {key} {state[key]!r}; expected 1 or no such entry")
     if ROLE not in state:
         return
     number, possible = state[ROLE], possible_roles(Geometry.of(param))

@@ -25,6 +25,7 @@ __all__ = [
     "SIGNAL",
     "SIGNAL_BYTES",
     "STATE_FORMAT",
+    "TRAINED",
     "State",
     "drop_orphans",
     "foreign",
@@ -46,11 +47,11 @@ State = dict[str, Any]
 STATE_FORMAT = 2
 #: What the key begins with that says which rung a state is of.
 MARKER = "rung:"
-ROLE, SIGNAL, MASKED = "budget_role", "budget_signal", "masked"
+ROLE, SIGNAL, MASKED, TRAINED = "budget_role", "budget_signal", "masked", "trained"
 SIGNAL_BYTES = 8
 #: Of any rung: where a packed tensor's codes belong, when a first moment started, whether gradients
-#: have masks, and what the budget keeps.
-_OF_ANY_RUNG = ("packed_shape", "packed_order", "exp_avg_start", MASKED, ROLE, SIGNAL)
+#: have masks, whether weights had been trained before, and what the budget keeps.
+_OF_ANY_RUNG = ("packed_shape", "packed_order", "exp_avg_start", MASKED, TRAINED, ROLE, SIGNAL)
 
 
 def marker(rung: Rung) -> str:

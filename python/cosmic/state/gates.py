@@ -9,7 +9,16 @@ from ..parts import GATES, Numbers
 from ..rungs import Rung
 from .entries import State, holds, rung_of
 
-__all__ = ["NO_GATE", "GateUse", "gate_bytes", "gate_of", "gate_on", "held_numbers", "is_gated"]
+__all__ = [
+    "NO_GATE",
+    "GateUse",
+    "gate_bytes",
+    "gate_of",
+    "gate_on",
+    "held_numbers",
+    "is_gated",
+    "reads_moments",
+]
 
 
 class GateUse(NamedTuple):
@@ -36,6 +45,11 @@ NO_GATE = GateUse("none")
 def gate_of(group: Mapping[str, Any]) -> GateUse:
     """The gate that a group asks for."""
     return GateUse(group["gate"], bool(group.get("exact"))) if group["gate"] else NO_GATE
+
+
+def reads_moments(name: str | None) -> bool:
+    """Whether a gate of this name reads the moments of one rule, and is none of any other's."""
+    return name is not None and GATES[name].rule != "none"
 
 
 def gate_on(rung: Rung, gate: GateUse) -> GateUse:

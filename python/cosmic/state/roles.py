@@ -52,6 +52,8 @@ _LARGE = 65536  # elements; a model's norms have fewer, and its biases have a ma
 _SIDE = 8  # the least side of a hidden matrix that has a direction worth speaking of
 _LONG = 512  # of a matrix of which the squarer shape alone tells that it is none of few words
 _ASPECT, _SMALL_ASPECT = 8, 4  # how many times as long as wide, and below that length
+#: What of two dimensions a rule for hidden matrices steps.
+_MATRICES = ("matrix", "lora_a", "lora_b")
 
 
 def check_role(role: object, where: str) -> None:
@@ -116,7 +118,7 @@ def is_hidden_matrix(
     kind = group.get("role")
     if kind is not None:
         # a stack of matrices, such as of experts, would be taken for one
-        return kind == "convolution" or (kind == "matrix" and param.dim() == 2)
+        return kind == "convolution" or (kind in _MATRICES and param.dim() == 2)
     if param.dim() != 2 or geometry.shape is None or min(param.shape) < _SIDE:
         return False
     if structure.word(name, param) in ("position", "beside"):

@@ -11,19 +11,25 @@ from torch import Tensor
 from .. import _core
 from ..capital.allocation import allocate
 from ..capital.budget import resolve_budget
-from ..capital.ladder import ladder_of
+from ..capital.ladder import OFF, ladder_of
 from ..capital.policies import Candidate, Policy
+from ..parts import RULES
 from ..rungs import MATRIX, Geometry, Rung
 from ..state.checks import checked
-from ..state.entries import MASKED, SIGNAL, SIGNAL_BYTES, State, own, role_of, rung_of
-from ..state.gates import GateUse, gate_bytes, gate_of
+from ..state.entries import MASKED, SIGNAL, SIGNAL_BYTES, TRAINED, State, own, role_of, rung_of
+from ..state.gates import GateUse, gate_bytes, gate_of, reads_moments
 from ..state.groups import Group, parts_of
 from ..state.members import Member, check_param, members, naming
 from ..state.roles import Role, given_role, is_hidden_matrix, structural_role
 from ..state.structure import Structure
+from ..state.trained import is_trained
 from .looks import is_masked, plain
+from .reasons import Reason
 
 __all__ = ["Choice", "choose", "scratch_bytes"]
+
+#: Options that ask for elementwise moments, where a policy may not choose a rule for matrices.
+_WITHOUT_RULE = ("rung", "tier", "state_dtype", "beta_slow")
 
 
 def _direction(member: Member, old: State) -> str:
@@ -48,8 +54,10 @@ class _Live:
     gate: GateUse
     old: State  # COSMIC's entries alone
     masked: bool
+    trained: bool  # before its first step, where the policy wants to know
     given: Role | None  # by its group
     structure: Structure  # of all parameters, with gradients or without
+    lr_scale: float | Mapping[str, float] | None  # the group's, or the policy's
 
     def price(self, rung: Rung) -> int:
         """Of a rung with its gate."""
@@ -85,6 +93,14 @@ class Choice:
     live: _Live
     rung: Rung
     signal: bool
+    policy: Policy | None  # None without a budget
+
+    @property
+    def reason(self) -> Reason:
+        """What led to the rung."""
+        live = self.live
+        seen = live.masked, live.trained and not self.rung.of_matrix and self.policy is not None
+        return Reason(self.rung, self.policy, live.candidate(), *seen, self.lr_scale)
 
     @property
     def param(self) -> Tensor:
@@ -94,6 +110,14 @@ class Choice:
     def role(self) -> Role | None:
         """Kept where the budget may choose again and the group does not say it."""
         return self.live.role if self.live.free and self.live.given is None else None
+
+    @property
+    def lr_scale(self) -> float:
+        """The factor on its group's learning rate."""
+        asked = self.live.lr_scale
+        if asked is None:
+            return 1.0
+        return float(asked.get(self.live.role, 1.0) if isinstance(asked, Mapping) else asked)
 
     @property
     def nbytes(self) -> int:
@@ -129,7 +153,8 @@ def choose(
         with naming(m):
             held = own(_dict_of(state, m.param))
         if m.param.grad is not None or held or (expecting and m.takes_gradients):
-            live.append(_alive(m, groups[m.group], held, budget is not None, structure))
+            asked = policy if budget is not None else None
+            live.append(_alive(m, groups[m.group], held, asked, structure))
     limit = resolve_budget(budget, sum(x.geometry.numel for x in live))
     return _assign(live, limit, policy, reallocate)
 
@@ -142,7 +167,10 @@ def _dict_of(state: Mapping[Tensor, State], param: Tensor) -> State:
     return held or {}
 
 
-def _alive(member: Member, group: Group, old: State, budgeted: bool, structure: Structure) -> _Live:
+def _alive(
+    member: Member, group: Group, old: State, policy: Policy | None, structure: Structure
+) -> _Live:
+    """``policy``: None without a budget."""
     if member.param.device.type != "meta":  # an estimate is of tensors without memory
         check_param(member.param, member.label)
     geometry = Geometry.of(member.param, member.label)
@@ -150,13 +178,20 @@ def _alive(member: Member, group: Group, old: State, budgeted: bool, structure: 
         with naming(member):
             old = checked(member.param, old)
 
-    hidden = _is_hidden(member, geometry, group, old, structure)
+    budgeted, left_open = policy is not None, group["matrix_rule"] is None
+    rule = _matrix_rule(group, geometry, policy)
+    hidden = rule is not None and _is_hidden(member, geometry, group, old, structure)
+    trained = TRAINED in old
+    if hidden and left_open and not (old and (trained or rung_of(old).of_matrix)):
+        trained = is_trained(member.param, member.label)  # before the rule has stepped it
+    hidden = hidden and not (left_open and trained)
+    group = {**group, "matrix_rule": rule}
 
     def ladder() -> tuple[Rung, ...]:
         return ladder_of(
             geometry, member.param.dtype, group, budgeted=budgeted,
             direction=lambda: _direction(member, old), is_matrix=hidden,
-            label=member.label,
+            is_table=_is_table(member, geometry, group, old, structure), label=member.label,
         )  # fmt: skip
 
     masked = MASKED in old
@@ -164,9 +199,45 @@ def _alive(member: Member, group: Group, old: State, budgeted: bool, structure: 
         masked = is_masked(member.param, member.label)
     if masked:
         geometry = geometry._replace(matrix=None)
+    rungs, scale = ladder(), group["lr_scale"]
+    if scale is None and len(rungs) > 1:
+        scale = getattr(policy, "lr_scale", None)
     return _Live(
-        member, geometry, ladder(), gate_of(group), old, masked, given_role(group), structure
-    )
+        member, geometry, rungs, gate_of(group), old, masked, trained, given_role(group),
+        structure, scale,
+    )  # fmt: skip
+
+
+def _matrix_rule(group: Group, geometry: Geometry, policy: Policy | None) -> str | None:
+    """The rule that steps the group's hidden matrices: the option's, or, where that is None, the
+    policy's, unless the group asks for something that the rule has not."""
+    asked: str | None = group["matrix_rule"]
+    if asked is not None:
+        return None if asked == OFF else asked
+    rule_of = getattr(policy, "matrix_rule", None)
+    fixed = any(group[option] is not None for option in _WITHOUT_RULE) or group["min_tier"] == 2
+    if rule_of is None or geometry.sides is None or fixed or reads_moments(group["gate"]):
+        return None
+    rule = rule_of(geometry.sides)
+    known = sorted({r.variant for r in RULES.values() if r.matrix})
+    if rule is not None and rule not in known:
+        raise ValueError(
+            f"policy {policy.name if policy else ''!r}: matrix_rule gave {rule!r}; expected None "
+            f"or {', '.join(map(repr, known))}"
+        )
+    return str(rule) if rule else None
+
+
+def _is_table(
+    member: Member, geometry: Geometry, group: Group, old: State, structure: Structure
+) -> bool:
+    """Whether codecs that the group does not name are a table's: what is held stays."""
+    if group["state_dtype"] is not None or group["rung"] is not None:
+        return False
+    if old:
+        return rung_of(old).v == "v4"
+    role = given_role(group) or structural_role(member.param, geometry, member.name, structure)
+    return role == "table"
 
 
 def _is_hidden(
@@ -174,8 +245,6 @@ def _is_hidden(
 ) -> bool:
     """Whether the group's ``matrix_rule`` steps it: what has been stepped so stays so, whatever
     groups come later, unless its own says what it is."""
-    if group["matrix_rule"] is None:
-        return False
     if group["role"] is None and old and (rung_of(old).of_matrix or role_of(old) == "table"):
         return rung_of(old).of_matrix
     return is_hidden_matrix(member.param, geometry, member.name, group, structure)
@@ -183,7 +252,7 @@ def _is_hidden(
 
 def _assign(live: list[_Live], limit: int | None, policy: Policy, reallocate: bool) -> list[Choice]:
     if limit is None:
-        return [Choice(x, x.ladder[-1], signal=False) for x in live]
+        return [Choice(x, x.ladder[-1], signal=False, policy=None) for x in live]
     floor = sum(x.price(x.ladder[0]) for x in live)
     if floor > limit:
         raise ValueError(
@@ -209,7 +278,7 @@ def _assign(live: list[_Live], limit: int | None, policy: Policy, reallocate: bo
         rungs = allocate(policy, candidates, left)
     by_index = {x.member.index: r for x, r in zip(free, rungs, strict=True)}
     return [
-        Choice(x, by_index.get(x.member.index, x.ladder[0]), signal=watched and x.free)
+        Choice(x, by_index.get(x.member.index, x.ladder[0]), watched and x.free, policy)
         for x in live
     ]
 

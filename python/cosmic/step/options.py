@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .. import _core
 from ..capital.budget import check_budget
-from ..capital.policies import Policy, policy_named
+from ..capital.ladder import OFF
+from ..capital.named import policy_named
+from ..capital.policies import Policy
 from ..parts import GATES, RULES
 from ..rungs import Rung, parse_matrix_dtype, parse_state_dtype
 from ..state.groups import check_dicts, parts_of
-from ..state.roles import check_role
+from ..state.roles import ROLES, check_role
 
 __all__ = [
     "WHOLE_OPTIONS",
@@ -35,7 +38,7 @@ MATRIX_RULES = tuple(dict.fromkeys(rule.variant for rule in RULES.values() if ru
 #: Options of a group that the core does not read.
 _OPTIONS = (
     "tier", "min_tier", "max_tier", "rung", "state_dtype", "gate", "exact", "min_compress_size",
-    "role", "matrix_rule", "matrix_state_dtype", "parts",
+    "role", "lr_scale", "matrix_rule", "matrix_state_dtype", "parts",
 )  # fmt: skip
 
 
@@ -62,7 +65,7 @@ class PlanOptions(NamedTuple):
              g.get("rung", ...), g.get("state_dtype", ...), g.get("gate", ...),
              g.get("exact", ...), g.get("beta_slow", ...), g.get("min_compress_size", ...),
              g.get("role", ...), g.get("matrix_rule", ...), g.get("matrix_state_dtype", ...),
-             g.get("parts", ...))
+             g.get("parts", ...), _as_it_is(g.get("lr_scale", ...)))
             for g in groups
         ]  # fmt: skip
         return cls(budget, policy, seed, structure)
@@ -84,7 +87,7 @@ def check_whole(
         ValueError, TypeError: naming the option, what it is and what was expected.
     """
     check_budget(budget)
-    policy_named(policy)
+    _check_policy(policy_named(policy))
     check_nonfinite(nonfinite)
     if not isinstance(seed, int) or not 0 <= seed < 2**64:
         raise ValueError(f"seed is {seed!r}; expected an int from 0 to 2**64 - 1")
@@ -132,11 +135,51 @@ def check_group(
     _check_gate(group, where, gates)
     _check_matrix(group, where)
     check_role(group["role"], where)
+    _check_lr_scale(group["lr_scale"], where)
     try:
         if group["state_dtype"] is not None:
             parse_state_dtype(group["state_dtype"])
     except ValueError as error:
         raise ValueError(f"{where}['state_dtype']: {error}") from None
+
+
+def _as_it_is(scale: object) -> object:
+    """A factor, or factors by role as they are now: a dict may be changed in place."""
+    return dict(scale) if isinstance(scale, dict) else scale
+
+
+def _check_lr_scale(scale: Any, where: str) -> None:
+    # no subclass of dict: torch.load(weights_only=True) knows none of most of them
+    if scale is not None and not (
+        _are_factors(scale) if type(scale) is dict else _are_factors({ROLES[0]: scale})
+    ):
+        raise ValueError(
+            f"{where}['lr_scale'] is {scale!r}; expected None, a finite number >= 0, or a dict "
+            f"of such numbers by role ({', '.join(map(repr, ROLES))})"
+        )
+
+
+def _are_factors(scale: Mapping[Any, Any]) -> bool:
+    """Whether it has numbers >= 0 by role."""
+    numbers = [x for x in scale.values() if isinstance(x, int | float) and type(x) is not bool]
+    inside = all(0 <= x <= sys.float_info.max for x in numbers)
+    return inside and len(numbers) == len(scale) and set(scale) <= set(ROLES)
+
+
+def _check_policy(policy: Policy) -> None:
+    """What a policy may have beside the members of every policy."""
+    scale = getattr(policy, "lr_scale", None)
+    if scale is not None and not (isinstance(scale, Mapping) and _are_factors(scale)):
+        raise ValueError(
+            f"policy {policy.name!r}: lr_scale is {scale!r}; expected a mapping of roles "
+            f"({', '.join(map(repr, ROLES))}) to finite numbers >= 0"
+        )
+    for method in ("matrix_rule", "why"):
+        if not callable(getattr(policy, method, print)):
+            raise TypeError(
+                f"policy {policy.name!r}: {method} is {getattr(policy, method)!r}; expected a "
+                "method"
+            )
 
 
 def drop_whole_options(group: dict[str, Any], whole: Mapping[str, object]) -> None:
@@ -187,12 +230,14 @@ def _check_gate(group: dict[str, Any], where: str, gates: Sequence[str | None]) 
 
 def _check_matrix(group: dict[str, Any], where: str) -> None:
     rule, parts = group["matrix_rule"], group["parts"]
-    if rule is not None and rule not in MATRIX_RULES:
-        expected = ", ".join(map(repr, MATRIX_RULES))
-        raise ValueError(f"{where}['matrix_rule'] is {rule!r}; expected None or {expected}")
+    if rule is not None and rule not in (OFF, *MATRIX_RULES):
+        expected = ", ".join(map(repr, (OFF, *MATRIX_RULES[:-1])))
+        expected += f" or {MATRIX_RULES[-1]!r}"
+        raise ValueError(f"{where}['matrix_rule'] is {rule!r}; expected None, {expected}")
     try:
         if group["matrix_state_dtype"] is not None:
-            parse_matrix_dtype(group["matrix_state_dtype"], rule or MATRIX_RULES[0])
+            known = rule if rule in MATRIX_RULES else MATRIX_RULES[0]
+            parse_matrix_dtype(group["matrix_state_dtype"], known)
     except ValueError as error:
         raise ValueError(f"{where}['matrix_state_dtype']: {error}") from None
     if rule is not None and group["matrix_state_dtype"] == "none":

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 from torch import Tensor
 from torch.optim.optimizer import Optimizer
 
-from ..capital.policies import Policy, policy_named
+from ..capital.named import policy_named
+from ..capital.policies import Policy
 from ..state.entries import State, drop_orphans, holds, marker, role_of, rung_of, take_over
 from ..state.groups import check_dicts, placed_params
 from ..state.members import members

@@ -15,6 +15,7 @@ from ..state.gates import gate_on
 from ..state.groups import Group, parts_of
 from ..state.members import members, naming
 from .choices import Choice
+from .reasons import Reason
 
 __all__ = ["Compiled", "StatisticsRow", "Transition", "chosen_state", "compile_plan"]
 
@@ -39,6 +40,7 @@ class Compiled:
     states: dict[Tensor, State]
     members: int  # parameters of the groups that it was made for
     transitions: list[Transition] = field(default_factory=list)
+    reasons: dict[Tensor, Reason] = field(default_factory=dict)  # of the rungs that were chosen
 
 
 def compile_plan(groups: Sequence[Group], choices: Sequence[Choice], seed: int) -> Compiled:
@@ -66,7 +68,7 @@ def chosen_state(choice: Choice, group: Group, seed: int) -> State:
     live, rung = choice.live, choice.rung
     return build_state(
         live.member.param, rung, live.old, gate=gate_on(rung, live.gate).numbers,
-        signal=choice.signal, role=choice.role, masked=live.masked,
+        signal=choice.signal, role=choice.role, masked=live.masked, trained=live.trained,
         group=group, index=live.member.index, seed=seed,
     )  # fmt: skip
 
@@ -81,9 +83,11 @@ def _add_row(compiled: Compiled, choice: Choice, group: Group, seed: int) -> Non
             Transition(member.name, before.name if before else None, rung.name)
         )
     compiled.states[member.param] = new
+    compiled.reasons[member.param] = choice.reason
     gate = gate_on(rung, live.gate)
     along, stack = parts_of(group)
     compiled.plan.add_row(
         member.param, member.label, member.group, member.index,
         rung.rule, rung.m, rung.m_slow, rung.v, gate.name, gate.exact, new, along, stack,
+        choice.lr_scale,
     )  # fmt: skip
