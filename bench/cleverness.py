@@ -100,7 +100,7 @@ def measure(name: str, shape: dict[str, Any], policy: str, budget: str, pairs: i
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--budgets", nargs="+", default=["1%", "3%", "10%"])
-    parser.add_argument("--policies", nargs="+", default=["role", "signal"])
+    parser.add_argument("--policies", nargs="+", default=["calibrated", "role", "signal"])
     parser.add_argument("--pairs", type=int, default=9, help="pairs that must agree, a row")
     parser.add_argument("--json", help="file to write the table to")
     args = parser.parse_args()

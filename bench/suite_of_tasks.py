@@ -3,6 +3,7 @@
     python bench/suite_of_tasks.py --list                     # the tasks, and which half each is in
     python bench/suite_of_tasks.py --task recommender llama   # train what has no result yet
     python bench/suite_of_tasks.py --report                   # table, JSON, picture of what has
+    python bench/suite_of_tasks.py --own-rate --optimizer 'cosmic 10%'    # its own best rate, too
 
 AdamW is tuned over a rate for tables and factors of it for matrices and vectors, the others over
 their rate (torch.optim.Muon's matrices have a factor, too), by descent on one grid with the first
@@ -39,6 +40,7 @@ def parse() -> argparse.Namespace:
     named = "of suite/contestants.py, such as adamw, lion, 'cosmic 3%%', 'cosmic 3%% uniform'"
     add("--optimizer", nargs="+", default=[*NAMED, *OURS], metavar="NAME", help=named)
     add("--out", type=Path, default=Path("bench/runs/suite"), help="default: %(default)s")
+    add("--own-rate", action="store_true", help="tune Cosmic's rate, too, beside AdamW's")
     add("--list", action="store_true", help="print the tasks and end")
     add("--report", action="store_true", help="train nothing; table of what is finished")
     return parser.parse_args()
@@ -57,6 +59,8 @@ def train(args: argparse.Namespace, store: Store) -> None:
     for task in args.task:
         for name in dict.fromkeys((YARDSTICK, *args.optimizer)):
             (tune if name in NAMED else take)(store, task, name)
+            if args.own_rate and name not in NAMED:
+                tune(store, task, name)
 
 
 def report(args: argparse.Namespace, store: Store) -> None:

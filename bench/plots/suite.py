@@ -11,11 +11,12 @@ from matplotlib.figure import Figure
 
 from cosmic.finetune.plot import COLOURS
 from plots import plotting
-from suite.contestants import NAMED, YARDSTICK
+from suite.contestants import BUDGETS, NAMED, YARDSTICK
 from suite.report import ONE_RATE, Cell
 
 WIDTH = 4  # panels side by side
 MOST = 30.0  # percent above AdamW's loss: what is further off stands at the edge
+OURS = [f"cosmic {budget}" for budget in BUDGETS]
 LEAST = 0.3  # percent of AdamW's state, likewise
 
 
@@ -43,9 +44,7 @@ def draw(path: Path, cells: Sequence[Cell], subtitle: str) -> None:
 
 def _panel(axes: Axes, cells: Sequence[Cell]) -> None:
     axes.axhline(0, color=COLOURS[0], linewidth=0.8)
-    ours = sorted(
-        (c for c in cells if c.title.startswith("Cosmic ")), key=lambda c: c.state_percent
-    )
+    ours = sorted((c for c in cells if c.optimizer in OURS), key=lambda c: c.state_percent)
     axes.errorbar(
         [c.state_percent for c in ours],
         [min(c.percent, MOST) for c in ours],

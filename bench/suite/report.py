@@ -15,6 +15,7 @@ from suite.tasks import TASKS
 from suite.training import Result
 
 ONE_RATE = f"{YARDSTICK}, one rate"
+OWN_RATE = ", own rate"  # behind the name of one of ours: the best that was found, if it was sought
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,10 @@ def _of_task(store: Store, task: str, optimizers: Sequence[str]) -> list[Cell]:
     if yardstick is None:
         return []
     mine = [yardstick, _cell(task, ONE_RATE, at_one_rate(store, task))]
-    mine += [_cell(task, name, _seen(store, task, name)) for name in optimizers]
+    for name in optimizers:
+        mine.append(_cell(task, name, _seen(store, task, name)))
+        if name not in NAMED and (own := found(store, task, name)) and own.tried > 1:
+            mine.append(_cell(task, name + OWN_RATE, own))
     return [_beside(cell, yardstick) for cell in mine if cell is not None]
 
 
@@ -80,7 +84,7 @@ def _cell(task: str, name: str, seen: Found | None) -> Cell | None:
         task=task,
         half=TASKS[task].half,
         optimizer=name,
-        title="AdamW, one rate" if name == ONE_RATE else contestant(name).title,
+        title=_title(name),
         rate=seen.best.rate,
         matrix=seen.best.matrix,
         vector=seen.best.vector,
@@ -91,6 +95,13 @@ def _cell(task: str, name: str, seen: Found | None) -> Cell | None:
         state_percent=_state_percent(results[0]),
         optimizer_ms=statistics.median(result.optimizer_ms for result in results),
     )
+
+
+def _title(name: str) -> str:
+    if name == ONE_RATE:
+        return "AdamW, one rate"
+    plain = name.removesuffix(OWN_RATE)
+    return contestant(plain).title + name[len(plain) :]
 
 
 def _spread(losses: Sequence[float]) -> float:
@@ -116,7 +127,8 @@ def markdown(every: Sequence[Cell], half: str, optimizers: Sequence[str]) -> lis
     mine = [cell for cell in every if cell.half == half]
     tasks = list(dict.fromkeys(cell.task for cell in mine))
     seen = {cell.optimizer for cell in mine}
-    names = [name for name in (YARDSTICK, ONE_RATE, *optimizers) if name in seen]
+    ours = [row for name in optimizers for row in (name, name + OWN_RATE)]
+    names = [name for name in (YARDSTICK, ONE_RATE, *ours) if name in seen]
     lines = ["| optimizer | " + " | ".join(tasks) + " |", "|---" * (len(tasks) + 1) + "|"]
     for name in names:
         row = {cell.task: cell for cell in mine if cell.optimizer == name}

@@ -39,14 +39,27 @@ def nearest(rate: float) -> float:
 
 
 def neighbours(run: Run, axes: tuple[str, ...]) -> Iterator[Run]:
-    """The points one step away along one axis of the grid."""
-    for axis in axes:
+    """The points one step away along one axis of the grid; and those where the tables' rate alone
+    is another, as the factor of matrices moves against it: best points lie along that diagonal."""
+    moves = [{axis: step} for axis in axes for step in (1, -1)]
+    if "matrix" in axes:
+        moves += [{"rate": step, "matrix": -step} for step in (1, -1)]
+    for move in moves:
+        moved = _moved(run, move)
+        if moved is not None:
+            yield moved
+
+
+def _moved(run: Run, move: dict[str, int]) -> Run | None:
+    """So many steps along each axis; None beyond the grid."""
+    changed: dict[str, Any] = {}
+    for axis, step in move.items():
         values = RATES if axis == "rate" else FACTORS
-        at = values.index(getattr(run, axis))
-        for k in (at + 1, at - 1):
-            if 0 <= k < len(values):
-                moved: dict[str, Any] = {axis: values[k]}
-                yield replace(run, **moved)
+        k = values.index(getattr(run, axis)) + step
+        if not 0 <= k < len(values):
+            return None
+        changed[axis] = values[k]
+    return replace(run, **changed)
 
 
 def points(task: str, optimizer: str) -> Iterator[Run]:
@@ -110,7 +123,9 @@ def tune(store: Store, task: str, optimizer: str) -> None:
     """Find the best single rate, then the best point, and repeat both with the other seeds."""
     axes = contestant(optimizer).axes
     one = descend(store, start_of(store, task, optimizer), ("rate",))
-    ends = [one] if axes == ("rate",) else [one, descend(store, one, axes)]
+    known = found(store, task, optimizer)
+    best = known.best if known else one  # an earlier call's, maybe
+    ends = [one] if axes == ("rate",) else [one, descend(store, best, axes)]
     for run in ends:
         for seed in range(1, SEEDS):
             store.finish(replace(run, seed=seed))
