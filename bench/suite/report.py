@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from cosmic.capital.budget import ADAMW_BYTES
 from suite.contestants import NAMED, YARDSTICK, contestant
-from suite.search import SEEDS, Found, at_one_rate, found, start_of
+from suite.search import SEEDS, Found, at_one_rate, found, repeats_of, start_of
 from suite.store import Store
 from suite.tasks import TASKS
 from suite.training import Result
@@ -71,7 +71,7 @@ def _seen(store: Store, task: str, optimizer: str) -> Found | None:
     if optimizer in NAMED:
         return found(store, task, optimizer)
     run = start_of(store, task, optimizer)
-    repeats = {s: x for s in range(SEEDS) if (x := store.get(replace(run, seed=s)))}
+    repeats = repeats_of(store, run)
     return Found(run, repeats, 1) if repeats else None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -75,27 +75,26 @@ def points(task: str, optimizer: str) -> Iterator[Run]:
 
 def found(store: Store, task: str, optimizer: str) -> Found | None:
     """What is known of an optimizer on a task; None if none of its runs is finished."""
-    losses = {run: x.loss for run in points(task, optimizer) if (x := store.get(run))}
+    return _best(store, points(task, optimizer))
+
+
+def at_one_rate(store: Store, task: str) -> Found | None:
+    """The same of AdamW among the points where all roles have one rate."""
+    every = points(task, YARDSTICK)
+    return _best(store, (run for run in every if run.matrix == run.vector == 1.0))
+
+
+def _best(store: Store, among: Iterable[Run]) -> Found | None:
+    losses = {run: x.loss for run in among if (x := store.get(run))}
     if not losses:
         return None
-    return _found(store, min(losses, key=lambda run: losses[run]), len(losses))
+    best = min(losses, key=lambda run: losses[run])
+    return Found(best, repeats_of(store, best), len(losses))
 
 
-def at_one_rate(store: Store, task: str, optimizer: str = YARDSTICK) -> Found | None:
-    """The same among the points where all roles have one rate."""
-    losses = {
-        run: x.loss
-        for run in points(task, optimizer)
-        if run.matrix == run.vector == 1.0 and (x := store.get(run))
-    }
-    if not losses:
-        return None
-    return _found(store, min(losses, key=lambda run: losses[run]), len(losses))
-
-
-def _found(store: Store, best: Run, tried: int) -> Found:
-    repeats = {s: x for s in range(SEEDS) if (x := store.get(replace(best, seed=s)))}
-    return Found(best, repeats, tried)
+def repeats_of(store: Store, run: Run) -> dict[int, Result]:
+    """The results of a point that are finished, by seed."""
+    return {s: x for s in range(SEEDS) if (x := store.get(replace(run, seed=s)))}
 
 
 def start_of(store: Store, task: str, optimizer: str) -> Run:

@@ -65,9 +65,9 @@ class Policy(Protocol):
     A policy may also have a method ``matrix_rule(sides)``, which gives the rule that is to step a
     hidden matrix of so many rows and columns, or None; it is asked where the group's option
     ``matrix_rule`` is None, and obeyed where the weights had not been trained before. Without the
-    method no rule is. And it may have a mapping
-    ``lr_scale`` of roles to factors on the learning rate, for tensors whose rung the budget
-    chooses and whose group's option ``lr_scale`` is None.
+    method no rule is. It may have a mapping ``lr_scale`` of roles to factors on the learning rate,
+    for tensors whose rung the budget chooses and whose group's option ``lr_scale`` is None; and a
+    method ``why(candidate, rung)``, which says in text what led to a rung.
 
     Attributes:
         name: for logs and messages.

@@ -13,7 +13,6 @@ from ..capital.allocation import allocate
 from ..capital.budget import resolve_budget
 from ..capital.ladder import OFF, ladder_of
 from ..capital.policies import Candidate, Policy
-from ..parts import RULES
 from ..rungs import MATRIX, Geometry, Rung
 from ..state.checks import checked
 from ..state.entries import MASKED, SIGNAL, SIGNAL_BYTES, TRAINED, State, own, role_of, rung_of
@@ -24,6 +23,7 @@ from ..state.roles import Role, given_role, is_hidden_matrix, structural_role
 from ..state.structure import Structure
 from ..state.trained import is_trained
 from .looks import is_masked, plain
+from .options import MATRIX_RULES
 from .reasons import Reason
 
 __all__ = ["Choice", "choose", "scratch_bytes"]
@@ -219,13 +219,12 @@ def _matrix_rule(group: Group, geometry: Geometry, policy: Policy | None) -> str
     if rule_of is None or geometry.sides is None or fixed or reads_moments(group["gate"]):
         return None
     rule = rule_of(geometry.sides)
-    known = sorted({r.variant for r in RULES.values() if r.matrix})
-    if rule is not None and rule not in known:
+    if rule is not None and rule not in MATRIX_RULES:
         raise ValueError(
-            f"policy {policy.name if policy else ''!r}: matrix_rule gave {rule!r}; expected None "
-            f"or {', '.join(map(repr, known))}"
+            f"policy {getattr(policy, 'name', None)!r}: matrix_rule gave {rule!r}; expected None "
+            f"or {', '.join(map(repr, MATRIX_RULES))}"
         )
-    return str(rule) if rule else None
+    return None if rule is None else str(rule)
 
 
 def _is_table(

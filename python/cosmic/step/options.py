@@ -17,6 +17,7 @@ from ..state.groups import check_dicts, parts_of
 from ..state.roles import ROLES, check_role
 
 __all__ = [
+    "MATRIX_RULES",
     "WHOLE_OPTIONS",
     "PlanOptions",
     "check_cadence",

@@ -15,7 +15,7 @@ class Reason:
     """What led to a rung; the text is made when somebody asks.
 
     Attributes:
-        policy: that chose; None where nothing was left to choose.
+        policy: that chose; None without a budget.
         candidate: what it chose for.
         masked: rows and columns describe no second moment of it.
         trained: its weights had been trained before.
