@@ -22,6 +22,7 @@ add_library(
   ${CMAKE_CURRENT_LIST_DIR}/core/overlap.cpp
   ${CMAKE_CURRENT_LIST_DIR}/core/strided.cpp
   ${CMAKE_CURRENT_LIST_DIR}/gates/calibrated_agar.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/gates/tiger_literal.cpp
   ${CMAKE_CURRENT_LIST_DIR}/isa/dispatch.cpp
   ${CMAKE_CURRENT_LIST_DIR}/matmul/newton_schulz.cpp
   ${CMAKE_CURRENT_LIST_DIR}/matmul/orthogonalize.cpp
@@ -32,6 +33,7 @@ add_library(
   ${CMAKE_CURRENT_LIST_DIR}/parts/registry.cpp
   ${CMAKE_CURRENT_LIST_DIR}/parts/rule.cpp
   ${CMAKE_CURRENT_LIST_DIR}/plan/bind.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/plan/by_row.cpp
   ${CMAKE_CURRENT_LIST_DIR}/plan/coefficients.cpp
   ${CMAKE_CURRENT_LIST_DIR}/plan/combinations.cpp
   ${CMAKE_CURRENT_LIST_DIR}/plan/density.cpp

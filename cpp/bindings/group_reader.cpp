@@ -1,6 +1,7 @@
 #include "bindings/group_reader.h"
 
 #include <algorithm>
+#include <cmath>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -86,6 +87,12 @@ public:
     return in(range);
   }
 
+  double halves(const Range &range) const {
+    const double x = in(range);
+    if (2 * x != std::floor(2 * x)) fail(range.expected);
+    return x;
+  }
+
   double of_three(int place, const Range &range) const {
     const py::object items =
         py::reinterpret_steal<py::object>(PySequence_Fast(value_.ptr(), "not a sequence"));
@@ -147,13 +154,15 @@ using Form = PartOption::Form;
 
 double option_of(const Entry &entry, const PartOption &option) {
   if (entry.is_absent()) return option.fallback;
-  if (option.allows_none() && entry.is_none()) return 0;
+  if (option.allows_none() && entry.is_none()) return option.none;
   const Range range{option.name, option.low, option.high, option.expected};
   switch (option.form) {
   case Form::truth:
     return entry.truth();
   case Form::whole:
     return entry.whole(range);
+  case Form::halves:
+    return entry.halves(range);
   case Form::first:
   case Form::second:
   case Form::third:
@@ -178,6 +187,9 @@ Group parse(const std::vector<py::object> &values, int index) {
     const Entry value = entry(key);
     for (const auto &[at, option] : wanted()[key].places) g.options[at] = option_of(value, *option);
   }
+  for (const Part *part : all_parts())
+    if (const char *wrong = part->refuse ? part->refuse(part->options_in(g)) : nullptr)
+      throw Error(ErrorKind::value, "param_groups[" + std::to_string(index) + "] has " + wrong);
   return g;
 }
 

@@ -8,7 +8,7 @@ namespace py = pybind11;
 
 namespace cosmic {
 
-HeldState::HeldState(const py::dict &own) {
+HeldState::HeldState(const py::dict &own, const std::string &prefix) {
   set_dict(own.ptr());
   items_.reserve(own.size());
   for (const auto &[key, value] : own) {
@@ -17,7 +17,8 @@ HeldState::HeldState(const py::dict &own) {
     item.value = py::reinterpret_borrow<py::object>(value);
     const std::string name = py::str(key);
     const bool is_number = PyLong_Check(value.ptr()) || PyFloat_Check(value.ptr());
-    item.is_tensor = !is_number && name.rfind("packed_", 0) != 0; // those a step does not touch
+    const bool untouched = name.compare(prefix.size(), 7, "packed_") == 0; // by a step
+    item.is_tensor = !is_number && !untouched;
     if (item.is_tensor) item.place = place_of(value.ptr(), name);
     identities_.emplace_back(key.ptr(), value.ptr());
     items_.push_back(std::move(item));

@@ -22,8 +22,8 @@ public:
   };
 
   HeldState() = default;
-  // Of a dict that holds nothing but the plan's own entries.
-  explicit HeldState(const pybind11::dict &own);
+  // Of a dict that holds nothing but the plan's own entries, whose keys begin with `prefix`.
+  HeldState(const pybind11::dict &own, const std::string &prefix);
 
   // The dict that the entries are in from now on; others may keep entries of theirs there.
   void set_dict(PyObject *dict) { size_ = PyDict_GET_SIZE(dict); }

@@ -46,6 +46,7 @@ void register_info(py::module_ &m) {
   m.attr("__version__") = COSMIC_VERSION;
   m.attr("BLOCK") = kBlock;
   m.def("build_info", &build_info);
+  m.def("available_isas", &available_isas);
   m.def("self_test", &tested);
   m.def("sign_scale", &rules::sign_scale, py::arg("beta1"));
 }

@@ -20,7 +20,7 @@ namespace {
 py::object default_of(const PartOption &option) {
   if (option.form == PartOption::Form::choice)
     return py::str(option.choices[static_cast<size_t>(option.fallback)]);
-  if (option.fallback == 0 && option.allows_none()) return py::none();
+  if (option.fallback == option.none && option.allows_none()) return py::none();
   if (option.form == PartOption::Form::truth) return py::bool_(option.fallback != 0);
   if (option.form == PartOption::Form::whole)
     return py::int_(static_cast<int64_t>(option.fallback));
@@ -70,6 +70,8 @@ py::dict described(const GatePart &gate) {
   out["rule"] = gate.rule;
   out["remembers"] = gate.remember != nullptr;
   out["keeps_if_exact"] = gate.keeps_if_exact;
+  out["implied_by"] =
+      gate.implied_by.empty() ? py::object(py::none()) : py::object(py::str(gate.implied_by));
   return out;
 }
 

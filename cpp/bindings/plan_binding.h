@@ -1,10 +1,12 @@
-// The plan as Python sees it: rows that hold a parameter and its state dict.
+// The plan as Python sees it: rows that hold a parameter, or a part of one, and its state dict.
 #pragma once
 
 #include <pybind11/pybind11.h>
 
 #include <memory>
+#include <optional>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "bindings/group_reader.h"
@@ -23,12 +25,17 @@ public:
   // A parameter without state: it is expected to have no gradient.
   void add_idle(const pybind11::object &param);
 
-  // A parameter with the state of its rung, as tensors in `state`.
+  // A dimension, where the part begins along it, and its size.
+  using PartGiven = std::tuple<int, int64_t, int64_t>;
+
+  // A parameter with the state of its rung, as tensors in `state`. Or a part of one, whose keys in
+  // `state` begin with `prefix`; a parameter's parts come one after another, from the first element
+  // of the dimension on.
   void add_row(const pybind11::object &param, const std::string &name, int group, uint32_t index,
                const std::string &rule, const std::string &m, const std::string &m_slow,
                const std::string &v, const std::string &gate, bool exact,
-               const pybind11::dict &state, int stacked_along, const std::vector<int64_t> &stack,
-               double lr_scale);
+               const pybind11::dict &state, double lr_scale, const std::optional<PartGiven> &part,
+               const std::string &prefix);
 
   // What the gate of a parameter group keeps of it.
   void set_memory(size_t group, std::shared_ptr<GateMemory> memory);
@@ -41,15 +48,16 @@ public:
   pybind11::object step(const pybind11::list &groups, const pybind11::dict &states, int threads,
                         int64_t steps);
 
-  // As `step`, but only looks: (parameter's row, mean of |g|, non-finite elements) a gradient.
+  // As `step`, but only looks: (index of the row, mean of |g|, non-finite elements) a row.
   pybind11::object inspect(const pybind11::list &groups, const pybind11::dict &states, int threads);
 
   // A step whose parameters come one at a time, as their gradients do: `begin` it, then `step_one`
   // each. False, with nothing changed, if the plan no longer describes the groups.
   bool begin(const pybind11::list &groups, const pybind11::dict &states);
 
-  // Steps `param`, the `position`-th of the groups' parameters, and nothing else. False, with
-  // nothing changed, if the plan no longer describes it. Costs nothing for the other parameters.
+  // Steps `param`, the `position`-th of the groups' parameters, all its parts, and nothing else.
+  // False, with nothing changed, if the plan no longer describes it. Costs nothing for the other
+  // parameters.
   bool step_one(const pybind11::list &groups, const pybind11::dict &states, int threads,
                 int64_t steps, size_t position, const pybind11::object &param);
 
@@ -78,7 +86,7 @@ public:
   // (index, group, mean of |g|, RMS of the update before the learning rate, gate factor).
   pybind11::list statistics() const;
 
-  // (index, non-finite elements) of each parameter for whose gradient the last step was refused.
+  // (index, non-finite elements) of each row for whose gradient the last step was refused.
   pybind11::list refused() const;
 
   int64_t nonfinite() const; // elements of gradients at the last step
@@ -86,23 +94,42 @@ public:
 private:
   struct Entry {
     pybind11::object param;
-    int row = -1; // in plan_.rows; -1: idle
+    int row = -1;              // in plan_.rows; -1: idle
+    std::optional<Slice> part; // of the parameter that the row steps; none: all of it
     pybind11::object state;
+    std::string prefix;                    // of the row's keys in `state`
     HeldState held;                        // of `state`
     size_t first_watched = 0, watched = 0; // tensors of `held` in watch_
     SlotCodecs codecs;
     bool complex = false;
-    TensorView param_view, grad_view;
-    WalkOrder order;
-    bool gradient_bound = false; // grad_view describes the row's gradient
-    bool distinct = false;       // known to share no memory with another active parameter
+    TensorView param_view, grad_view; // whole
+    bool dense = true;                // the whole parameter
+    TensorView view;                  // what the row steps of it
+    WalkOrder order;                  // of `view`
+    bool gradient_bound = false;      // grad_view describes the row's gradient
+    bool distinct = false;            // known to share no memory with another active parameter
   };
 
-  bool refresh(const pybind11::list &groups, const pybind11::dict &states,
-               std::vector<pybind11::object> &gradients);
-  // The row of one parameter with its gradient bound, or null if the plan must be built anew.
-  Row *refresh_one(const pybind11::list &groups, const pybind11::dict &states, size_t position,
-                   const pybind11::object &param, pybind11::object &gradient);
+  // Rows of one parameter, side by side; none: the plan must be built anew.
+  struct RowRange {
+    size_t first = 0, last = 0;
+    bool empty() const { return first == last; }
+  };
+  // Gradients are held for as long as the rows' addresses are used.
+  using Gradients = std::vector<pybind11::object>;
+
+  // Takes note of which parameter an entry is of. Throws Error where parts do not follow each
+  // other.
+  void add_entry(Entry entry);
+  bool refresh(const pybind11::list &groups, const pybind11::dict &states, Gradients &gradients);
+  // The rows of one parameter with its gradient bound.
+  RowRange refresh_one(const pybind11::list &groups, const pybind11::dict &states, size_t position,
+                       const pybind11::object &param, Gradients &gradients);
+  void mark(const RowRange &range, bool active);
+  // One past the last of the entries of the `position`-th parameter.
+  size_t end_of(size_t position) const {
+    return position + 1 < firsts_.size() ? firsts_[position + 1] : entries_.size();
+  }
   bool refresh_groups(const pybind11::list &groups);
   bool refresh_param(Entry &entry, Row &row);
   void check_gated(const Row &row) const;
@@ -119,7 +146,8 @@ private:
   Moments moments(const pybind11::dict &tensors) const;
 
   Plan plan_;
-  std::vector<Entry> entries_; // in the order of the groups' parameters
+  std::vector<Entry> entries_; // in the order of the groups' parameters, and of their parts
+  std::vector<size_t> firsts_; // by parameter, its first entry
   std::vector<GroupReader> readers_;
   std::unique_ptr<TensorWatch> watch_; // of the state; null: to be made anew
   size_t watched_tensors_ = 0;

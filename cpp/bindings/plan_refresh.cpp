@@ -14,6 +14,15 @@ namespace py = pybind11;
 
 namespace cosmic {
 
+namespace {
+
+// What a row steps of its parameter or reads of its gradient.
+TensorView part_of(const TensorView &whole, const std::optional<Slice> &part) {
+  return part ? narrowed(whole, *part) : whole;
+}
+
+} // namespace
+
 bool PlanBinding::refresh_groups(const py::list &groups) {
   for (const py::handle group : groups)
     if (!PyDict_Check(group.ptr())) return false;
@@ -29,21 +38,23 @@ bool PlanBinding::refresh_groups(const py::list &groups) {
     if (!params || !(PyList_Check(params) || PyTuple_Check(params))) return false;
     PyObject *const *items = PySequence_Fast_ITEMS(params);
     for (Py_ssize_t k = 0; k < PySequence_Fast_GET_SIZE(params); ++k, ++e)
-      if (e >= entries_.size() || entries_[e].param.ptr() != items[k]) return false;
+      if (e >= firsts_.size() || entries_[firsts_[e]].param.ptr() != items[k]) return false;
   }
-  return e == entries_.size();
+  return e == firsts_.size();
 }
 
 bool PlanBinding::refresh_param(Entry &entry, Row &row) {
   void *data = data_if_unchanged(entry.param.ptr(), entry.param_view, row.name);
-  if (!data || data != row.param.data) { // elsewhere: it may be a lazy view of other memory by now
+  if (!data ||
+      data != entry.param_view.data) { // elsewhere: it may be a lazy view of other memory by now
     const TensorView view = read_tensor(entry.param.ptr(), row.name);
     if (!view.same_geometry(entry.param_view)) return false;
     data = view.data;
   }
-  if (data != row.param.data) {
+  if (data != entry.param_view.data) {
     if (row.numel > 0) place_of(entry.param.ptr(), row.name); // within its storage
-    row.param.data = entry.param_view.data = data;
+    entry.param_view.data = data;
+    row.param.data = entry.view.data = part_of(entry.param_view, entry.part).data;
     entry.distinct = false;
   }
   return true;
@@ -51,10 +62,18 @@ bool PlanBinding::refresh_param(Entry &entry, Row &row) {
 
 void PlanBinding::check_gated(const Row &row) const {
   const auto group = static_cast<size_t>(row.group);
+  const std::string where = "param_groups[" + std::to_string(row.group) + "] has gate '";
   const auto &memories = plan_.memories;
-  if (row.gate && row.gate->remember && (group >= memories.size() || !memories[group]))
-    throw Error(ErrorKind::runtime, "param_groups[" + std::to_string(row.group) + "] has gate '" +
-                                        row.gate->name + "', but the plan has no memory of it");
+  for (const RowGate &gate : row.gates) {
+    const GatePart &part = *gate.part;
+    if (part.remember && (group >= memories.size() || !memories[group]))
+      throw Error(ErrorKind::runtime, where + part.name + "', but the plan has no memory of it");
+    if (row.whole && row.exact && part.square_update && part.looks_together(plan_.groups[group]))
+      throw Error(ErrorKind::value,
+                  where + part.name + "', which looks at all of the group before the step, but " +
+                      row.name + " is stepped as a whole matrix and has its update within the " +
+                      "step alone; give exact=False, or have each tensor looked at by itself");
+  }
 }
 
 bool PlanBinding::make_watch() {
@@ -87,7 +106,7 @@ bool PlanBinding::refresh_state(Entry &entry, Row &row) {
   if (seen == HeldState::Seen::changed) return false;
   entry.held.follow(row.name); // which looks whether they lie within their storages
   if (seen == HeldState::Seen::same) return true;
-  bind_state(row, entry.held.own(), entry.codecs, entry.param_view, entry.order);
+  bind_state(row, entry.held.own(), entry.prefix, entry.codecs, entry.view, entry.order);
   return true;
 }
 
@@ -95,8 +114,12 @@ void PlanBinding::refresh_gradient(Entry &entry, Row &row, py::object &gradient)
   static const std::string kWhat = "gradient";
   try {
     if (entry.gradient_bound && !can_be_negated(entry.grad_view)) {
-      row.grad.data = data_if_unchanged(gradient.ptr(), entry.grad_view, kWhat);
-      if (row.grad.data) return;
+      entry.grad_view.data = data_if_unchanged(gradient.ptr(), entry.grad_view, kWhat);
+      if (entry.grad_view.data) {
+        row.grad.data =
+            entry.part ? part_of(entry.grad_view, entry.part).data : entry.grad_view.data;
+        return;
+      }
     }
     entry.gradient_bound = false;
     gradient = resolved(std::move(gradient), entry.complex);
@@ -104,12 +127,12 @@ void PlanBinding::refresh_gradient(Entry &entry, Row &row, py::object &gradient)
   } catch (const Error &error) { // composing a name costs: only where a message needs it
     throw Error(error.kind, row.name + ": " + error.what());
   }
-  bind_gradient(row, entry.grad_view, entry.param_view, entry.order);
+  check_gradient(row, entry.grad_view, entry.param_view);
+  bind_gradient(row, part_of(entry.grad_view, entry.part), entry.view, entry.order);
   entry.gradient_bound = true;
 }
 
-bool PlanBinding::refresh(const py::list &groups, const py::dict &states,
-                          std::vector<py::object> &gradients) {
+bool PlanBinding::refresh(const py::list &groups, const py::dict &states, Gradients &gradients) {
   if (!refresh_groups(groups) || !still_watched(states.ptr())) return false;
   if (!watch_ && !make_watch()) return false;
   gradients.reserve(entries_.size());
@@ -135,13 +158,14 @@ void PlanBinding::check_overlaps(bool idle_too) {
   const auto counts = [&](const Entry &entry) {
     return entry.row >= 0 && (idle_too || plan_.rows[static_cast<size_t>(entry.row)].active);
   };
-  std::vector<NamedSpan> spans;
-  for (Entry &entry : entries_) {
-    entry.distinct = false;
+  std::vector<NamedSpan> spans; // of parameters as a whole: parts of one are distinct
+  for (const size_t first : firsts_) {
+    const Entry &entry = entries_[first];
     if (!counts(entry)) continue;
     spans.push_back(
-        {&plan_.rows[static_cast<size_t>(entry.row)].name, &entry.param_view, entry.order.dense});
+        {&plan_.rows[static_cast<size_t>(entry.row)].name, &entry.param_view, entry.dense});
   }
+  for (Entry &entry : entries_) entry.distinct = false;
   check_distinct(spans);
   for (Entry &entry : entries_) entry.distinct = counts(entry);
 }
@@ -157,16 +181,19 @@ bool PlanBinding::check_all_overlaps() {
 }
 
 void PlanBinding::watch(const py::dict &states) {
-  std::unordered_map<PyObject *, Entry *> rows;
-  for (Entry &entry : entries_)
-    if (entry.row >= 0) rows.emplace(entry.param.ptr(), &entry);
+  std::unordered_map<PyObject *, size_t> places; // by parameter
+  for (size_t p = 0; p < firsts_.size(); ++p)
+    if (entries_[firsts_[p]].row >= 0) places.emplace(entries_[firsts_[p]].param.ptr(), p);
   watched_.clear();
   for (const auto &[key, value] : states) {
-    const auto found = rows.find(key.ptr());
-    if (found == rows.end()) continue; // somebody else's
-    found->second->state = py::reinterpret_borrow<py::object>(value);
-    found->second->held.set_dict(value.ptr());
-    watched_.push_back(found->second);
+    const auto found = places.find(key.ptr());
+    if (found == places.end()) continue; // somebody else's
+    const size_t first = firsts_[found->second];
+    for (size_t e = first; e < end_of(found->second); ++e) {
+      entries_[e].state = py::reinterpret_borrow<py::object>(value);
+      entries_[e].held.set_dict(value.ptr());
+    }
+    watched_.push_back(&entries_[first]);
   }
   watched_size_ = PyDict_GET_SIZE(states.ptr());
 }
@@ -184,26 +211,37 @@ bool PlanBinding::still_watched(PyObject *states) const {
   return expected == watched_.end();
 }
 
-Row *PlanBinding::refresh_one(const py::list &groups, const py::dict &states, size_t position,
-                              const py::object &param, py::object &gradient) {
-  if (position >= entries_.size()) return nullptr;
-  Entry &entry = entries_[position];
-  if (entry.row < 0 || entry.param.ptr() != param.ptr()) return nullptr;
-  Row &row = plan_.rows[static_cast<size_t>(entry.row)];
+PlanBinding::RowRange PlanBinding::refresh_one(const py::list &groups, const py::dict &states,
+                                               size_t position, const py::object &param,
+                                               Gradients &gradients) {
+  if (position >= firsts_.size()) return {};
+  const Entry &first = entries_[firsts_[position]];
+  if (first.row < 0 || first.param.ptr() != param.ptr()) return {};
+  const Row &row = plan_.rows[static_cast<size_t>(first.row)];
   const auto group = static_cast<size_t>(row.group);
-  if (groups.size() != readers_.size() || !PyDict_Check(groups[group].ptr())) return nullptr;
+  if (groups.size() != readers_.size() || !PyDict_Check(groups[group].ptr())) return {};
   if (watched_size_ >= 0 &&
-      PyDict_GetItemWithError(states.ptr(), param.ptr()) != entry.state.ptr()) {
+      PyDict_GetItemWithError(states.ptr(), param.ptr()) != first.state.ptr()) {
     if (PyErr_Occurred()) throw py::error_already_set();
-    return nullptr;
+    return {};
   }
   readers_[group].read(py::reinterpret_borrow<py::dict>(groups[group]), row.group,
                        plan_.groups[group]);
-  gradient = param.attr("grad");
+  const py::object gradient = param.attr("grad");
   if (gradient.is_none()) throw Error(ErrorKind::value, row.name + " has no gradient");
-  if ((!watch_ && !make_watch()) || !refresh_tensors(entry, row, false)) return nullptr;
-  refresh_gradient(entry, row, gradient);
-  return entry.distinct || check_all_overlaps() ? &row : nullptr;
+  if (!watch_ && !make_watch()) return {};
+  bool distinct = true;
+  for (size_t e = firsts_[position]; e < end_of(position); ++e) {
+    Entry &entry = entries_[e];
+    Row &own = plan_.rows[static_cast<size_t>(entry.row)];
+    if (!refresh_tensors(entry, own, false)) return {};
+    gradients.push_back(gradient);
+    refresh_gradient(entry, own, gradients.back());
+    distinct &= entry.distinct;
+  }
+  if (!distinct && !check_all_overlaps()) return {};
+  const auto begin = static_cast<size_t>(first.row);
+  return {begin, begin + end_of(position) - firsts_[position]};
 }
 
 } // namespace cosmic

@@ -16,8 +16,9 @@ namespace {
 // Binds the entries of one parameter's state.
 class StateReader {
 public:
-  StateReader(Row &row, const py::dict &state, const TensorView &param, const WalkOrder &order)
-      : row_(row), state_(state), param_(param), order_(order),
+  StateReader(Row &row, const py::dict &state, const std::string &prefix, const TensorView &param,
+              const WalkOrder &order)
+      : row_(row), state_(state), prefix_(prefix), param_(param), order_(order),
         matrix_(matrix_shape(param, order)) {}
 
   void slot(const std::string &key, const CodecPart *codec, bool second_moment,
@@ -62,14 +63,14 @@ public:
   }
 
   double *signal() const {
-    if (!state_.contains("budget_signal")) return nullptr;
+    if (!has("budget_signal")) return nullptr;
     return static_cast<double *>(raw("budget_signal", kFloatCode, 64, 1, "one float64"));
   }
 
   // An optional count of steps, which says when something started: a plain int, 0 if it is absent.
   int64_t start(const char *key, int64_t steps) const {
-    if (!state_.contains(key)) return 0;
-    const py::object value = state_[key];
+    if (!has(key)) return 0;
+    const py::object value = entry(key);
     const bool is_int = PyLong_CheckExact(value.ptr());
     const int64_t start = is_int ? PyLong_AsLongLong(value.ptr()) : -1;
     PyErr_Clear(); // of an int with more than 64 bits, which became -1
@@ -81,22 +82,26 @@ public:
   }
 
 private:
-  std::string what(const std::string &key) const { return "state '" + key + "' of " + row_.name; }
+  bool has(const std::string &key) const { return state_.contains((prefix_ + key).c_str()); }
+  py::object entry(const std::string &key) const { return state_[(prefix_ + key).c_str()]; }
+  std::string what(const std::string &key) const {
+    return "state '" + prefix_ + key + "' of " + row_.name;
+  }
 
   void *plane(const std::string &key, const CodecPart &codec, const Plane &plane) const {
-    if (!state_.contains(key.c_str())) throw Error(ErrorKind::value, what(key) + " is missing");
+    if (!has(key)) throw Error(ErrorKind::value, what(key) + " is missing");
     if (!plane.shaped)
       return raw(key, plane.code, plane.bits, plane.count,
                  "codec " + codec.name + " needs " + std::to_string(plane.count) + " of " +
                      plane.dtype);
-    const py::object tensor = state_[key.c_str()];
+    const py::object tensor = entry(key);
     return bind_slot(read_tensor(tensor.ptr(), what(key)), codec, what(key), param_, order_);
   }
 
   void *raw(const std::string &key, int code, int bits, int64_t count,
             const std::string &needed) const {
-    if (!state_.contains(key.c_str())) throw Error(ErrorKind::value, what(key) + " is missing");
-    const RawTensor tensor = read_raw(py::object(state_[key.c_str()]).ptr(), what(key));
+    if (!has(key)) throw Error(ErrorKind::value, what(key) + " is missing");
+    const RawTensor tensor = read_raw(entry(key).ptr(), what(key));
     if (tensor.code != code || tensor.bits != bits || tensor.numel != count || !tensor.contiguous)
       throw Error(ErrorKind::value, what(key) + " has another dtype or size than its rung needs: " +
                                         needed + ", contiguous");
@@ -105,6 +110,7 @@ private:
 
   Row &row_;
   const py::dict &state_;
+  const std::string &prefix_;
   const TensorView &param_;
   const WalkOrder &order_;
   MatrixShape matrix_;
@@ -112,9 +118,9 @@ private:
 
 } // namespace
 
-void bind_state(Row &row, const py::dict &state, const SlotCodecs &codecs, const TensorView &param,
-                const WalkOrder &order) {
-  const StateReader read(row, state, param, order);
+void bind_state(Row &row, const py::dict &state, const std::string &prefix,
+                const SlotCodecs &codecs, const TensorView &param, const WalkOrder &order) {
+  const StateReader read(row, state, prefix, param, order);
   read.slot("exp_avg", codecs.m, false, row.m);
   read.codec_numbers("exp_avg", codecs.m);
   read.slot("exp_avg_slow", codecs.m_slow, false, row.m_slow);
@@ -122,7 +128,8 @@ void bind_state(Row &row, const py::dict &state, const SlotCodecs &codecs, const
   read.matrix(codecs.v);
   if (row.rule->counts) row.step = read.count();
   row.rule_numbers = read.numbers(row.rule);
-  row.gate_numbers = read.numbers(row.gate, row.gate && (!row.exact || row.gate->keeps_if_exact));
+  for (RowGate &gate : row.gates)
+    gate.numbers = read.numbers(gate.part, !row.exact || gate.part->keeps_if_exact);
   row.signal = read.signal();
   if (row.rule->first) row.m_start = read.start("exp_avg_start", *row.step);
 }

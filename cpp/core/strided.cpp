@@ -20,6 +20,20 @@ bool TensorView::same_geometry(const TensorView &other) const {
          std::equal(strides, strides + ndim, other.strides);
 }
 
+bool Slice::lies_within(const TensorView &tensor) const {
+  return dimension >= 0 && dimension < tensor.ndim && start >= 0 && size > 0 &&
+         size <= tensor.sizes[dimension] - start;
+}
+
+TensorView narrowed(const TensorView &tensor, const Slice &slice) {
+  TensorView view = tensor;
+  view.sizes[slice.dimension] = slice.size;
+  if (tensor.numel() > 0) // else there is no memory
+    view.data = static_cast<char *>(tensor.data) +
+                slice.start * tensor.strides[slice.dimension] * item_size(tensor.dtype);
+  return view;
+}
+
 TensorView dense_matrix(int64_t rows, int64_t columns) {
   TensorView view;
   view.ndim = 2;
@@ -65,6 +79,14 @@ Walk walk_along(const TensorView &tensor, const WalkOrder &order) {
   }
   if (walk.sizes.size() == 1 && walk.strides[0] == 1) walk = Walk{};
   return walk;
+}
+
+int64_t Walk::offset_of(int64_t element) const {
+  if (contiguous()) return element;
+  int64_t offset = 0;
+  for (size_t d = sizes.size(); d-- > 0; element /= sizes[d])
+    offset += element % sizes[d] * strides[d];
+  return offset;
 }
 
 namespace {

@@ -21,6 +21,17 @@ struct TensorView {
   bool same_sizes(const TensorView &other) const;
 };
 
+// A part of a tensor: `size` elements of one of its dimensions, from `start` on.
+struct Slice {
+  int dimension = 0;
+  int64_t start = 0, size = 0;
+
+  bool lies_within(const TensorView &tensor) const;
+};
+
+// That part, which lies within the tensor, as a view of the same memory.
+TensorView narrowed(const TensorView &tensor, const Slice &slice);
+
 // A matrix whose rows lie one after another, without memory yet.
 TensorView dense_matrix(int64_t rows, int64_t columns);
 
@@ -38,6 +49,9 @@ WalkOrder walk_order(const TensorView &tensor);
 struct Walk {
   std::vector<int64_t> sizes, strides; // outermost first, neighbouring dimensions merged
   bool contiguous() const { return sizes.empty(); }
+  // Elements that lie one after another at a time, where it is not all of them.
+  int64_t run_length() const { return !contiguous() && strides.back() == 1 ? sizes.back() : 1; }
+  int64_t offset_of(int64_t element) const;
 };
 Walk walk_along(const TensorView &tensor, const WalkOrder &order);
 

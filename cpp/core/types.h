@@ -51,7 +51,7 @@ struct Coefficients {
   // what gate calibrated_agar holds |m| and v within
   double m_limit = std::numeric_limits<double>::infinity();
   double v_limit = std::numeric_limits<double>::infinity();
-  double of_rule[2] = {}, of_gate[2] = {}; // what other parts tell their own arithmetic
+  double of_rule[5] = {}, of_gate[2] = {}; // what other parts tell their own arithmetic
   bool first_look = false;                 // the probe's, in a measuring pass
   double decay = 1, step = 0;              // p <- decay p - step u
   double update_scale = 1; // the published update is update_scale times the kernel's u

@@ -6,7 +6,7 @@
 #include <utility>
 #include <vector>
 
-#include "core/error.h"
+#include "gates/named_reader.h"
 
 namespace cosmic {
 
@@ -61,57 +61,9 @@ CalibratedAgar::Calibration calibrated(const std::deque<double> &samples,
 // ---- what a checkpoint holds
 // ---------------------------------------------------------------------
 
-constexpr const char *kUnit = "a number in [0, 1]", *kSample = "a list of numbers in [0, 1]";
+constexpr const char *kSample = "a list of numbers in [0, 1]";
 
-// Values by name, each of which may be missing, which is as None.
-class Reader {
-public:
-  // `before` and `after` stand around a name in messages.
-  Reader(const NamedValues &values, const char *before, const char *after)
-      : values_(values), before_(before), after_(after) {}
-
-  const Named &get(const char *name) const {
-    static const Named absent{"", {}, "None"};
-    for (const Named &each : values_)
-      if (each.name == name) return each;
-    return absent;
-  }
-  bool has(const char *name) const {
-    return !std::holds_alternative<std::monostate>(get(name).value);
-  }
-  double number(const char *name, double low, double high, const char *expected) const {
-    const Named &entry = get(name);
-    const auto *real = std::get_if<double>(&entry.value);
-    const auto *whole = std::get_if<int64_t>(&entry.value);
-    const double x = real ? *real : whole ? static_cast<double>(*whole) : NAN;
-    if (!(x >= low && x <= high)) refuse(name, expected);
-    return x;
-  }
-  double share(const char *name) const { return number(name, 0, 1, kUnit); }
-  int64_t whole(const char *name, int64_t least, const char *expected) const {
-    const auto *found = std::get_if<int64_t>(&get(name).value);
-    if (!found || *found < least) refuse(name, expected);
-    return *found;
-  }
-  std::vector<double> numbers(const char *name, double low, double high,
-                              const char *expected) const {
-    const auto *found = std::get_if<std::vector<double>>(&get(name).value);
-    if (!found) refuse(name, expected);
-    for (const double x : *found)
-      if (!(x >= low && x <= high)) refuse(name, expected);
-    return *found;
-  }
-  [[noreturn]] void refuse(const char *name, const char *expected) const {
-    throw Error(ErrorKind::value,
-                before_ + name + after_ + get(name).text + "; expected " + expected);
-  }
-
-private:
-  const NamedValues &values_;
-  const std::string before_, after_;
-};
-
-std::optional<CalibratedAgar::Calibration> calibration_of(const Reader &saved) {
+std::optional<CalibratedAgar::Calibration> calibration_of(const NamedReader &saved) {
   const auto *initialized = std::get_if<bool>(&saved.get("tau_initialized").value);
   if (!initialized && saved.has("tau_initialized"))
     saved.refuse("tau_initialized", "True or False");
@@ -131,7 +83,7 @@ std::optional<CalibratedAgar::Calibration> calibration_of(const Reader &saved) {
 
 void CalibratedAgar::set_options(const NamedValues &options) {
   constexpr int64_t kLeastSamples = 50;
-  const Reader given(options, "", " is ");
+  const NamedReader given(options, "", " is ");
   Options read;
   read.tau_init_steps = given.whole("tau_init_steps", kLeastSamples, "an int >= 50");
   constexpr const char *kRange = "two finite numbers, the lower first";
@@ -188,7 +140,7 @@ NamedValues CalibratedAgar::save() const {
 }
 
 void CalibratedAgar::load(const NamedValues &values) {
-  const Reader saved(values, "saved calibration has ", " ");
+  const NamedReader saved(values, "saved calibration has ", " ");
   const auto calibration = calibration_of(saved);
   std::vector<double> samples;
   if (saved.has("agar_buffer")) samples = saved.numbers("agar_buffer", 0, 1, kSample);

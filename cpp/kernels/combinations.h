@@ -50,12 +50,13 @@
   COSMIC_WITH_AND_WITHOUT_SLOW(X, q8, v4, shared)                                                  \
   COSMIC_WITH_ROWS_AND_COLUMNS(X, q8, hot) /* 1.34 */                                              \
   COSMIC_WITH_AND_WITHOUT_SLOW(X, u4, q8, shared)                                                  \
-  COSMIC_WITH_AND_WITHOUT_SLOW(X, u4, v4, hot) /* 1.20 */                                          \
-  COSMIC_WITH_ROWS_AND_COLUMNS(X, u4, hot)     /* 1.36 */                                          \
-  COSMIC_WITH_AND_WITHOUT_SLOW(X, u2, v4, hot) /* 1.18; 1.4 with AVX-512 */                        \
-  COSMIC_WITH_ROWS_AND_COLUMNS(X, u2, hot)     /* 1.37 */                                          \
-  COSMIC_WITH_AND_WITHOUT_SLOW(X, u1, v4, hot) /* 1.18; 1.4 with AVX-512 */                        \
-  COSMIC_WITH_ROWS_AND_COLUMNS(X, u1, hot)     /* 1.37 */                                          \
+  COSMIC_WITH_AND_WITHOUT_SLOW(X, u4, v4, hot)        /* 1.20 */                                   \
+  COSMIC_WITH_ROWS_AND_COLUMNS(X, u4, hot)            /* 1.36 */                                   \
+  COSMIC_WITH_AND_WITHOUT_SLOW(X, u2, v4, hot)        /* 1.18; 1.4 with AVX-512 */                 \
+  COSMIC_WITH_ROWS_AND_COLUMNS(X, u2, hot)            /* 1.37 */                                   \
+  COSMIC_WITH_AND_WITHOUT_SLOW(X, u1, v4, hot)        /* 1.18; 1.4 with AVX-512 */                 \
+  COSMIC_WITH_ROWS_AND_COLUMNS(X, u1, hot)            /* 1.37 */                                   \
+  X(float, softsign, fp32, none, factored, none, hot) /* 1.30 with AVX-512; Tiger's */             \
   X(float, rmsprop, none, none, fp32, none, shared)                                                \
   X(float, rmsprop, none, none, v4, none, shared)                                                  \
   X(float, rmsprop, none, none, factored, none, hot) /* 1.19; tier 1 */                            \

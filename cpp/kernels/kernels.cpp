@@ -12,9 +12,8 @@ namespace cosmic::COSMIC_TARGET {
 
 namespace {
 
-// Whether a run asks for what the row of the table that is inlined adds up, and for nothing else.
+// Whether a run asks for the probes of the row of the table that is inlined, and for no others.
 bool asks_as_row(const BlockRun &run, ProbeAt own) {
-  if (run.square_param) return false;
   if (own == ProbeAt::none) return run.probe_count == 0;
   return run.probe_count == 1 && run.probes[0].probe == (int)own && run.probes[0].first_sum == 0;
 }
@@ -50,6 +49,36 @@ void by_parts(const BlockRun &run, Pass pass) {
     pass_by_parts<float>(run, pass);
 }
 
+// An inlined pass leaves the new parameter in L1, from where its squares are added up.
+constexpr int64_t kSquaredBlocks = 8;
+
+template <class Real> void add_squares(const BlockRun &run) {
+  alignas(64) Real lanes[kLanes];
+  narrow_lanes(run.sums->square_param, lanes);
+  square_pass((const Real *)run.param, run.count / kBlock, run.count, lanes);
+  widen_lanes(lanes, run.sums->square_param);
+  run.sums->more = true;
+}
+
+BlockRun blocks_of(BlockRun run, int64_t first, int64_t blocks) {
+  const int64_t bytes = first * kBlock * (run.parts->f64 ? 8 : 4);
+  run.first_block += first;
+  run.count = blocks * kBlock;
+  run.param = (char *)run.param + bytes;
+  run.gradient = (const char *)run.gradient + bytes;
+  return run;
+}
+
+void inlined_with_squares(const BlockRun &run, RunPass inlined) {
+  const int64_t whole = run.count / kBlock;
+  for (int64_t b = 0; b < whole; b += kSquaredBlocks) {
+    const BlockRun piece =
+        blocks_of(run, b, whole - b < kSquaredBlocks ? whole - b : kSquaredBlocks);
+    inlined(piece);
+    run.parts->f64 ? add_squares<double>(piece) : add_squares<float>(piece);
+  }
+}
+
 void note_nonfinite_of(const BlockRun &run) {
   if (run.parts->f64)
     note_nonfinite((const double *)run.gradient, run.count, run.sums);
@@ -61,7 +90,8 @@ void run_over(const BlockRun &run, Pass pass, RunPass inlined) {
   if (!inlined) {
     by_parts(run, pass);
   } else {
-    if (run.count >= kBlock) inlined(run);
+    if (run.count >= kBlock)
+      (pass == Pass::step && run.square_param) ? inlined_with_squares(run, inlined) : inlined(run);
     if (run.count % kBlock) by_parts(after_whole_blocks(run), pass);
   }
   note_nonfinite_of(run);
@@ -78,7 +108,8 @@ int64_t plane_bytes(int codec, bool second_moment, int plane, int64_t numel) {
 void step(const BlockRun &run) { run_over(run, Pass::step, inlined_for(run, kInlinedSteps)); }
 void step_by_parts(const BlockRun &run) { run_over(run, Pass::step, nullptr); }
 void measure(const BlockRun &run) {
-  run_over(run, Pass::measure, inlined_for(run, kInlinedMeasures));
+  const bool squares = run.square_param || run.square_update;
+  run_over(run, Pass::measure, squares ? nullptr : inlined_for(run, kInlinedMeasures));
 }
 void measure_by_parts(const BlockRun &run) { run_over(run, Pass::measure, nullptr); }
 

@@ -26,7 +26,7 @@ struct LaneSums {
 // arithmetic type and can be read and written up to the end of the last block.
 struct BlockRun {
   const Composition *parts;
-  void *param; // of a step; a measuring pass reads none
+  void *param; // of a measuring pass null, or read only: where its squares are asked for
   const void *gradient;
   Planes m, m_slow, v; // of the whole tensor
   int64_t first_block;
@@ -37,7 +37,8 @@ struct BlockRun {
   BlockLook *looks = nullptr;   // of the whole tensor, where a probe looks by block, else null
   const AskedProbe *probes = nullptr;
   int probe_count = 0;
-  bool square_param = false; // whether that sum is asked for
+  // whether these sums are asked for; that of the update, which every step has, of a measuring pass
+  bool square_param = false, square_update = false;
 };
 
 // Consecutive elements of one tensor's moments, from a whole block on, at most kStageBlocks of them
@@ -76,8 +77,7 @@ struct Kernels {
   void (*step)(const BlockRun &run);
   // The same bits, by the parts that all combinations share.
   void (*step_by_parts)(const BlockRun &run);
-  // The probes' sums over what the moments are about to become; changes nothing but them and reads
-  // no parameter.
+  // The sums over what the moments are about to become, and the parameter is; changes nothing else.
   void (*measure)(const BlockRun &run);
   void (*measure_by_parts)(const BlockRun &run);
   // State to numbers and numbers to state, outside a step: carrying moments to another rung, and to

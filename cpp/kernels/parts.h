@@ -5,6 +5,7 @@
 #include "kernels/codec_passes.h"
 #include "kernels/probe_passes.h"
 #include "kernels/rule_passes.h"
+#include "kernels/square_passes.h"
 
 namespace cosmic::COSMIC_TARGET {
 
@@ -30,19 +31,17 @@ template <class Real> struct Codecs {
     out.m.find_levels = nullptr;
     return out;
   }
-  // Of a measuring pass, which may have no use for the second moment.
-  static Codecs of_measure(const Composition &parts, bool sees_v) {
+  // Of a measuring pass, which may have no use for the second moment, or write no values at all.
+  static Codecs of_measure(const Composition &parts, bool sees_v, bool reads_only) {
     Codecs out(parts);
+    if (reads_only) out.read_in_place(parts);
     if (!sees_v && !out.m.update_units) out.v.load = nullptr;
     out.take_levels();
     return out;
   }
-  // Of a step: the rule itself reads and writes state that is values.
   static Codecs of_step(const Composition &parts) {
     Codecs out(parts);
-    make_direct(out.m, kFirstPasses<Real>[parts.m].direct);
-    make_direct(out.m_slow, kFirstPasses<Real>[parts.m_slow].direct);
-    make_direct(out.v, kSecondPasses<Real>[parts.v].direct && !out.m.update_units);
+    out.read_in_place(parts);
     out.take_levels();
     return out;
   }
@@ -72,6 +71,12 @@ template <class Real> struct Codecs {
   }
 
 private:
+  // State that is values already the rule reads, and in a step writes, where it lies.
+  void read_in_place(const Composition &parts) {
+    make_direct(m, kFirstPasses<Real>[parts.m].direct);
+    make_direct(m_slow, kFirstPasses<Real>[parts.m_slow].direct);
+    make_direct(v, kSecondPasses<Real>[parts.v].direct && !m.update_units);
+  }
   // Outside a step moments are loaded as they are; a slow average has levels of its own.
   void take_levels() {
     if (m.load_whole && !m_slow.present)
@@ -91,14 +96,15 @@ public:
   ByParts(const BlockRun &run, Pass pass)
       : run_(run), c_(*run.coefficients),
         codecs_(pass == Pass::step ? Codecs<Real>::of_step(*run.parts)
-                                   : Codecs<Real>::of_measure(*run.parts, sees_v())),
+                                   : Codecs<Real>::of_measure(*run.parts, sees_v(), !measures())),
         rule_(kRulePasses<Real>[run.parts->rule][codecs_.m_slow.present]),
         batch_(BlockContext(c_, run.first_block, kBlock, run.matrix)),
         m_{run.m, 0, 0, (Real)(rule_.decays_m ? c_.beta1 : 1.0), buffers_.m},
         m_slow_{run.m_slow, 0, 1, (Real)c_.beta_slow, buffers_.m_slow},
         v_{run.v, 0, 2, (Real)c_.beta2, buffers_.v} {
     batch_.careful = false;
-    batch_.asks_for_param = !codecs_.m.present || codecs_.m.compressed || codecs_.v.compressed;
+    batch_.asks_for_param =
+        pass == Pass::step && (!codecs_.m.present || codecs_.m.compressed || codecs_.v.compressed);
     batch_.units = buffers_.units;
     batch_.roots = buffers_.roots;
     batch_.shares = buffers_.shares;
@@ -192,7 +198,7 @@ private:
     (codecs_.need_extras() ? rule_.step_with_extras : rule_.step)(c_, batch_, values);
     for (int k = 0; k < run_.probe_count; ++k)
       probe(k).step(c_, batch_, values, run_.looks, run_.probes[k].first_sum);
-    if (run_.square_param) square_param_pass(batch_);
+    if (run_.square_param) add_square_param();
     batch_.unit_scale = batch_.contexts[0].v_scale;
     batch_.correction = batch_.contexts[0].m_correction;
     Slot<Real> kept = v_;
@@ -215,11 +221,32 @@ private:
                               values_of(codecs_.v, v_)};
     batch_.unit_scale = batch_.contexts[0].v_scale_before;
     codecs_.load(batch_, m_, m_slow_, v_);
+    if (asks_for_squares()) add_squares(values);
+    if (!measures()) return;
     rule_.measure(c_, batch_, values);
     for (int k = 0; k < run_.probe_count; ++k)
       (c_.first_look ? probe(k).first_look : probe(k).second_look)(c_, batch_, values, run_.looks,
                                                                    run_.probes[k].first_sum);
   }
+
+  // Squares are of the first look, which sees every block.
+  bool asks_for_squares() const {
+    return c_.first_look && (run_.square_param || run_.square_update);
+  }
+  void add_square_param() {
+    square_pass(batch_.p, batch_.blocks, batch_.count, batch_.sums.square_param);
+  }
+  // The gradient is the measuring pass's own to add up, where there is one.
+  void add_squares(const Values<Real> &values) {
+    if (!run_.square_update) return add_square_param();
+    LanesInL1<Real> &sums = batch_.sums;
+    Real gradient[kLanes];
+    __builtin_memcpy(gradient, sums.abs_gradient, sizeof(gradient));
+    kUpdatePasses<Real>[run_.parts->rule][codecs_.m_slow.present](c_, batch_, values);
+    if (measures()) __builtin_memcpy(sums.abs_gradient, gradient, sizeof(gradient));
+  }
+  // Whether there is more to look at than squares.
+  bool measures() const { return run_.probe_count || !run_.square_update; }
 
   template <class Passes>
   static ValuesOf<Real> values_of(const Passes &passes, const Slot<Real> &slot) {
@@ -237,7 +264,7 @@ private:
     if (!rule_.shares) __builtin_memset(buffers_.shares, 0, sizeof(buffers_.shares));
   }
   bool sees_v() const {
-    bool sees = false;
+    bool sees = run_.square_update;
     for (int k = 0; k < run_.probe_count; ++k) sees |= probe(k).sees_v;
     return sees;
   }

@@ -37,17 +37,6 @@ COSMIC_CALL void probe_pass(const Coefficients &coefficients, Batch<Real> &batch
   for (int s = Probe::kFirstSum; s < Probe::kSums; ++s) sums[s].store(lanes[s]);
 }
 
-// The sum of the squared new parameter.
-template <class Real> COSMIC_CALL void square_param_pass(Batch<Real> &batch) {
-  using V = Lanes<Real>;
-  V sum = V::load(batch.sums.square_param);
-  for (int64_t k = 0; k < batch.blocks * kBlock; k += kLanes) {
-    const V p = inside_of<Real>(batch.count, V::load(batch.p + k), k);
-    sum = sum + p * p;
-  }
-  sum.store(batch.sums.square_param);
-}
-
 // ---- tables -------------------------------------------------------------------------------------
 
 template <class Real> using ProbePass = void (*)(const Coefficients &coefficients,

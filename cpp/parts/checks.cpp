@@ -17,7 +17,7 @@ void require(bool holds, const Part &part, const char *what) {
 
 void check_option(const Part &part, const PartOption &option) {
   const bool in_range = option.fallback >= option.low && option.fallback <= option.high;
-  const bool is_none = option.fallback == 0 && option.allows_none();
+  const bool is_none = option.fallback == option.none && option.allows_none();
   require(in_range || is_none, part, "the default of an option is out of its range");
   require((option.form == PartOption::Form::choice) == (option.choices != nullptr), part,
           "an option is a choice without choices, or has choices and is none");
@@ -54,12 +54,24 @@ public:
             "its numbers have no key, or one that is taken");
     require(part.numbers.size() <= kMostNumbers, part, "it keeps more than 8 numbers");
   }
+  // Gates may share numbers, which one of them observes.
+  void check(const GatePart &part) {
+    const GatePart *const other =
+        part.numbers ? shared_.emplace(part.numbers.key, &part).first->second : nullptr;
+    if (!other || other == &part) return check(static_cast<const Part &>(part));
+    require(other->numbers == part.numbers && other->observe == part.observe, part,
+            "it shares a key with another gate, but not what that keeps and observes");
+    Part rest = part;
+    rest.numbers = {};
+    check(rest);
+  }
 
 private:
   std::set<std::string> names_ = {"none"}, probes_;
   std::set<std::string> keys_ = {"step",          "exp_avg",      "exp_avg_slow", "exp_avg_sq",
                                  "masked",        "budget_role",  "packed_shape", "packed_order",
                                  "exp_avg_start", "budget_signal"};
+  std::map<std::string, const GatePart *> shared_; // by key
   std::map<std::string, PartOption> options_ = [] {
     std::map<std::string, PartOption> out; // of every group
     for (const char *name :
@@ -90,6 +102,8 @@ void check_rule(const RulePart &rule, const Codecs &codecs) {
   require(rule.second_name.rfind("exp_avg_", 0) == 0 && rule.second_name != "exp_avg_slow", rule,
           "its second moment's name does not begin with exp_avg_, or is the slow average's");
   require(rule.variant != "slow", rule, "its variant is taken: a slow average");
+  require(rule.codecs_of.empty() || (rule.first && rule.second), rule,
+          "it takes another rule's codecs without keeping both moments");
   for (const auto &[m, v] : rule.goes_with)
     require((!rule.first || keeps(codecs, m, false)) && (!rule.second || keeps(codecs, v, true)),
             rule, "it goes with a codec that does not keep such a moment");
@@ -104,6 +118,12 @@ void check_gate(const GatePart &gate, const std::vector<const RulePart *> &rules
   require(!gate.numbers || gate.numbers.key.rfind("gate_", 0) == 0, gate,
           "the key of its numbers does not begin with gate_");
   require(!gate.looks_again || gate.observe_first, gate, "its first look leaves nothing");
+  require(!gate.looks_again || !gate.square_update, gate,
+          "the squares that it asks for are of the first look");
+  require(!gate.square_update || gate.square_param, gate,
+          "it asks for the squared update, and not for the parameter that it is beside");
+  require(!gate.starts || (gate.numbers && !gate.remember), gate,
+          "it starts by numbers of a tensor, and keeps none, or what a group keeps as well");
 }
 
 void check_codec(const CodecPart &codec, const Codecs &codecs) {

@@ -1,4 +1,5 @@
-// What a gate says of itself: a factor of at most 1 on updates, from how trustworthy gradients are.
+// What a gate says of itself: a factor on updates, from how trustworthy gradients are, or from how
+// long the update is beside the parameter.
 #pragma once
 
 #include <memory>
@@ -50,6 +51,7 @@ struct GateStep {
   GateMemory *memory; // null where the gate keeps none
   bool exact;         // of sums that were measured before the step, else of the last step's
   double eps;         // of the group
+  double decay;       // what weight decay leaves of the parameter
 };
 
 struct GatePart : Part {
@@ -57,8 +59,20 @@ struct GatePart : Part {
   std::string rule = "none";
   bool keeps_if_exact = true;     // whether there are numbers where it measures before the step
   bool refuses_nonfinite = false; // gradients, where it measures before the step
+  bool exact_only = false;        // it measures before the step, whatever the group asks for
+  bool square_update = false;     // asks for the sum of the squared update before the step, too
+  // An option that asks for the gate where it is not None; empty: its name in option `gate` does.
+  std::string implied_by;
 
   std::unique_ptr<GateMemory> (*remember)() = nullptr; // a memory of a group, new
+
+  // Whether it knows nothing of the tensor yet: then it measures before this step, lagged or not.
+  bool (*starts)(const double *numbers) = nullptr;
+  // Whether all tensors of a group are one sample, where it keeps no memory that says it; whether
+  // each row of a tensor is. The update of such a tensor waits in memory for its factors, and the
+  // gate keeps nothing of it.
+  bool (*by_group)(const double *options) = nullptr;
+  bool (*by_row)(const double *options) = nullptr;
 
   // The factor of this step.
   double (*factor)(const double *numbers, const GateStep &step) = nullptr;
@@ -69,6 +83,8 @@ struct GatePart : Part {
   // Whether a second look before the step follows from the first, and what the first leaves for it.
   bool (*looks_again)(const GateStep &step) = nullptr;
   void (*observe_first)(double *numbers, const Sums &sums, const GateStep &step) = nullptr;
+
+  bool looks_together(const Group &group) const { return by_group && by_group(options_in(group)); }
 };
 
 namespace parts {

@@ -23,8 +23,12 @@
 #include "codecs/v4.h"
 #include "codecs/v_log.h"
 #include "gates/agar.h"
+#include "gates/agc.h"
 #include "gates/calibrated_agar.h"
 #include "gates/snr.h"
+#include "gates/tiger_literal.h"
+#include "gates/trust.h"
+#include "gates/update_clipping.h"
 #include "rules/adam.h"
 #include "rules/belief.h"
 #include "rules/muon.h"
@@ -32,6 +36,8 @@
 #include "rules/rmsprop.h"
 #include "rules/scalar_sign.h"
 #include "rules/sign.h"
+#include "rules/softsign.h"
+#include "rules/tiger.h"
 
 // Parts of somebody's own, in lists of the same form: the CMake option COSMIC_MORE_PARTS names the
 // folder with this file.
@@ -49,6 +55,8 @@
   X(rmsprop, RmsProp)                                                                              \
   X(adam, Adam)                                                                                    \
   X(belief, Belief)                                                                                \
+  X(softsign, SoftSign)                                                                            \
+  X(tiger, Tiger)                                                                                  \
   X(muon, Muon)                                                                                    \
   X(muon_gradient, MuonGradient)                                                                   \
   COSMIC_MORE_RULES(X)
@@ -57,6 +65,10 @@
   X(snr, NoProbe)                                                                                  \
   X(agar, Share)                                                                                   \
   X(calibrated_agar, AgarProbe)                                                                    \
+  X(tiger_literal, TigerProbe)                                                                     \
+  X(trust, NoProbe)                                                                                \
+  X(agc, NoProbe)                                                                                  \
+  X(update_clipping, NoProbe)                                                                      \
   COSMIC_MORE_GATES(X)
 
 #define COSMIC_CODECS(X)                                                                           \

@@ -11,6 +11,14 @@ double integer_power(double base, int64_t exponent) {
   return out;
 }
 
+double raised_cosine(double x) {
+  // half of 1 + sin(z), whose series has no more than rounding left after z^23
+  const double z = 3.14159265358979323846 * (x - 0.5);
+  double sine = 1.0;
+  for (int k = 22; k > 0; k -= 2) sine = 1.0 - z * z * sine / (k * (k + 1));
+  return 0.5 + 0.5 * z * sine;
+}
+
 double sign_scale(double beta1) { return std::sqrt((1.0 - beta1) / (1.0 + beta1)); }
 
 void set_first_moment(Coefficients &c, const RuleStep &step) {

@@ -42,6 +42,10 @@ struct RulePart : Part {
   std::string variant, second_name = "exp_avg_sq";
   std::string gate = "none"; // the one gate that it goes with, if it needs one
   std::vector<std::pair<std::string, std::string>> goes_with; // codecs of first and second moment
+  std::string codecs_of; // the rule all of whose pairs of codecs it goes with, too
+  // A second moment by rows and columns divides as it will be kept, this gradient in its means, in
+  // the place of each element's own: a pass before the step takes them.
+  bool second_ahead = false;
   bool counts = true; // keeps the tensor's own count of steps
 
   // Set by a rule of whole matrices: what its pass over blocks leaves in the place of the parameter
@@ -62,6 +66,9 @@ namespace rules {
 
 // By squaring: the same bits from every C library, unlike pow.
 double integer_power(double base, int64_t exponent);
+
+// (1 - cos(pi x)) / 2 for x in [0, 1], the same bits from every C library.
+double raised_cosine(double x);
 
 // The root mean square of Adam's update when gradients are uncorrelated in time, after warm-up:
 // sqrt((1 - beta1) / (1 + beta1)). A sign has 1; times this, one learning rate fits both.

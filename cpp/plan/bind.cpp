@@ -28,11 +28,16 @@ WalkOrder bind_param(Row &row, const TensorView &param) {
                                              "COSMIC steps parameters whose elements are distinct");
   row.numel = param.numel();
   row.param = {param.data, param.dtype, walk_along(param, order)};
+  if (param.ndim > 1 && row.numel > 0) {
+    row.rows.count = param.sizes[0];
+    int at = order.ndim; // dimensions of one element may be missing
+    while (at > 0 && order.dims[at - 1] != 0) row.rows.run *= param.sizes[order.dims[--at]];
+    if (at == 0) row.rows = Rows{};
+  }
   return order;
 }
 
-void bind_gradient(Row &row, const TensorView &gradient, const TensorView &param,
-                   const WalkOrder &order) {
+void check_gradient(const Row &row, const TensorView &gradient, const TensorView &param) {
   if (!gradient.same_sizes(param))
     throw Error(ErrorKind::value, "gradient of " + row.name + " has shape " + sizes_text(gradient) +
                                       ", its parameter " + sizes_text(param));
@@ -40,6 +45,11 @@ void bind_gradient(Row &row, const TensorView &gradient, const TensorView &param
     throw Error(ErrorKind::tensor, "gradient of " + row.name + " is " + dtype_name(gradient.dtype) +
                                        " and its parameter " + dtype_name(param.dtype) +
                                        "; float64 goes with float64 only: cast one of them");
+}
+
+void bind_gradient(Row &row, const TensorView &gradient, const TensorView &param,
+                   const WalkOrder &order) {
+  check_gradient(row, gradient, param);
   row.grad = {gradient.data, gradient.dtype, walk_along(gradient, order)};
 }
 

@@ -19,6 +19,9 @@ DType codec_dtype(const CodecPart &codec);
 // reach the same element. Returns the order in which the row's tensors are walked.
 WalkOrder bind_param(Row &row, const TensorView &param);
 
+// Throws Error if a gradient's shape or dtype does not go with its parameter, whose row this is.
+void check_gradient(const Row &row, const TensorView &gradient, const TensorView &param);
+
 // Makes `gradient` the row's gradient. Throws Error if its shape or dtype does not go with `param`.
 void bind_gradient(Row &row, const TensorView &gradient, const TensorView &param,
                    const WalkOrder &order);

@@ -1,5 +1,6 @@
 #include "plan/coefficients.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace cosmic {
@@ -47,8 +48,9 @@ Coefficients coefficients_for(const Row &row, const Group &group, double gate, u
 
 bool shares_coefficients(const Row &a, const Row &b) {
   const auto has_numbers = [](const Row &row) {
-    const bool of_gate = row.gate_numbers && !row.gate->remember;
-    return row.rule_numbers || of_gate || row.m_numbers;
+    const auto is_own = [](const RowGate &gate) { return gate.numbers && !gate.part->remember; };
+    return row.rule_numbers || row.m_numbers ||
+           std::any_of(row.gates.begin(), row.gates.end(), is_own);
   };
   return a.group == b.group && a.lr_scale == b.lr_scale && a.rule == b.rule &&
          a.steps_taken() == b.steps_taken() && a.m_start == b.m_start &&

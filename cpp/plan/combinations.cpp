@@ -62,19 +62,40 @@ void check_planes(const CodecPart &codec, bool second) {
   }
 }
 
+// The names that a rule has by the rows of the table of another, without a slow average; with the
+// probes of codecs, but not of gates.
+std::vector<std::string> names_as(const RulePart &rule, const std::string &other) {
+  std::vector<std::string> out;
+  for (const Combination &row : kTable.rows) {
+    const Composition &parts = row.parts;
+    if (at(all_rules(), parts.rule)->name != other || parts.m_slow) continue;
+    const CodecPart *m = codec_at(parts.m);
+    const int probe = m ? m->probe_place : 0;
+    out.push_back(name_of({parts.f64, &rule, m, nullptr, codec_at(parts.v)}) + probe_name(probe));
+  }
+  return out;
+}
+
 // What parts say that they go with, beside the table.
 std::vector<std::string> more_names() {
   std::vector<std::string> out;
   const auto add = [&](const std::string &rule, const std::string &m, const std::string &v) {
-    out.push_back("float " + rule + " " + m + " none " + v);
+    out.push_back((m == "fp64" ? "double " : "float ") + rule + " " + m + " none " + v);
   };
-  for (const RulePart *rule : all_rules())
+  std::vector<std::string> of_codecs = {"adam"}; // rules that codecs go with
+  for (const RulePart *rule : all_rules()) {
     for (const auto &[m, v] : rule->goes_with) add(rule->name, m, v);
+    if (rule->codecs_of.empty()) continue;
+    const std::vector<std::string> names = names_as(*rule, rule->codecs_of);
+    out.insert(out.end(), names.begin(), names.end());
+    if (rule->codecs_of == "adam") of_codecs.push_back(rule->name);
+  }
   for (const CodecPart *codec : all_codecs())
-    for (const std::string &other : codec->goes_with) {
-      if (!codec->first.empty()) add("adam", codec->name, other);
-      if (!codec->second.empty()) add("adam", other, codec->name);
-    }
+    for (const std::string &other : codec->goes_with)
+      for (const std::string &rule : of_codecs) {
+        if (!codec->first.empty()) add(rule, codec->name, other);
+        if (!codec->second.empty()) add(rule, other, codec->name);
+      }
   return out;
 }
 
@@ -145,6 +166,14 @@ PassOf pass_of(const PartsOf &parts, const std::vector<const Part *> &asking) {
   if (out.probes.size() < 2)
     out.parts.hot = hot_row(out.parts, out.probes.empty() ? 0 : out.probes[0].probe);
   return out;
+}
+
+PassOf second_alone(const CodecPart *v) {
+  const std::vector<const RulePart *> &rules = all_rules();
+  const auto rule = std::find_if(rules.begin(), rules.end(), [](const RulePart *each) {
+    return each->second && !each->first && each->variant.empty();
+  });
+  return pass_of({false, *rule, nullptr, nullptr, v}, {});
 }
 
 PartsOf parts_named(const std::string &name, const Part **probing) {

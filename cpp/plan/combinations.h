@@ -21,7 +21,11 @@ struct PartsOf {
 struct PassOf {
   Composition parts;
   std::vector<AskedProbe> probes;
-  bool square_param = false;
+  // sums of the squared new parameter; in a measuring pass of the parameter, and of the update
+  bool square_param = false, square_update = false;
+
+  // Whether it asks for anything that is not in the gradient.
+  bool sees_more() const { return !probes.empty() || square_param || square_update; }
 };
 
 // Throws Error with what goes together if these do not.
@@ -29,6 +33,9 @@ void check_combination(const PartsOf &parts);
 
 // A pass that asks for the probes of these parts, one behind the other. Null parts ask for nothing.
 PassOf pass_of(const PartsOf &parts, const std::vector<const Part *> &asking);
+
+// A pass of a second moment alone, without a first.
+PassOf second_alone(const CodecPart *v);
 
 // One name for everything that goes together, such as "float adam fp32 none fp32"; a probe with
 // which it is compiled as a whole is the last word. Those of the table of combinations in its

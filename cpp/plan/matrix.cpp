@@ -62,20 +62,25 @@ float *MatrixMoment::column_sums(int64_t item) const {
 }
 
 void MatrixMoment::prepare() {
+  ahead_.clear(); // of a step that was refused
+  find_roots(rows_, columns_);
+}
+
+void MatrixMoment::find_roots(const float *rows, const float *columns) {
   const auto roots = [](const float *means, int64_t count, double scale, float *out) {
     if (!means) return std::fill(out, out + count, 1.0f);
     for (int64_t k = 0; k < count; ++k)
       out[k] = std::sqrt(static_cast<float>(static_cast<double>(means[k]) * scale));
   };
   double scale = 1.0; // of the rows: with both vectors, their product has the mean twice
-  if (rows_ && columns_) {
-    const double average = mean(rows_, shape_.rows);
+  if (rows && columns) {
+    const double average = mean(rows, shape_.rows);
     scale = average > 0 ? 1.0 / average : 0.0;
   }
   float *row = row_root_.data(), *column = column_root_.data();
-  roots(rows_, shape_.rows, scale, row);
+  roots(rows, shape_.rows, scale, row);
   std::fill(row + shape_.rows, row + shape_.rows + kRowPadding, 0.0f);
-  roots(columns_, shape_.columns, 1.0, column);
+  roots(columns, shape_.columns, 1.0, column);
   std::copy(column, column + kColumnPadding, column + shape_.columns);
 }
 
@@ -98,12 +103,27 @@ void MatrixMoment::close(int64_t item, const MatrixSums &sums) {
   sums.row_sums[last / shape_.columns - sums.first_row] = reduce(sums.row_lanes);
 }
 
+void MatrixMoment::look_ahead() {
+  ahead_.resize(static_cast<size_t>(shape_.rows + shape_.columns));
+  float *const rows = rows_ ? ahead_.data() : nullptr;
+  float *const columns = columns_ ? ahead_.data() + shape_.rows : nullptr;
+  find_means(rows, columns);
+  find_roots(rows, columns);
+}
+
 void MatrixMoment::finish() {
+  if (ahead_.empty()) return find_means(rows_, columns_);
+  if (rows_) std::copy_n(ahead_.data(), shape_.rows, rows_);
+  if (columns_) std::copy_n(ahead_.data() + shape_.rows, shape_.columns, columns_);
+  ahead_.clear();
+}
+
+void MatrixMoment::find_means(float *rows, float *columns) {
   const auto total = [&](int64_t count) {
     std::fill(totals_.begin(), totals_.begin() + count, 0.0);
     return totals_.data();
   };
-  if (rows_) {
+  if (rows) {
     double *sums = total(shape_.rows);
     for (int64_t item = 0; item < items_; ++item) {
       const int64_t first = first_row(item);
@@ -112,9 +132,9 @@ void MatrixMoment::finish() {
       for (int64_t r = first; r < end; ++r) sums[r] += static_cast<double>(of_item[r - first]);
     }
     for (int64_t r = 0; r < shape_.rows; ++r)
-      rows_[r] = static_cast<float>(sums[r] / static_cast<double>(shape_.columns));
+      rows[r] = static_cast<float>(sums[r] / static_cast<double>(shape_.columns));
   }
-  if (columns_) {
+  if (columns) {
     double *sums = total(shape_.columns);
     for (int64_t item = 0; item < items_; ++item) {
       const float *of_item = column_sums(item);
@@ -123,7 +143,7 @@ void MatrixMoment::finish() {
         sums[c] += static_cast<double>(of_item[shape_.columns + c]);
     }
     for (int64_t c = 0; c < shape_.columns; ++c)
-      columns_[c] = static_cast<float>(sums[c] / static_cast<double>(shape_.rows));
+      columns[c] = static_cast<float>(sums[c] / static_cast<double>(shape_.rows));
   }
 }
 

@@ -42,6 +42,10 @@ public:
   // After the item's last block.
   void close(int64_t item, const MatrixSums &sums);
 
+  // After a pass over all items before the step: the kernels read the means that its sums make from
+  // now on, and the state has them after the step, whatever that adds up.
+  void look_ahead();
+
   // Adds the items up, in order, into the state. After the step's last item.
   void finish();
 
@@ -50,12 +54,15 @@ private:
   int64_t first_row(int64_t item) const { return first_element(item) / shape_.columns; }
   float *row_sums(int64_t item) const;
   float *column_sums(int64_t item) const;
+  void find_roots(const float *rows, const float *columns);
+  void find_means(float *rows, float *columns);
 
   MatrixShape shape_;
   float *rows_, *columns_;
   int64_t items_, item_blocks_, padded_columns_;
   AlignedFloats row_root_, column_root_, row_sums_, column_sums_;
   std::vector<double> totals_;
+  std::vector<float> ahead_; // means of rows, then of columns; empty but after look_ahead
 };
 
 // Of a second moment whose codec keeps rows, columns or both, in the order of its planes; null of

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <numeric>
 #include <string>
 
 #include "core/error.h"
@@ -26,8 +25,7 @@ int64_t padded(int64_t elements) { return (elements + kBlock - 1) / kBlock * kBl
 
 } // namespace
 
-MatrixStep::MatrixStep(const TensorView &tensor, const WalkOrder &order, const Stack &stack,
-                       const std::string &name) {
+MatrixStep::MatrixStep(const TensorView &tensor, const WalkOrder &order, const std::string &name) {
   const int64_t numel = tensor.numel();
   if (tensor.ndim < 2 || numel == 0)
     throw Error(ErrorKind::value, name + " has " + std::to_string(tensor.ndim) +
@@ -40,43 +38,19 @@ MatrixStep::MatrixStep(const TensorView &tensor, const WalkOrder &order, const S
   transposed_ = first > 1 && others > 1 && order.dims[0] != 0;
   rows_ = transposed_ ? others : first;
   columns_ = transposed_ ? first : others;
-  const bool by_rows = (stack.dimension == 0) != transposed_;
-  if (stack.sizes.empty()) {
-    stack_.push_back({0, 0, rows_, columns_});
-    return;
-  }
-  const int64_t along = stack.dimension == 0 ? first : others;
-  const int64_t sum = std::accumulate(stack.sizes.begin(), stack.sizes.end(), int64_t{0});
-  if (stack.dimension == 1 && tensor.ndim != 2)
-    throw Error(ErrorKind::value, name + " has " + std::to_string(tensor.ndim) +
-                                      " dimensions; its group's parts lie along dimension 1, "
-                                      "expected 0");
-  if (sum != along)
-    throw Error(ErrorKind::value,
-                name + " is " + std::to_string(first) + " by " + std::to_string(others) +
-                    "; its group's parts add up to " + std::to_string(sum) + " along dimension " +
-                    std::to_string(stack.dimension) + ", expected " + std::to_string(along));
-  int64_t at = 0;
-  for (const int64_t size : stack.sizes) {
-    stack_.push_back(by_rows ? Piece{at, 0, size, columns_} : Piece{0, at, rows_, size});
-    at += size;
-  }
 }
 
 std::vector<MatrixStep::Piece> MatrixStep::pieces(const MatrixHow &how) const {
-  if (how.blocks == 1) return stack_;
+  const bool wide = rows_ <= columns_;
+  const int64_t side = shorter();
+  const int64_t count = std::min<int64_t>(how.blocks, side);
   std::vector<Piece> out;
-  for (const Piece &whole : stack_) {
-    const bool wide = whole.rows <= whole.columns;
-    const int64_t side = wide ? whole.rows : whole.columns;
-    const int64_t count = std::min<int64_t>(how.blocks, side);
-    for (int64_t k = 0; k < count; ++k) {
-      const int64_t from = side * k / count, size = side * (k + 1) / count - from;
-      Piece piece = whole;
-      (wide ? piece.first_row : piece.first_column) += from;
-      (wide ? piece.rows : piece.columns) = size;
-      out.push_back(piece);
-    }
+  for (int64_t k = 0; k < count; ++k) {
+    const int64_t from = side * k / count, size = side * (k + 1) / count - from;
+    Piece piece{0, 0, rows_, columns_};
+    (wide ? piece.first_row : piece.first_column) = from;
+    (wide ? piece.rows : piece.columns) = size;
+    out.push_back(piece);
   }
   return out;
 }

@@ -1,5 +1,5 @@
-// The step of a rule of whole matrices, such as `muon`: which matrices a tensor consists of, and
-// what becomes of the average that the pass over blocks has left.
+// The step of a rule of whole matrices, such as `muon`: which matrix a tensor is, and what becomes
+// of the average that the pass over blocks has left.
 #pragma once
 
 #include <cstdint>
@@ -11,25 +11,17 @@
 
 namespace cosmic {
 
-// Matrices that are stacked in a tensor, such as the projections of an attention layer: sizes along
-// one of its dimensions. No sizes: it is one matrix.
-struct Stack {
-  int dimension = 0;
-  std::vector<int64_t> sizes;
-};
-
 class MatrixStep {
 public:
   // Of the tensor's first dimension and all others together, as it is walked. Throws Error that
-  // names it if it is no matrix, or the sizes of the stack do not add up.
-  MatrixStep(const TensorView &tensor, const WalkOrder &order, const Stack &stack,
-             const std::string &name);
+  // names it if it is no matrix.
+  MatrixStep(const TensorView &tensor, const WalkOrder &order, const std::string &name);
 
   // Floats of memory for a step on so many threads: the matrix, and beside it what orthogonalizing
   // one takes.
   int64_t scratch(const MatrixHow &how, int threads) const;
 
-  // In place: the direction of every matrix in `memory`, scaled.
+  // In place: the direction of the matrix in `memory`, or of each of its blocks, scaled.
   void orthogonalize(const Kernels &kernels, const MatrixHow &how, float *memory,
                      int threads) const;
 
@@ -49,7 +41,6 @@ private:
 
   int64_t rows_ = 0, columns_ = 0; // of memory
   bool transposed_ = false;        // rows of memory are the tensor's columns
-  std::vector<Piece> stack_;
 };
 
 // How matrices share memory and threads: small ones are stepped side by side, a thread each, so

@@ -63,7 +63,9 @@ void Plan::partition(size_t first, size_t last) {
     active_.push_back(static_cast<int>(r));
     first_item_.push_back(first_item_.back() + items);
     first_element_.push_back(first_element_.back() + rows[r].numel);
-    first_shared_.push_back(first_shared_.back() + (rows[r].whole ? 0 : rows[r].numel));
+    rows[r].by_row = gating().by_row(rows[r]);
+    const bool alone = rows[r].whole || rows[r].by_row;
+    first_shared_.push_back(first_shared_.back() + (alone ? 0 : rows[r].numel));
   }
   item_sums_.resize(static_cast<size_t>(first_item_.back()));
 }
@@ -102,20 +104,22 @@ void Plan::for_each_item(int threads, const std::vector<int64_t> &elements, Work
 }
 
 void Plan::reduce_rows(bool measured) {
-  for (size_t a = 0; a < active_.size(); ++a) {
-    Row &row = rows[static_cast<size_t>(active_[a])];
-    if (measured && !row.measuring) continue;
-    ItemSums sums;
-    for (int64_t i = first_item_[a]; i < first_item_[a + 1]; ++i)
-      sums.add(item_sums_[static_cast<size_t>(i)]);
-    const auto n = static_cast<double>(row.numel);
-    row.last.mean_abs_gradient = sums.abs_gradient / n;
-    row.last.unscaled_rms = std::sqrt(sums.square_update / n);
-    row.last.param_rms = std::sqrt(sums.square_param / n);
-    std::copy(std::begin(sums.probed), std::end(sums.probed), row.last.probed);
-    row.last.encoded = sums.encoded;
-    row.last.nonfinite = sums.nonfinite;
-  }
+  for (size_t a = 0; a < active_.size(); ++a)
+    if (!measured || rows[static_cast<size_t>(active_[a])].measuring) reduce_row(a);
+}
+
+void Plan::reduce_row(size_t a) {
+  Row &row = rows[static_cast<size_t>(active_[a])];
+  ItemSums sums;
+  for (int64_t i = first_item_[a]; i < first_item_[a + 1]; ++i)
+    sums.add(item_sums_[static_cast<size_t>(i)]);
+  const auto n = static_cast<double>(row.numel);
+  row.last.mean_abs_gradient = sums.abs_gradient / n;
+  row.last.unscaled_rms = std::sqrt(sums.square_update / n);
+  row.last.param_rms = std::sqrt(sums.square_param / n);
+  std::copy(std::begin(sums.probed), std::end(sums.probed), row.last.probed);
+  row.last.encoded = sums.encoded;
+  row.last.nonfinite = sums.nonfinite;
 }
 
 void Plan::prepare(int64_t steps) {
@@ -123,6 +127,7 @@ void Plan::prepare(int64_t steps) {
   matrices_.clear();
   memories.resize(groups.size());
   Gating gates = gating();
+  gates.find_newcomers();
   const Row *before = nullptr;
   for (size_t a = 0; a < active_.size(); ++a) {
     Row &row = rows[static_cast<size_t>(active_[a])];
@@ -134,6 +139,8 @@ void Plan::prepare(int64_t steps) {
       coefficients_.push_back(with_random_key(coefficients_.back(), row, seed, steps));
     else
       coefficients_.push_back(coefficients_for(row, group, row.last.gate, seed, steps));
+    if (row.asks_for_update())
+      row.last.rule_scale = coefficients_for(row, group, 1.0, seed, steps).update_scale;
     gates.set_own(a);
     before = &row;
   }
@@ -183,6 +190,27 @@ void Plan::measure(const Kernels &kernels, int threads) {
   reduce_rows(true);
 }
 
+void Plan::look_ahead(const Kernels &kernels, int threads) {
+  const auto row_at = [this](size_t a) -> Row & { return rows[static_cast<size_t>(active_[a])]; };
+  const auto looks = [this](int r) { return rows[static_cast<size_t>(r)].looks_ahead(); };
+  if (std::none_of(active_.begin(), active_.end(), looks)) return;
+  for_each_item(threads, first_element_, [&](size_t a, int64_t item) {
+    const Row &row = row_at(a);
+    if (!row.looks_ahead()) return;
+    const int64_t first = item * row.item_blocks();
+    const int64_t last = std::min(first + row.item_blocks(), blocks_of(row.numel));
+    MatrixSums sums = row.matrix->open(item);
+    add_up_second(row, kernels, coefficients_[a], first, last, sums);
+    row.matrix->close(item, sums);
+  });
+  for (size_t a = 0; a < active_.size(); ++a)
+    if (row_at(a).looks_ahead()) {
+      row_at(a).matrix->look_ahead();
+      coefficients_[a].beta2 = 1; // what is read from now on has this step in it
+      coefficients_[a].gradient2 = 0;
+    }
+}
+
 void Plan::measure_codecs(const Kernels &kernels, int threads) {
   const auto measured = [this](size_t a) -> Row * {
     Row &row = rows[static_cast<size_t>(active_[a])];
@@ -198,57 +226,72 @@ void Plan::measure_codecs(const Kernels &kernels, int threads) {
     }
 }
 
-void Plan::measure_samples(const std::vector<GateSample> &samples, bool first_look,
-                           const Kernels &kernels, int threads) {
+void Plan::mark(const std::vector<const GateSample *> &samples, bool first_look) {
   const Gating gates = gating();
-  const auto mark = [&](bool measured) {
-    for (const GateSample &sample : samples)
-      for (size_t a = sample.first; a < sample.last; ++a) {
-        Row &row = rows[static_cast<size_t>(active_[a])];
-        coefficients_[a].first_look = measured && first_look;
-        const bool looked_at = measured && (first_look || gates.looks_again(sample));
-        row.measuring = looked_at ? &row.gate_pass : nullptr;
-        if (row.gate->looks_again) row.looks.resize(static_cast<size_t>(blocks_of(row.numel)));
-      }
-  };
-  mark(true);
+  for (const GateSample *sample : samples)
+    for (size_t a = sample->first; a < sample->last; ++a) {
+      if (!gates.is_measured(*sample, a)) continue;
+      Row &row = rows[static_cast<size_t>(active_[a])];
+      row.measuring = &row.gate_pass;
+      coefficients_[a].first_look = first_look;
+      if (sample->gate->looks_again) row.looks.resize(static_cast<size_t>(blocks_of(row.numel)));
+    }
+}
+
+void Plan::measure_samples(const std::vector<const GateSample *> &samples, bool first_look,
+                           const Kernels &kernels, int threads) {
+  mark(samples, first_look);
   measure(kernels, threads);
-  mark(false);
+  for (size_t a = 0; a < active_.size(); ++a) {
+    rows[static_cast<size_t>(active_[a])].measuring = nullptr;
+    coefficients_[a].first_look = false;
+  }
 }
 
 bool Plan::refused(const GateSample &sample) const {
-  const auto is_bad = [this](int r) {
-    const Row &row = rows[static_cast<size_t>(r)];
-    return row.gate->refuses_nonfinite && row.last.nonfinite > 0;
-  };
+  if (!sample.gate->refuses_nonfinite) return false;
+  const auto is_bad = [this](int r) { return rows[static_cast<size_t>(r)].last.nonfinite > 0; };
   const auto first = active_.begin();
   return std::any_of(first + static_cast<std::ptrdiff_t>(sample.first),
                      first + static_cast<std::ptrdiff_t>(sample.last), is_bad);
 }
 
+// In up to three passes: all samples, those that look again, those whose update others shape.
 bool Plan::measure_gates(const Kernels &kernels, int threads) {
   Gating gates = gating();
   std::vector<GateSample> samples = gates.samples(true);
   if (samples.empty()) return true;
-  measure_samples(samples, true, kernels, threads);
-  for (GateSample &sample : samples) {
-    if (refused(sample)) return false;
-    if (gates.looks_again(sample)) gates.take_first_look(sample);
-  }
-  measure_samples(samples, false, kernels, threads);
-  for (GateSample &sample : samples) gates.take_exact(sample);
+  std::vector<const GateSample *> all, again, after;
+  for (const GateSample &sample : samples) all.push_back(&sample);
+  measure_samples(all, true, kernels, threads);
+  if (std::any_of(samples.begin(), samples.end(),
+                  [this](const GateSample &sample) { return refused(sample); }))
+    return false;
+  for (GateSample &sample : samples)
+    if (gates.looks_again(sample)) {
+      gates.take_first_look(sample);
+      again.push_back(&sample);
+    } else if (gates.waits(sample)) {
+      after.push_back(&sample);
+    } else {
+      gates.take_exact(sample);
+    }
+  if (!again.empty()) measure_samples(again, false, kernels, threads);
+  for (GateSample &sample : samples)
+    if (gates.looks_again(sample)) gates.take_exact(sample);
+  if (!after.empty()) measure_samples(after, true, kernels, threads);
+  for (GateSample &sample : samples)
+    if (gates.waits(sample)) gates.take_exact(sample);
   return true;
 }
 
 bool Plan::step(int threads, int64_t steps) { return step_range(0, rows.size(), threads, steps); }
 
-void Plan::step_row(size_t row, int threads, int64_t steps) {
-  step_range(row, row + 1, threads, steps);
+void Plan::step_rows(size_t first, size_t last, int threads, int64_t steps) {
+  step_range(first, last, threads, steps);
 }
 
-void Plan::inspect(int threads) { inspect_range(0, rows.size(), threads); }
-
-void Plan::inspect_row(size_t row, int threads) { inspect_range(row, row + 1, threads); }
+void Plan::inspect(int threads) { inspect_rows(0, rows.size(), threads); }
 
 bool Plan::step_range(size_t first, size_t last, int threads, int64_t steps) {
   const DefaultFloatEnvironment environment;
@@ -257,12 +300,14 @@ bool Plan::step_range(size_t first, size_t last, int threads, int64_t steps) {
   prepare(steps);
   const WholeRows whole = whole_rows(threads); // whose memory may be refused: nothing has changed
   for_each_matrix(threads, [](MatrixMoment &matrix) { matrix.prepare(); });
+  look_ahead(kernels, threads);
   measure_codecs(kernels, threads);
   if (!measure_gates(kernels, threads)) return false;
   gating().apply_lagged();
   for_each_item(threads, first_shared_,
                 [&](size_t a, int64_t item) { step_item(kernels, a, item); });
   step_whole_rows(whole, kernels, threads);
+  step_rows_by_row(kernels, threads);
   for_each_matrix(threads, [](MatrixMoment &matrix) { matrix.finish(); });
   reduce_rows();
   for (size_t a = 0; a < active_.size(); ++a) {
@@ -281,7 +326,7 @@ bool Plan::step_range(size_t first, size_t last, int threads, int64_t steps) {
   return true;
 }
 
-void Plan::inspect_range(size_t first, size_t last, int threads) {
+void Plan::inspect_rows(size_t first, size_t last, int threads) {
   const Kernels &kernels = kernels_in_use();
   partition(first, last);
   for_each_item(threads, first_element_, [&](size_t a, int64_t item) {

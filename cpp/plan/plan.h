@@ -27,13 +27,13 @@ public:
   // many.
   bool step(int threads, int64_t steps = 0);
 
-  // As `step`, for one row alone: the same bits as in a step of all. Other rows keep what is `last`
-  // known of them.
-  void step_row(size_t row, int threads, int64_t steps);
+  // As `step`, for the rows from `first` up to `last` alone: the same bits as in a step of all.
+  // Other rows keep what is `last` known of them.
+  void step_rows(size_t first, size_t last, int threads, int64_t steps);
 
   // Looks at every active row's gradient and fills `last`: |g| and non-finite elements.
   void inspect(int threads);
-  void inspect_row(size_t row, int threads);
+  void inspect_rows(size_t first, size_t last, int threads);
 
 private:
   // Sums of one work item, reduced over lanes.
@@ -53,7 +53,6 @@ private:
   }
   // Rows from `first` up to `last`.
   bool step_range(size_t first, size_t last, int threads, int64_t steps);
-  void inspect_range(size_t first, size_t last, int threads);
   void partition(size_t first, size_t last);
   void prepare(int64_t steps); // coefficients of the active rows
   // Of rows that are stepped side by side, by their shares in `elements`.
@@ -63,13 +62,16 @@ private:
   // Sums of the rows that are marked, over what they are about to become.
   void measure(const Kernels &kernels, int threads);
   void measure_item(const Kernels &kernels, size_t a, int64_t item);
+  // Second moments by rows and columns that divide as they will be kept.
+  void look_ahead(const Kernels &kernels, int threads);
   // What codecs must know of this step before it.
   void measure_codecs(const Kernels &kernels, int threads);
   // What gates must. False if one refuses the gradients.
   bool measure_gates(const Kernels &kernels, int threads);
-  void measure_samples(const std::vector<GateSample> &samples, bool first_look,
+  void measure_samples(const std::vector<const GateSample *> &samples, bool first_look,
                        const Kernels &kernels, int threads);
   bool refused(const GateSample &sample) const;
+  void mark(const std::vector<const GateSample *> &samples, bool first_look);
   Gating gating() { return {rows, active_, groups, memories, coefficients_}; }
   // Rows of rules that step whole matrices, in whole_rows.cpp.
   struct WholeRows {
@@ -82,9 +84,15 @@ private:
   void step_whole_rows(const WholeRows &whole, const Kernels &kernels, int threads);
   void step_whole(const Kernels &kernels, size_t a, const MatrixHow &how, float *memory,
                   int threads);
+  // Rows whose gates look at each row of the tensor, in by_row.cpp.
+  void step_rows_by_row(const Kernels &kernels, int threads);
+  template <class Real> void step_by_row(const Kernels &kernels, size_t a, int threads);
+  // What the gates of such a matrix must know of the direction in `memory`.
+  void gate_whole(const Kernels &kernels, size_t a, const float *memory, int threads);
   MatrixHow how_of(const Row &row) const;
   void step_item(const Kernels &kernels, size_t a, int64_t item);
   void reduce_rows(bool measured = false); // of all active rows, or of those that a pass measured
+  void reduce_row(size_t a);
 
   std::vector<int> active_;         // rows with a gradient and at least one element
   std::vector<int64_t> first_item_; // of each active row, and their total at the end

@@ -42,6 +42,7 @@ public:
     c_.m_scale = c_.v_scale = c_.v_scale_before = 1;
     c_.eps = 1e-8, c_.decay = 0.99, c_.step = 0.01;
     c_.m_before = c_.m_now = 0.5;
+    for (double &of_rule : c_.of_rule) of_rule = 0.5; // no rule divides by zero
     c_.first_look = true;
     run(kernels.step, {});
     c_.random_key = 1;

@@ -57,7 +57,7 @@ public:
     Row &row = plan_.rows.emplace_back();
     row.name = "self-test";
     row.rule = parts.rule;
-    row.gate = gate_named(row.rule->gate);
+    if (const GatePart *gate = gate_named(row.rule->gate)) bind_gate(row, *gate, parts);
     row.m_codec = parts.m;
     row.step_pass = row.codec_pass = pass_of(parts, {probing});
     row.active = true;
@@ -72,6 +72,7 @@ public:
     if (row.matrix) row.v = Planes{};
     bind_numbers(row);
     if (row.rule->matrix) bind_whole(row);
+    if (row.rule->second_ahead) row.second_pass = second_alone(parts.v);
     plan_.groups.push_back(group_for(parts));
     plan_.seed = 38; // with which the second step corrects all of q8's roots
   }
@@ -96,9 +97,17 @@ private:
 
   static size_t padded() { return static_cast<size_t>((kNumel + kBlock - 1) / kBlock * kBlock); }
 
+  void bind_gate(Row &row, const GatePart &gate, const PartsOf &parts) {
+    row.gates.push_back({&gate});
+    row.exact = gate.exact_only;
+    row.gate_pass = pass_of(parts, {&gate});
+    if (!gate.remember) return;
+    plan_.memories.push_back(gate.remember());
+    plan_.memories.back()->by_tensor = true;
+  }
   static void bind_whole(Row &row) {
     const TensorView view = dense_matrix(kRows, kColumns);
-    row.whole = std::make_shared<MatrixStep>(view, walk_order(view), Stack{}, row.name);
+    row.whole = std::make_shared<MatrixStep>(view, walk_order(view), row.name);
   }
 
   static Group group_for(const PartsOf &parts) {
@@ -137,7 +146,8 @@ private:
   void bind_numbers(Row &row) {
     row.step = &step_;
     if (row.rule->numbers) row.rule_numbers = started(row.rule->numbers, scalars_);
-    if (row.gate && row.gate->numbers) row.gate_numbers = started(row.gate->numbers, scalars_);
+    for (RowGate &gate : row.gates)
+      if (gate.part->numbers) gate.numbers = started(gate.part->numbers, scalars_);
     const CodecPart *codec = row.m_codec;
     if (!codec || !codec->numbers) return;
     row.m_numbers = started(codec->numbers, numbers_);

@@ -1,9 +1,11 @@
 // The plan's rows whose rule steps whole matrices.
 #include <algorithm>
+#include <cmath>
 #include <memory>
 
 #include "core/threads.h"
 #include "isa/float_environment.h"
+#include "plan/by_row.h"
 #include "plan/plan.h"
 #include "plan/work.h"
 
@@ -61,7 +63,7 @@ void Plan::step_whole_rows(const WholeRows &whole, const Kernels &kernels, int t
 
 void Plan::step_whole(const Kernels &kernels, size_t a, const MatrixHow &how, float *memory,
                       int threads) {
-  const Row &row = rows[static_cast<size_t>(active_[a])];
+  Row &row = rows[static_cast<size_t>(active_[a])];
   const int64_t items = first_item_[a + 1] - first_item_[a], share = row.item_blocks();
   ItemSums *const sums = item_sums_.data() + first_item_[a];
   const auto end_of = [&](int64_t item) {
@@ -71,10 +73,16 @@ void Plan::step_whole(const Kernels &kernels, size_t a, const MatrixHow &how, fl
     LaneSums lanes;
     average_blocks(row, memory, kernels, coefficients_[a], item * share, end_of(item), lanes);
     sums[item] = ItemSums(lanes);
-    sums[item].square_update = 0; // of a matrix that does not move
+    sums[item].square_update = 0; // of a matrix that does not move, and is not looked at
+    sums[item].square_param = NAN;
   });
   if (!takes_turn(row.index, how.every, row.steps_taken())) return;
   row.whole->orthogonalize(kernels, how, memory, threads);
+  if (gating().measures_whole(row)) gate_whole(kernels, a, memory, threads);
+  if (row.by_row) {
+    const double unit = 1 / row.last.rule_scale;
+    row.last.gate *= RowGating<float>(gating(), row, kernels, memory, unit).scale(threads);
+  }
   for_each(items, threads, [&](int64_t item) {
     LaneSums lanes;
     descend_blocks(row, memory, kernels, coefficients_[a], item * share, end_of(item), lanes);
@@ -82,6 +90,25 @@ void Plan::step_whole(const Kernels &kernels, size_t a, const MatrixHow &how, fl
     sums[item].square_update = moved.square_update;
     sums[item].square_param = moved.square_param;
   });
+}
+
+void Plan::gate_whole(const Kernels &kernels, size_t a, const float *memory, int threads) {
+  Row &row = rows[static_cast<size_t>(active_[a])];
+  const int64_t items = first_item_[a + 1] - first_item_[a], share = row.item_blocks();
+  const int64_t blocks = (row.numel + kBlock - 1) / kBlock;
+  std::vector<ItemSums> found(static_cast<size_t>(items));
+  for_each(items, threads, [&](int64_t item) {
+    LaneSums lanes;
+    measure_direction(row, memory, kernels, item * share, std::min((item + 1) * share, blocks),
+                      lanes);
+    found[static_cast<size_t>(item)] = ItemSums(lanes);
+  });
+  ItemSums all;
+  for (const ItemSums &item : found) all.add(item);
+  const auto n = static_cast<double>(row.numel);
+  row.last.unscaled_rms = std::sqrt(all.square_update / n);
+  row.last.param_rms = std::sqrt(all.square_param / n);
+  gating().take_whole(a);
 }
 
 } // namespace cosmic

@@ -12,6 +12,15 @@ namespace cosmic {
 void step_blocks(const Row &row, const Kernels &kernels, const Coefficients &coefficients,
                  int64_t first, int64_t last, LaneSums &sums, MatrixSums *matrix);
 
+// As `step_blocks`, but what would become of a parameter of zeros goes to `memory`, which holds the
+// whole tensor, in the arithmetic type and zeros before.
+void step_aside(const Row &row, void *memory, const Kernels &kernels,
+                const Coefficients &coefficients, int64_t first, int64_t last, LaneSums &sums,
+                MatrixSums *matrix);
+// Adds it to the decayed parameter. Returns the sum of the new one's squares.
+double move_blocks(const Row &row, const void *memory, const Kernels &kernels,
+                   const Coefficients &coefficients, int64_t first, int64_t last);
+
 // As `step_blocks` for a rule of whole matrices: what it leaves goes to `memory`, which holds the
 // whole tensor, not to the parameter.
 void average_blocks(const Row &row, float *memory, const Kernels &kernels,
@@ -22,10 +31,19 @@ void average_blocks(const Row &row, float *memory, const Kernels &kernels,
 void descend_blocks(const Row &row, const float *memory, const Kernels &kernels,
                     const Coefficients &coefficients, int64_t first, int64_t last, LaneSums &sums);
 
+// The sums of the squared direction and parameter over blocks [first, last); changes nothing.
+void measure_direction(const Row &row, const float *memory, const Kernels &kernels, int64_t first,
+                       int64_t last, LaneSums &sums);
+
 // What the pass that the row is measured by adds up over blocks [first, last), of what the moments
 // are about to become, and its looks at them; changes nothing else.
 void measure_blocks(Row &row, const Kernels &kernels, const Coefficients &coefficients,
                     int64_t first, int64_t last, LaneSums &sums, MatrixSums *matrix);
+
+// Adds up over blocks [first, last) what the row's second moment by rows and columns is about to
+// become; changes nothing else.
+void add_up_second(const Row &row, const Kernels &kernels, const Coefficients &coefficients,
+                   int64_t first, int64_t last, MatrixSums &matrix);
 
 // Looks at blocks [first, last) of the row's gradient and changes nothing.
 void inspect_blocks(const Row &row, const Kernels &kernels, int64_t first, int64_t last,

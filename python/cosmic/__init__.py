@@ -3,7 +3,7 @@
 from . import loading  # noqa: F401  (first: it says what is missing)
 
 # isort: split
-from . import _core, logging, ops
+from . import _core, backends, controllers, logging, ops
 from ._core import UnsupportedTensorError
 from .estimate import MemoryEstimate, TensorEstimate, estimate_memory
 from .grouping.groups import ParamGroups, param_groups
@@ -34,6 +34,8 @@ __all__ = [
     "UniformPolicy",
     "UnsupportedTensorError",
     "__version__",
+    "backends",
+    "controllers",
     "estimate_memory",
     "logging",
     "ops",

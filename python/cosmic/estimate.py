@@ -29,17 +29,18 @@ _COUNTER_BYTES = 4  # AdamW's step, a float32 a tensor
 
 
 class TensorEstimate(NamedTuple):
-    """What one trainable tensor takes.
+    """What one trainable tensor takes, a parameter or a part of one.
 
     Attributes:
-        name: of the parameter.
-        shape: of the parameter.
+        name: of the parameter; of a part with its name in brackets.
+        shape: of the tensor.
         role: ``"table"``, ``"matrix"`` or ``"vector"``, by its group's ``role``, or by its
             name and the shapes of all parameters.
         rung: what the budget gives it.
-        weight_bytes: of the parameter, and of its gradient.
+        weight_bytes: of the tensor, and of its gradient.
         state_bytes: of its state.
-        adamw_bytes: of its state in torch's AdamW with fp32 moments.
+        adamw_bytes: of its state in torch's AdamW with fp32 moments, whose count of steps is told
+            with a parameter's first part.
     """
 
     name: str
@@ -124,7 +125,7 @@ def estimate_memory(
     choices = choose(placed, {}, budget=budget, policy=policy, expecting=True)
     tensors = [_tensor(choice) for choice in choices]
     buffers = sum(_cast(b, dtype).nbytes for b in module.buffers() if not is_lazy(b))
-    gradients = [t.weight_bytes for t in tensors]
+    gradients = {choice.param: choice.param.nbytes for choice in choices}.values()
     return MemoryEstimate(
         weight_bytes=sum(p.nbytes for _, p in named) + buffers,
         gradient_bytes=max(gradients, default=0) if release_gradients else sum(gradients),
@@ -196,28 +197,30 @@ def _with_options(
     groups: Sequence[dict[str, Any]], budget: int | str | None, options: dict[str, Any]
 ) -> tuple[list[dict[str, Any]], Policy]:
     """The groups with all options and the policy, by the optimizer's own checks and defaults."""
+    zero = torch.zeros((), device="cpu")
     optimizer = Cosmic(
         [
-            {**group, "params": [torch.zeros(1, device="cpu")], "param_names": [str(index)]}
-            for index, group in enumerate(groups)
+            {**group, "params": [zero.expand(param.shape) for param in group["params"]]}
+            for group in groups
         ],
         budget=budget,
         **options,
     )
     full = [
-        {**checked, "params": group["params"], "param_names": group["param_names"]}
+        {**checked, "params": group["params"]}
         for checked, group in zip(optimizer.param_groups, groups, strict=True)
     ]
     return full, policy_named(optimizer.policy)
 
 
 def _tensor(choice: Choice) -> TensorEstimate:
+    member = choice.live.member
     return TensorEstimate(
-        name=choice.live.member.name,
-        shape=tuple(choice.live.member.param.shape),
+        name=member.name,
+        shape=tuple(member.tensor.shape),
         role=choice.live.role,
         rung=choice.rung.name,
-        weight_bytes=choice.live.member.param.nbytes,
+        weight_bytes=member.tensor.nbytes,
         state_bytes=choice.nbytes,
-        adamw_bytes=choice.live.geometry.numel * ADAMW_BYTES + _COUNTER_BYTES,
+        adamw_bytes=choice.live.geometry.numel * ADAMW_BYTES + _COUNTER_BYTES * member.is_first,
     )

@@ -38,6 +38,7 @@ class EventLog:
     - ``allocation``: step (as of a transition), budget (bytes, or null), state_bytes and tensors, a
       list of what ``optimizer.tiers()`` says: name, role, rung, numel, nbytes, why. At the first
       step after attaching, and whenever a new plan has changed any of that;
+    - ``option``: step, controller, group, option, before, after, when a controller has moved it;
     - ``gate``: step, name, factor, when it falls below 0.5 and when it is back;
     - ``skipped``: a step left out for non-finite gradients;
     - any event of your own, by ``write``: ``log.write("loss", step=step, loss=loss.item())``.

@@ -8,21 +8,19 @@ from typing import Any, TypeAlias, overload
 
 import torch
 from torch import Tensor, nn
-from torch.optim.optimizer import Optimizer
 
 from .capital.named import DEFAULT_POLICY
 from .capital.policies import Policy
-from .state.adamw import exported
-from .state.checkpoint import read_saved
-from .state.entries import STATE_FORMAT, drop_orphans
-from .state.groups import check_all_placed
-from .state.members import check_param, members
-from .step.backward import StepInBackward, refuse_wrapper
+from .state.members import check_param, members, parts_of
+from .state.slices import Parts, check_patterns
+from .step.backward import StepInBackward
+from .step.backward_checks import refuse_wrapper
 from .step.hooks import hooked_where_observed, step_as_it_is
 from .step.options import check_whole, drop_whole_options
 from .step.ordinary import take_step
 from .step.planned import Listener, NonfiniteGradientError
 from .threads import forked, one_thread
+from .with_checkpoints import WithCheckpoints
 from .with_moments import WithMoments
 from .with_reports import WithReports
 
@@ -31,7 +29,7 @@ __all__ = ["Cosmic", "Listener", "NonfiniteGradientError"]
 Params: TypeAlias = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
 
 
-class Cosmic(WithMoments, WithReports):
+class Cosmic(WithMoments, WithReports, WithCheckpoints):
     """AdamW with compressed state, sized to a byte budget: lighter tiers for what does not fit.
 
     With ``g`` the gradient (negated by ``maximize``), ``wd`` the weight decay and ``c`` the gate's
@@ -87,19 +85,30 @@ class Cosmic(WithMoments, WithReports):
             and ``state_dtype``: ``"tier0"``, ``"tier1"``, ``"tier1:factored"`` (or ``"rowmean"``,
             ``"colmean"``, ``"v4"``, ``"fp32"``), ``"tier2:u2+factored"``. With ``beta_slow`` a
             tier 2 has its slow average, named (``"+slow"``) or not.
+        rule: of full history: None, Adam's; ``"softsign"``: of its quotient ``w`` a part is made a
+            soft sign, ``u = (1 - b) w / (|w| + kappa) + b w``. Both keep the same moments. Of
+            tier 2 alone: what a budget or ``matrix_rule`` gives other rungs has none of it.
+        blend: of rule ``"softsign"``: ``b``, from 0 (all sign) to 1 (Adam's).
+        kappa: of rule ``"softsign"``: where the soft sign is half of a sign, in units of ``w``.
+        blend_to: what ``b`` becomes over a tensor's first ``blend_steps`` steps; None: it stays.
+        blend_steps: how many those are.
+        blend_schedule: how ``b`` gets there: ``"linear"`` or ``"cosine"``.
         matrix_rule: ``"muon"`` steps hidden matrices by orthogonalized momentum, everything else as
             without it; which tensors those are, the group's ``role`` says (``param_groups(model)``
             finds it), or where it is None, with great caution, names and shapes. ``"off"``: as all
             others. None: off, but under a budget what its policy says.
         lr_scale: a factor on the learning rate, 0 or more, of updates and weight decay alike: one
-            for the group, or by role (``{"table": 3.0}``; ``"table"``, ``"matrix"``, ``"vector"``).
-            None: 1, but what the policy says for tensors whose rung the budget chooses.
+            for the group, or by role (``{"table": 3.0}``; ``"table"``, ``"matrix"``, ``"vector"``)
+            and by part (``"q"``), whose factors multiply. None: 1, but what the policy says for
+            tensors whose rung the budget chooses.
         matrix_state_dtype: codec of their momentum: ``"fp32"``, ``"bf16"``, ``"m8"``, ``"m4"``,
             ``"m2"``, ``"m1"`` (32 bits an element to 1), or ``"none"``: each gradient is
             orthogonalized by itself; None: ``"m1"``, or under a budget whatever it buys.
-        parts: matrices that lie side by side in each of a group's tensors, such as the projections
-            of an attention layer, and are orthogonalized on their own: a dimension and the sizes
-            along it, ``(0, (768, 768, 768))``; give it by group. None: each is one matrix.
+        parts: cuts tensors into parts that are stepped as tensors of their own, each with its rung,
+            state, gate and factor, such as the projections of an attention layer: a dimension, 0 or
+            1, and how many equal parts there are along it, their sizes, or these by name,
+            ``(0, {"q": 768, "k": 256, "v": 256})``; for all of a group's tensors, or a dict of such
+            (or None) by parameter name or pattern. None: tensors are whole.
         momentum: decay of hidden matrices' average, which schedulers that cycle ``betas`` leave.
         ns_steps: iterations that orthogonalize it.
         matrix_every: a matrix moves at every so many-th step, by as many steps at once, weight
@@ -119,9 +128,11 @@ class Cosmic(WithMoments, WithReports):
             budget chooses the codecs.
         stochastic_rounding: store parameters in bfloat16 with stochastic rounding, which is
             unbiased; False: to nearest, which loses updates below 1/512 of a parameter.
-        gate: ``"snr"`` scales a tensor's update down while its gradient is noisy or jumps;
-            ``"agar"`` scales each coordinate of tier 2 by how far its gradients agree, after CASMO
-            (see ``docs/design.md``); None does not.
+        gate: a factor on updates; several are joined by a plus and multiplied. ``"snr"`` scales a
+            tensor's update down while its gradient is noisy or jumps; ``"agar"`` scales each
+            coordinate of tier 2 by how far its gradients agree, after CASMO; ``"trust"`` makes a
+            tensor's step ``lr`` times its own size, after LARS and LAMB; ``"agc"`` makes it no more
+            than ``agc_clip`` times that (``docs/gates.md``). None: none.
         c_min: the gate's least factor (of ``"agar"``: the least trust).
         robustness: of gate ``"agar"``: the power of the trust; 0 leaves the focus alone.
         rel_floor: of gate ``"agar"``: the least focus.
@@ -130,8 +141,15 @@ class Cosmic(WithMoments, WithReports):
             ``"lora_b"``, ``"norm"``, ``"bias"`` or ``"vector"``, which a budget then goes by;
             a ``"position"`` is a matrix to it. None and ``"other"`` leave that to names and the
             shapes of all parameters.
-        exact: the gate acts on this step's own gradients, which a pass before the step looks at,
-            not on what the last step saw of its.
+        trust_coefficient: of gate ``"trust"``: what the ratio of the sizes is multiplied with.
+        trust_min, trust_clip: of gate ``"trust"``: the least and the largest factor.
+        agc_clip: of gate ``"agc"``: the most that an update's RMS may be, over the parameter's.
+        clip_update: the most that an update's RMS may be before the learning rate; None: any.
+        param_floor: what a parameter's RMS counts as at least, so that what starts at zero moves.
+        norm_decay: of an average of the update's mean square, which they go by; 0: the last one.
+        norm_granularity: what has a factor: each ``"tensor"``, each ``"row"`` or the ``"group"``.
+        exact: gates act on this step's own gradients, which a pass before the step looks at, not on
+            what the last step saw of its.
         beta_slow: decay of a second, slower average of the gradient, such as 0.9999; None: none.
         alpha: weight of the slow average.
         slow_warmup: steps over which ``alpha`` and ``beta_slow`` rise; None: at once.
@@ -152,8 +170,8 @@ class Cosmic(WithMoments, WithReports):
         UnsupportedTensorError: a TypeError and RuntimeError, for tensors that are not dense CPU
             tensors of a floating dtype.
 
-    ``step`` raises before anything has changed; only what a listener raises, or a warning that is
-    turned into an error, comes after a step that was taken in full.
+    ``step`` raises before anything has changed; only what a controller or a listener raises, or a
+    warning that is turned into an error, comes after a step that was taken in full.
     """
 
     #: Options of a group that a preset adds, or has other defaults for.
@@ -173,11 +191,17 @@ class Cosmic(WithMoments, WithReports):
         min_tier: int | None = None,
         max_tier: int | None = None,
         rung: str | None = None,
+        rule: str | None = None,
+        blend: float = 0.2,
+        kappa: float = 0.3,
+        blend_to: float | None = None,
+        blend_steps: int = 0,
+        blend_schedule: str = "linear",
         role: str | None = None,
         lr_scale: float | Mapping[str, float] | None = None,
         matrix_rule: str | None = None,
         matrix_state_dtype: str | torch.dtype | None = None,
-        parts: tuple[int, tuple[int, ...]] | None = None,
+        parts: Parts | None = None,
         momentum: float = 0.95,
         ns_steps: int = 3,
         matrix_every: int = 1,
@@ -187,6 +211,14 @@ class Cosmic(WithMoments, WithReports):
         c_min: float = 0.1,
         robustness: float = 1.0,
         rel_floor: float = 0.1,
+        trust_coefficient: float = 1.0,
+        trust_min: float = 0.0,
+        trust_clip: float = 10.0,
+        agc_clip: float = 10.0,
+        clip_update: float | None = None,
+        param_floor: float = 1e-3,
+        norm_decay: float = 0.0,
+        norm_granularity: str = "tensor",
         exact: bool = False,
         beta_slow: float | None = None,
         alpha: float = 5.0,
@@ -208,17 +240,24 @@ class Cosmic(WithMoments, WithReports):
         defaults = {
             "lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay,
             "maximize": maximize, "tier": tier, "min_tier": min_tier, "max_tier": max_tier,
-            "rung": rung, "role": role, "state_dtype": state_dtype,
+            "rung": rung, "rule": rule, "blend": blend, "kappa": kappa, "blend_to": blend_to,
+            "blend_steps": blend_steps, "blend_schedule": blend_schedule, "role": role,
             "lr_scale": dict(lr_scale) if isinstance(lr_scale, Mapping) else lr_scale,
-            "gate": gate, "c_min": c_min,
+            "state_dtype": state_dtype, "gate": gate, "c_min": c_min,
             "robustness": robustness, "rel_floor": rel_floor, "exact": exact,
-            "matrix_rule": matrix_rule, "matrix_state_dtype": matrix_state_dtype, "parts": parts,
+            "trust_coefficient": trust_coefficient, "trust_min": trust_min,
+            "trust_clip": trust_clip, "agc_clip": agc_clip,
+            "clip_update": clip_update, "param_floor": param_floor, "norm_decay": norm_decay,
+            "norm_granularity": norm_granularity,
+            "matrix_rule": matrix_rule, "matrix_state_dtype": matrix_state_dtype,
+            "parts": dict(parts) if isinstance(parts, Mapping) else parts,
             "momentum": momentum, "ns_steps": ns_steps, "matrix_every": matrix_every,
             "matrix_blocks": matrix_blocks, "beta_slow": beta_slow, "alpha": alpha,
             "slow_warmup": slow_warmup,
             "min_compress_size": min_compress_size, "stochastic_rounding": stochastic_rounding,
         }  # fmt: skip
         super().__init__(params, {**defaults, **self._preset})
+        check_patterns(self.param_groups)
 
     # ---- torch.optim's interface ----------------------------------------------------------
 
@@ -233,9 +272,13 @@ class Cosmic(WithMoments, WithReports):
         try:
             self._check_group(self.param_groups[-1], len(self.param_groups) - 1)
             drop_whole_options(self.param_groups[-1], self._whole_options())
+            group = self.param_groups[-1]
             for member in members(self.param_groups):
                 if member.group == len(self.param_groups) - 1:
                     check_param(member.param, member.label)
+                    parts_of(member, group)
+            if group["parts"] is not self.defaults["parts"]:
+                check_patterns([group])
         except Exception:
             del self.param_groups[-1]
             raise
@@ -316,66 +359,3 @@ class Cosmic(WithMoments, WithReports):
             raise RuntimeError("step_in_backward() is on already; remove() its handle first")
         self._backward = mode = StepInBackward(self, model, max_norm, clip)
         return mode
-
-    def state_dict(self) -> dict[str, Any]:
-        """As torch's, with an entry ``"cosmic"``: format, steps taken, steps skipped and, where
-        ``step_in_backward`` clips by it, the gradient's last norm.
-
-        COSMIC's state of a parameter that was taken out of the groups is dropped first.
-
-        Raises:
-            ValueError: for what others keep of such a parameter, as it has no place here.
-        """
-        drop_orphans(self.state, self.param_groups)
-        check_all_placed(self.state, self.param_groups)
-        saved = super().state_dict()
-        saved["cosmic"] = {
-            "format": STATE_FORMAT, "steps": self._steps, "skipped": self._skipped,
-            "gradient_norm": self._gradient_norm, "options_changed": self._has_new_options(),
-        }  # fmt: skip
-        return saved
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load what ``state_dict`` returned, or what ``torch.optim.AdamW``'s did; state keeps its
-        own dtypes until the next step, which encodes it as the groups' options say.
-
-        State that takes more than this optimizer's budget is brought under it by the next step,
-        which knows the gradients that decide who keeps what.
-
-        Raises:
-            ValueError: if the groups differ, lack an option or have one that is out of range or of
-                another optimizer, a state does not fit its parameter, the format is newer than this
-                release, or AdamW's state is of amsgrad. Nothing has changed then.
-        """
-        extra: dict[str, Any] = {}
-
-        def take_state(_: Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
-            saved, found = read_saved(saved, self.param_groups, self.seed)
-            for index, group in enumerate(saved["param_groups"]):
-                self._check_group(dict(group), index)
-            extra.update(found)
-            # torch would cast moments to the parameter's dtype
-            return {**saved, "state": found["others"]}
-
-        handles = [
-            self.register_load_state_dict_pre_hook(take_state),
-            self.register_load_state_dict_post_hook(
-                lambda _: self._take_loaded(extra), prepend=True
-            ),
-        ]
-        try:
-            super().load_state_dict(state_dict)
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    def to_adamw_state_dict(self) -> dict[str, Any]:
-        """The state as ``torch.optim.AdamW.load_state_dict`` takes it, to go on with AdamW.
-
-        Moments are decoded to float32; parameters on tiers 0 and 1, and those stepped as whole
-        matrices, have no second moment and start anew.
-
-        Raises:
-            ValueError: for a slow average, for which AdamW has no place.
-        """
-        return exported(self.param_groups, self.state)

@@ -10,7 +10,17 @@ import torch
 
 from . import _core
 
-__all__ = ["CODECS", "GATES", "RULES", "Codec", "Gate", "Numbers", "Rule", "rule_for"]
+__all__ = [
+    "CODECS",
+    "GATES",
+    "HISTORY_RULES",
+    "RULES",
+    "Codec",
+    "Gate",
+    "Numbers",
+    "Rule",
+    "rule_for",
+]
 
 
 class Numbers(NamedTuple):
@@ -74,19 +84,27 @@ class Rule(NamedTuple):
 
 
 class Gate(NamedTuple):
-    """A factor of at most 1 on updates.
+    """A factor on updates.
 
     Attributes:
         rule: whose moments it reads, or ``"none"``: of other rules it is no gate.
         remembers: whether it keeps something of each parameter group.
         keeps_if_exact: whether it keeps numbers of a tensor where it measures before the step.
+        implied_by: the option that asks for it where it is not None; None: its name does.
     """
 
     name: str
     rule: str
     remembers: bool
     keeps_if_exact: bool
+    implied_by: str | None
     numbers: Numbers | None
+
+    @property
+    def by_name(self) -> bool:
+        """Whether a group may ask for it by its name: those that keep something of a group are of
+        presets, which hold it, and others have an option of their own."""
+        return not (self.remembers or self.implied_by)
 
 
 class Codec(NamedTuple):
@@ -128,6 +146,12 @@ _PARTS = _core.parts()
 RULES: Mapping[str, Rule] = MappingProxyType({k: _rule(v) for k, v in _PARTS["rules"].items()})
 GATES: Mapping[str, Gate] = MappingProxyType({k: _gate(v) for k, v in _PARTS["gates"].items()})
 CODECS: Mapping[str, Codec] = MappingProxyType({k: _codec(v) for k, v in _PARTS["codecs"].items()})
+
+
+#: Rules of full history that step elements, by what the names of their rungs end with.
+HISTORY_RULES: Mapping[str, Rule] = MappingProxyType(
+    {rule.variant: rule for rule in RULES.values() if rule.tier == 2 and not rule.matrix}
+)
 
 
 def rule_for(tier: int, first: bool, second: bool, variant: str) -> Rule | None:

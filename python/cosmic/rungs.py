@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from . import _core
-from .parts import CODECS, RULES, Numbers, Rule, rule_for
+from .parts import CODECS, GATES, HISTORY_RULES, RULES, Numbers, Rule, rule_for
 
 __all__ = [
     "Geometry",
@@ -322,7 +322,9 @@ def _parsed(name: str) -> Rung:
         rung = _parsed_for(rule, name)
         if rung is not None:
             return rung
-    variants = {r.variant for r in RULES.values() if r.tier == 2 and r.second and r.variant}
+    # a rule whose gate no group may ask for is a preset's
+    open_to_all = ("none", *(gate.name for gate in GATES.values() if gate.by_name))
+    variants = {v for v, rule in HISTORY_RULES.items() if v and rule.gate in open_to_all}
     matrix = [
         f"'tier{r.tier}:{r.variant}:<codec>' with one of {', '.join(matrix_codecs(r.variant))} "
         "for a matrix as a whole"

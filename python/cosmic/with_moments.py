@@ -8,9 +8,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from .moments import Moments
-from .state.entries import State, forget, holds, take_over
+from .state.entries import State, forget, holds, prefixed, take_over
+from .state.joined import read_whole, write_whole, zeroed_rows
 from .state.members import Member, members, naming
-from .state.moments import Rows, kept_moments, read, selected, written
+from .state.moments import Rows, selected
 from .state.shaping import shaped_states
 from .step.planned import Planned
 from .step.plans import chosen_state
@@ -47,15 +48,15 @@ class WithMoments(Planned):
         """A parameter's moments as tensors of its shape, decoded, and its step count.
 
         They are copies, in AdamW's meaning: its bias correction by ``step`` is right for them. A
-        moment that the parameter's rung does not keep is None; all are before its first step.
+        moment that the parameter's rung does not keep is None; all are before its first step. Of
+        parts (group option ``parts``) they are joined, None where one of them keeps none.
 
         Raises:
             ValueError: if the parameter is not in this optimizer, for a state that does not fit it,
                 and for codec ``costate``, which knows its first moment only with the next gradient.
         """
         member = self._member(param)
-        with naming(member):
-            return read(param, self.state.get(param, {}), self.param_groups[member.group])
+        return read_whole(member, self.state.get(param, {}), self.param_groups[member.group])
 
     def set_moments(
         self,
@@ -95,10 +96,7 @@ class WithMoments(Planned):
             held = self.state.get(param, {})
             if not holds(held):
                 held = self._first_state(member)
-            new = written(
-                param, held, group, given, step=step, rows=chosen, index=member.index,
-                seed=self.seed,
-            )  # fmt: skip
+        new = write_whole(member, held, group, given, step=step, rows=chosen, seed=self.seed)
         if self.state.get(param) is None:
             self.state[param] = {}
         take_over(self.state[param], new)
@@ -127,9 +125,8 @@ class WithMoments(Planned):
             with naming(member):
                 chosen[member.param] = selected(member.param, rows)
         for member in started:
-            slots = {s: 0.0 for s in kept_moments(self.state[member.param])}
-            if slots:
-                self.set_moments(member.param, **slots, rows=chosen[member.param])  # type: ignore[arg-type]
+            held, group = self.state[member.param], self.param_groups[member.group]
+            take_over(held, zeroed_rows(member, held, group, chosen[member.param], self.seed))
 
     def _member(self, param: Tensor) -> Member:
         for member in members(self.param_groups):
@@ -141,7 +138,11 @@ class WithMoments(Planned):
     def _first_state(self, member: Member) -> State:
         """What the next step would make, were the parameter to have a gradient."""
         chosen = self._choices(expecting=True, anew=member.param)
-        choice = next((c for c in chosen if c.param is member.param), None)
-        if choice is None:
+        choices = [c for c in chosen if c.param is member.param]
+        if not choices:
             raise ValueError("it takes no gradients (requires_grad), and has no state")
-        return chosen_state(choice, self.param_groups[member.group], self.seed)
+        out: State = {}
+        for choice in choices:
+            state = chosen_state(choice, self.param_groups[member.group], self.seed)
+            out.update(prefixed(state, choice.live.member.prefix))
+        return out

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from .capital.budget import resolve_budget
+from .check import Check, checked_groups
 from .reports import TierInfo, gate_factors, group_statistics, tier_table
 from .state.entries import holds, state_bytes
 from .state.members import members
 from .state.places import real_numel
-from .step.planned import Listener, Planned
+from .step.planned import Listener
 from .step.plans import Transition
+from .threads import forked, one_thread
+from .with_controllers import WithControllers
 
 __all__ = ["WithReports"]
 
@@ -20,7 +24,7 @@ __all__ = ["WithReports"]
 _TOLD = ("name", "role", "rung", "numel", "nbytes", "why")
 
 
-class WithReports(Planned):
+class WithReports(WithControllers):
     """An optimizer that says what it holds and what its last step saw."""
 
     def _reset(self) -> None:
@@ -67,9 +71,21 @@ class WithReports(Planned):
         """The gate's factor of every gated parameter at the last step, by name."""
         return gate_factors(self.param_groups, self.state, self._last_rows())
 
+    def check(self) -> Check:
+        """Norms, effective rates, gate factors and what is not finite, by parameter group.
+
+        Changes nothing. Norms of updates, rates and factors are the last step's own sums; norms of
+        parameters and of decoded first moments, and counts of elements that are not finite, take a
+        pass over these tensors. ``print`` shows a table; before the first step it says so.
+        """
+        with one_thread() if forked() else nullcontext():
+            found = checked_groups(self.param_groups, self.state, self._observed())
+        return Check(self._steps, found)
+
     def add_listener(self, listener: Listener) -> None:
-        """Call ``listener(event, fields)`` at every step, tier transition, new allocation and
-        skipped step. The first step from now on tells the allocation, new or not."""
+        """Call ``listener(event, fields)`` at every step, tier transition, new allocation, move of
+        a controller and skipped step. The first step from now on tells the allocation, new or not.
+        """
         self._listeners.append(listener)
         self._allocation, self._untold = None, True
 

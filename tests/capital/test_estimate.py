@@ -34,8 +34,9 @@ def stepped(model: nn.Module, **options: Any) -> Cosmic:
 @pytest.mark.parametrize(
     "options",
     [
-        {}, {"state_dtype": "u4+v4"}, {"gate": "snr"}, {"policy": "signal"}, {"beta_slow": 0.99},
-        {"max_tier": 1}, {"min_compress_size": 0}, {"policy": "role"}, {"matrix_rule": "off"},
+        {}, {"state_dtype": "u4+v4"}, {"gate": "snr"}, {"gate": "trust+agc"}, {"policy": "signal"},
+        {"beta_slow": 0.99}, {"max_tier": 1}, {"min_compress_size": 0}, {"policy": "role"},
+        {"matrix_rule": "off"},
     ],
     ids=str,
 )  # fmt: skip

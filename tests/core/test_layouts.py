@@ -26,6 +26,13 @@ RUNGS: dict[str, dict[str, Any]] = {
     "bf16+slow": {"state_dtype": "bf16", "beta_slow": 0.99},
     "u4+factored": {"state_dtype": "u4+factored", "min_compress_size": 0},
     "q8+v4+slow": {"state_dtype": "q8+v4", "beta_slow": 0.99, "min_compress_size": 0},
+    "trust+agc": {
+        "state_dtype": "u4+factored",
+        "min_compress_size": 0,
+        "gate": "trust+agc",
+        "param_floor": 1.0,
+    },
+    "trust-exact": {"state_dtype": "bf16", "gate": "trust", "exact": True, "param_floor": 1.0},
     "u2+rowmean": {"state_dtype": "u2+rowmean", "min_compress_size": 0},
 }
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from conftest import Runner
 from cosmic.rungs import combinations, without_momentum
@@ -17,7 +16,7 @@ from helpers import SIZES, UNUSUAL, with_slow_average
 from reference.options import Options
 from reference.storage import widen
 from reference.sums import ITEM
-from trajectories import Case, Outcome, run_cosmic, run_reference
+from trajectories import Case, Outcome, assert_same_bits, run_cosmic, run_reference
 
 #: Shapes by what they are made for: rows that are no multiple of 16 or of a block, the fewest
 #: columns, more rows than columns and the reverse, three dimensions; rows that are one block, two,
@@ -45,7 +44,8 @@ CHANGES_WITHOUT_SLOW = (
     "costate+fp32", "fp32+vlog3", "ustate+fp32", "ustate+vlog8", "costate+vlog6", "fp32+fp32",
 )  # fmt: skip
 
-AGAR = {"gate": "agar", "c_min": 0.05, "robustness": 1.7, "rel_floor": 0.2}
+BOUNDS = {"c_min": 0.05, "robustness": 1.7, "rel_floor": 0.2}
+AGAR = {"gate": "agar", **BOUNDS}
 
 SLOW = {"beta_slow": 0.999, "alpha": 3.0, "slow_warmup": 4}
 
@@ -170,6 +170,54 @@ def agar_cases() -> list[Case]:
     ]  # fmt: skip
 
 
+def norm_cases() -> list[Case]:
+    """Gates of norms, one and several, lagged and exact."""
+    tall, wide = (131, 17), (7, 33)
+    norms: dict[str, dict[str, Any]] = {
+        "trust": {"gate": "trust"}, "agc": {"gate": "agc", "agc_clip": 0.7},
+        "clip": {"clip_update": 0.6}, "bounds": {"gate": "trust", "trust_min": 2, "trust_clip": 3},
+        "snr+trust": {"gate": "trust+snr", "c_min": 0.2, "norm_decay": 0.8},
+        "all": {"gate": "snr+agar+trust+agc", "clip_update": 0.9, "agc_clip": 0.5, **BOUNDS},
+    }  # fmt: skip
+    every = [
+        (f"{name}{'-exact' if exact else ''}", {**gate, "exact": exact})
+        for name, gate in norms.items() for exact in (False, True)
+    ]  # fmt: skip
+    kinds = ("tier0", "tier1", "tier1:factored", "fp32+fp32", "u4+factored", "ustate+vlog4",
+             "costate+vlog3")  # fmt: skip
+    wild = (0.0, 1.0, 1e-3, 30.0, 1.0)
+    return [
+        *(Case(f"norms-{name}-{key}", shape=wide, options=rung, steps=24, pulse=wild, absent=(3,))
+          for name, gate in every
+          for key, rung in some(*(kinds[:3] if "all" in name else kinds), **gate)),
+        *(Case(f"norms-{name}-agar-{key}", shape=tall, options=rung, steps=7, pulse=wild)
+          for name, gate in every if "all" in name
+          for key, rung in centered_rungs(**gate).items()),
+        *(Case(f"norms-{name}-{n}-{key}", shape=(n,), options=rung, steps=3)
+          for n in SIZES for name, gate in every[:2]
+          for key, rung in some("tier0", "q8+v4", "bf16+bf16+slow", "tier1:v4", **gate)),
+        *(Case(f"norms-{name}-special-{key}", shape=(23, 31), options=rung, special=True, steps=5)
+          for name, gate in every[:2] for key, rung in some(*kinds, **gate)),
+        *(Case(f"norms-{name}-{p}-grad-{g}-{key}", shape=tall, dtype=p, grad_dtype=g, options=rung)
+          for name, gate in every[:2]
+          for p, g in (("bfloat16", "float32"), ("float16", "float16"), ("float32", "bfloat16"))
+          for key, rung in some("tier1", "u4+factored", **gate)),
+        *(Case(f"norms-{name}-{dtype}-{tier}", dtype=dtype, options=options(tier=tier, **gate))
+          for name, gate in every if "all" not in name
+          for dtype in ("float64", "complex64") for tier in (0, 1, 2)),
+        *(Case(f"norms-{name}-items-{key}", shape=(2 * ITEM + 77,), options=rung, steps=3)
+          for name, gate in every[:2]
+          for key, rung in some("tier1", "fp32+fp32", "u4+v4", "costate+vlog4", **gate)),
+        *(Case(f"norms-{name}-items-512x160", shape=(512, 160), options=rung, steps=3)
+          for name, gate in every[:2] for _, rung in some("u4+factored", **gate)),
+        *(Case(f"norms-from-{before}-to-{after}-{exact}", shape=wide, change=(3, f"gate={after}"),
+               steps=6, options=options(gate=before if before != "none" else None, exact=exact))
+          for exact in (False, True)
+          for before, after in (("trust", "agc"), ("agc", "none"), ("none", "trust"),
+                                ("snr", "snr+trust"), ("agc+snr", "trust"))),
+    ]  # fmt: skip
+
+
 def cases() -> list[Case]:
     """What is compared; every row differs from a plain run in one or two things."""
     gate = {"gate": "snr", "c_min": 0.01}
@@ -281,27 +329,13 @@ def cases() -> list[Case]:
           for rows, columns in ((300, 257), (3, 9001), (512, 160), (2100, 18))
           for key, rung in some("u4+factored", "bf16+rowmean", "fp32+colmean", "tier1:factored")),
         *agar_cases(),
+        *norm_cases(),
     ]  # fmt: skip
 
 
 @cache
 def expected(case: Case) -> Outcome:
     return run_reference(case)
-
-
-def assert_same_bits(got: NDArray[Any], want: NDArray[Any], what: str) -> None:
-    """Equal bits, except that one NaN is as good as another."""
-    assert got.dtype == want.dtype and got.shape == want.shape, what
-    nan = np.zeros(got.shape, bool)
-    if np.issubdtype(got.dtype, np.floating):
-        nan = np.isnan(want)
-        assert np.array_equal(np.isnan(got), nan), f"{what}: NaN elsewhere"
-    unsigned = np.dtype(f"u{got.dtype.itemsize}")
-    differ = (got.view(unsigned) != want.view(unsigned)) & ~nan
-    first = int(np.argmax(differ)) if differ.any() else 0
-    assert not differ.any(), (
-        f"{what}: {differ.sum()} elements differ, first [{first}]: {got[first]} != {want[first]}"
-    )
 
 
 def test_cases_have_names_of_their_own() -> None:

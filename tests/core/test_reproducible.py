@@ -57,8 +57,8 @@ def test_a_scenario_runs_its_combination(name: str) -> None:
         rung = f"tier1:{v}"
     elif rule == "adam":
         rung = f"tier2:{m}+{v}" + ("" if m_slow == "none" else "+slow")
-    elif rule == "belief":
-        rung = f"tier2:{m}+{v}+centered"
+    elif rule in ("belief", "softsign", "tiger"):
+        rung = f"tier2:{m}+{v}+" + {"belief": "centered"}.get(rule, rule)
     elif rule == "muon":
         rung = f"tier2:muon:{m}"
     elif rule == "muon_gradient":

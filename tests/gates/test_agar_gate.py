@@ -340,7 +340,7 @@ def test_a_step_within_backward_has_the_ordinary_bits(options: dict[str, Any]) -
 @pytest.mark.parametrize(
     ("options", "fragments"),
     [
-        ({"gate": "casmo"}, ("param_groups[0]['gate']", "'casmo'", "None, 'snr' or 'agar'")),
+        ({"gate": "casmo"}, ("param_groups[0]['gate']", "'casmo'", "None, 'snr', 'agar'")),
         ({"gate": "agar", "beta_slow": 0.99}, ("param_groups[0]", "beta_slow 0.99", "'agar'")),
         ({"robustness": -1.0}, ("['robustness'] is -1", "a finite number >= 0")),
         ({"robustness": float("inf")}, ("['robustness'] is inf", "a finite number >= 0")),

@@ -37,6 +37,9 @@ def running(**options: Any) -> tuple[Cosmic, list[nn.Parameter]]:
 
 # ---- options -----------------------------------------------------------------------------------
 
+#: What option `gate` may be.
+GATES = "None, 'snr', 'agar', 'trust' or 'agc', or several joined by a plus"
+
 BAD_OPTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "lr-negative": ({"lr": -1e-3}, "finite number >= 0"),
     "lr-nan": ({"lr": float("nan")}, "finite number >= 0"),
@@ -71,8 +74,37 @@ BAD_OPTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "state_dtype-empty": ({"state_dtype": ""}, "'fp32', 'bf16'"),
     "state_dtype-float16": ({"state_dtype": torch.float16}, "'fp32', 'bf16'"),
     "state_dtype-list": ({"state_dtype": ["fp32"]}, "'fp32', 'bf16'"),
-    "gate-unknown": ({"gate": "and"}, "None, 'snr' or 'agar'"),
-    "gate-bool": ({"gate": True}, "None, 'snr' or 'agar'"),
+    **{
+        f"gate-{name}": ({"gate": gate}, GATES)
+        for name, gate in (
+            ("unknown", "and"),
+            ("bool", True),
+            ("empty", ""),
+            ("twice", "trust+trust"),
+            ("ends-in-plus", "trust+"),
+            ("begins-with-plus", "+trust"),
+            ("space", " trust"),
+            ("spaces", "trust + agc"),
+            ("one-unknown", "trust+lamb"),
+            ("implied", "update_clipping"),
+            ("of-a-preset", "trust+calibrated_agar"),
+            ("none", "none"),
+            ("list", ["trust"]),
+        )
+    },
+    "trust_min-negative": ({"trust_min": -1e-9}, "finite number >= 0"),
+    "trust_min-infinite": ({"trust_min": float("inf")}, "finite number >= 0"),
+    "trust_clip-0": ({"trust_clip": 0}, "finite number > 0"),
+    "trust_clip-nan": ({"trust_clip": float("nan")}, "finite number > 0"),
+    "agc_clip-below": ({"agc_clip": -1.0}, "finite number >= 0"),
+    "agc_clip-none": ({"agc_clip": None}, "finite number >= 0"),
+    "clip_update-0": ({"clip_update": 0.0}, "None, or a finite number > 0"),
+    "clip_update-text": ({"clip_update": "1"}, "None, or a finite number > 0"),
+    "param_floor-negative": ({"param_floor": -1.0}, "finite number >= 0"),
+    "norm_decay-1": ({"norm_decay": 1.0}, "number in [0, 1)"),
+    "norm_decay-negative": ({"norm_decay": -0.1}, "number in [0, 1)"),
+    "norm_granularity-unknown": ({"norm_granularity": "column"}, "'tensor', 'row' or 'group'"),
+    "norm_granularity-none": ({"norm_granularity": None}, "'tensor', 'row' or 'group'"),
     "c_min-negative": ({"c_min": -0.1}, "number in [0, 1]"),
     "c_min-above-1": ({"c_min": 1.1}, "number in [0, 1]"),
     "beta_slow-1": ({"beta_slow": 1.0}, "None, or a number in (0, 1)"),

@@ -49,13 +49,14 @@ def test_the_package_knows_them(built: Path, found: dict[str, Any]) -> None:
     assert Path(found["package"]).is_relative_to(built)
     assert found["rungs"] == [
         "float clamped fp32 none fp32", "float clamped u4 none v4",
-        "float adam f16 none fp32", "float adam f16 none factored",
+        "float adam f16 none fp32", "float softsign f16 none fp32",
+        "float adam f16 none factored", "float softsign f16 none factored",
     ]  # fmt: skip
     assert found["defaults"] == {"clamp": 0.25, "quiet_least": 0.1}
 
 
 def test_the_self_test_steps_them_too(found: dict[str, Any]) -> None:
-    assert found["combinations"] == found["combinations without"] + 4
+    assert found["combinations"] == found["combinations without"] + 6
 
 
 @pytest.mark.parametrize("rung", ["fp32+fp32", "u4+v4"])

@@ -63,6 +63,8 @@ def test_the_optimizer_has_the_defaults_that_parts_say() -> None:
     own = {name: default for name, default in options.items() if name in given}
     assert set(own) == {
         "beta_slow", "alpha", "slow_warmup", "c_min", "robustness", "rel_floor", "momentum",
-        "ns_steps", "matrix_every", "matrix_blocks",
+        "ns_steps", "matrix_every", "matrix_blocks", "blend", "kappa", "blend_to", "blend_steps",
+        "blend_schedule", "trust_coefficient", "trust_min", "trust_clip", "agc_clip", "clip_update",
+        "param_floor", "norm_decay", "norm_granularity",
     }  # fmt: skip
     assert {name: given[name].default for name in own} == own

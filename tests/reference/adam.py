@@ -59,10 +59,10 @@ def decays(options: Options, t: int) -> tuple[float, float, float]:
 
 
 def step(
-    p: Array, g: Array, decayed: Moments, options: Options, t: int, gate: float, m_start: int = 0
+    p: Array, g: Array, decayed: Moments, options: Options, t: int, length: float, m_start: int = 0
 ) -> tuple[Array, Moments, Array]:
     """Step number ``t`` (from 1) from moments that are multiplied with their decay already: the
-    new parameter, the new moments, the update ``u``."""
+    new parameter, the new moments, the update ``u``, by ``length`` of which it moves."""
     real = p.dtype.type
     beta1, beta2 = options.betas
     m = decayed.m + real(options.direction * (1.0 - beta1)) * g
@@ -75,6 +75,5 @@ def step(
         m_scale = 1.0 / (1.0 - integer_power(beta1, t - m_start))
         numerator = real(m_scale) * m + real(alpha) * slow
     u = numerator / denominator(np.sqrt(v), options, t)
-    length = options.lr * update_scale(options, t, gate, m_start)
     new_p = real(options.decay) * p - real(length) * u
     return new_p, Moments(m, v, slow), u

@@ -27,10 +27,10 @@ class Stepped:
 
 def step(
     p: Array, g: Array, m: Array, decayed_s: Array, options: Options, t: int, trust: Trust,
-    m_start: int = 0,
+    length: float, m_start: int = 0,
 ) -> Stepped:  # fmt: skip
     """Step number ``t`` (from 1), from a first moment as it was after the last step and a second
-    one that is multiplied with its decay already."""
+    one that is multiplied with its decay already; it moves by ``length`` of the update."""
     real = p.dtype.type
     beta1, beta2 = options.betas
     surprise = real(options.direction) * g - m
@@ -42,7 +42,7 @@ def step(
     w = m_hat / (np.sqrt(m_hat * m_hat + deviation * deviation) + real(options.eps))
     shares = w * w
     u = trust.focus(shares, options) * w
-    new_p = real(options.decay) * p - real(options.lr * trust.factor(options)) * u
+    new_p = real(options.decay) * p - real(length) * u
     return Stepped(new_p, m, s, u, shares)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import adam, belief, rmsprop
+from . import adam, belief, rmsprop, softsign
 from .codec import Codec, Frame, Framed, Planes
 from .codecs import PLAIN, average_codec, square_codec
 from .factored import KEPT
@@ -147,11 +147,15 @@ class History:
         return belief.recentred(m, v, self.options, t, self.m_start, sign)
 
     def take(self, old: History, t: int, key: int) -> None:
-        """The moments of another history after step ``t``; one that it lacks starts at zero. A
-        second moment that stays in its codec beside a first that comes or goes is left alone."""
+        """The moments of another history after step ``t``; one that it lacks starts at zero. What
+        stays in its codecs is left alone, as is a second moment beside a first that comes or goes.
+        """
         had_m, has_m = "exp_avg" in old.codecs, "exp_avg" in self.codecs
         self.m_start = 0 if not has_m else old.m_start if had_m else t
         recentres = had_m and old.centered != self.centered
+        if not recentres and old.names == self.names and old.codecs.keys() == self.codecs.keys():
+            self.planes = old.planes
+            return
         if not recentres and not (had_m and has_m) and old.names[1] == self.names[1]:
             self.planes["exp_avg_sq"] = old.planes["exp_avg_sq"]
             return
@@ -192,13 +196,11 @@ class History:
             return np.asarray(value * (corrected / unit))
         return np.asarray(value * corrected / unit)
 
-    def step(
-        self, p: Array, g: Array, t: int, gate: float, key: int, scale: float
-    ) -> tuple[Array, Array]:
-        """Step number ``t``: the new parameter and the update; ``key`` is of the random bits,
-        ``scale`` what the update is multiplied with."""
+    def step(self, p: Array, g: Array, t: int, length: float, key: int) -> tuple[Array, Array]:
+        """Step number ``t``: the new parameter and the update, by ``length`` of which it moves;
+        ``key`` is of the random bits."""
         if self.options.rule == "rmsprop":
-            return self._step_without_momentum(p, g, t, scale, key)
+            return self._step_without_momentum(p, g, t, length, key)
         options, real = self.options, p.dtype.type
         frame = Frame(g, self._correction(t - 1), self._correction(t), t - 1 == self.m_start)
         decays = dict(zip(SLOTS, adam.decays(options, t), strict=True))
@@ -216,7 +218,8 @@ class History:
                 average, slow = average * unit, slow * unit
 
         old = adam.Moments(average, decayed["exp_avg_sq"], slow)
-        new_p, new, u = adam.step(p, g, old, options, t, gate, self.m_start)
+        step = softsign.step if options.rule == "softsign" else adam.step
+        new_p, new, u = step(p, g, old, options, t, length, self.m_start)
         values = {"exp_avg": new.m, "exp_avg_sq": new.v}
         if new.slow is not None:
             values["exp_avg_slow"] = new.slow
@@ -224,18 +227,18 @@ class History:
         return new_p, u
 
     def _step_without_momentum(
-        self, p: Array, g: Array, t: int, scale: float, key: int
+        self, p: Array, g: Array, t: int, length: float, key: int
     ) -> tuple[Array, Array]:
         slot = "exp_avg_sq"
         decay = np.array(self.options.betas[1], p.dtype.type)
         decayed = self.codecs[slot].decode(self.planes[slot], decay)
-        new_p, v, u = rmsprop.step(p, g, decayed, self.options, t, scale)
+        new_p, v, u = rmsprop.step(p, g, decayed, self.options, t, length)
         keys = slot_keys(key, SLOTS.index(slot), g.size)
         self.planes[slot] = self.codecs[slot].encode(self.planes[slot], decayed, v, keys)
         return new_p, u
 
     def step_about_mean(
-        self, p: Array, g: Array, t: int, trust: Trust, key: int
+        self, p: Array, g: Array, t: int, trust: Trust, length: float, key: int
     ) -> tuple[Array, Array, Array]:
         """Step number ``t`` by rule ``belief``: the new parameter, the update, the shares."""
         real = p.dtype.type
@@ -247,7 +250,8 @@ class History:
         m = decayed["exp_avg"]
         if self.in_units:
             m = self._in_step(m, decays, t)
-        new = belief.step(p, g, m, decayed["exp_avg_sq"], self.options, t, trust, self.m_start)
+        s = decayed["exp_avg_sq"]
+        new = belief.step(p, g, m, s, self.options, t, trust, length, self.m_start)
         m = new.m
         if self.in_units:
             m = m / adam.denominator(np.sqrt(new.s), self.options, t)

@@ -24,15 +24,14 @@ def update_scale(last_rms: float, gate: float) -> float:
 
 
 def step(
-    p: Array, g: Array, decayed: Array, options: Options, t: int, scale: float
+    p: Array, g: Array, decayed: Array, options: Options, t: int, length: float
 ) -> tuple[Array, Array, Array]:
     """Step number ``t`` from a second moment that is multiplied with its decay already: the new
-    parameter, the new second moment, the update ``u``."""
+    parameter, the new second moment, the update ``u``, by ``length`` of which it moves."""
     real = p.dtype.type
     v = decayed + real(1.0 - options.betas[1]) * g * g
     u = g / adam.denominator(np.sqrt(v), options, t)
-    length = options.direction * options.lr * scale
-    return real(options.decay) * p - real(length) * u, v, u
+    return real(options.decay) * p - real(options.direction * length) * u, v, u
 
 
 def observe(last_rms: float, rms: float) -> float:

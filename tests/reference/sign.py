@@ -22,11 +22,9 @@ def update_scale(options: Options, magnitude: float, gate: float) -> float:
     return sign_scale(options.betas[0]) * magnitude * gate
 
 
-def step(
-    p: Array, g: Array, options: Options, magnitude: float, gate: float
-) -> tuple[Array, Array]:
-    """The new parameter and the update ``u``; NaN is its own sign."""
+def step(p: Array, g: Array, options: Options, length: float) -> tuple[Array, Array]:
+    """The new parameter and the update ``u``, by ``length`` of which it moves; NaN is its own
+    sign."""
     real = p.dtype.type
     u = np.where(g > 0, real(1), np.where(g < 0, real(-1), g))
-    length = options.direction * options.lr * update_scale(options, magnitude, gate)
-    return real(options.decay) * p - real(length) * u, u
+    return real(options.decay) * p - real(options.direction * length) * u, u

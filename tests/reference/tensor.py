@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,12 @@ from numpy.typing import NDArray
 from . import adam, rmsprop, scalar_sign, sign
 from .history import History
 from .matrix import Matrix
-from .options import Options
+from .norms import Norms
+from .options import NORM_GATES, Options
 from .random_bits import PARAM_SLOT, element_bits, tensor_key
 from .snr_gate import Gate
 from .storage import narrow, narrow_stochastic, widen
-from .sums import ITEM, ordered_sum
+from .sums import ITEM, block_sum, ordered_sum
 from .trust_focus import Trust
 
 Array = NDArray[Any]
@@ -53,17 +55,23 @@ class ReferenceTensor:
         self.history: History | None = None  # from the first gradient on, with a second moment
         self.gate = Gate()
         self.trust = Trust()
+        self.norms = Norms()
         self.averages = [0.0, 0.0]
         self.last_rms = 0.0  # of the update without momentum
         self.mean_abs_gradient = 0.0
         self.update_rms = 0.0
 
     @property
-    def gate_numbers(self) -> list[float]:
-        """As ``state["gate_snr"]`` or ``state["gate_agar"]`` holds them; none without a gate."""
+    def gate_numbers(self) -> dict[str, list[float]]:
+        """What its gates keep, as ``state`` holds it."""
+        held = {}
+        if "snr" in self.options.gates:
+            held["gate_snr"] = self.gate.as_list()
         if self.options.rule == "belief":
-            return [self.trust.last_mean]
-        return self.gate.as_list() if self.options.gate == "snr" else []
+            held["gate_agar"] = [self.trust.last_mean]
+        if self.options.norm_gates:
+            held["gate_norms"] = self.norms.as_list()
+        return held
 
     def step(self, gradient: Array | None, dtype: str | None = None) -> None:
         """One step; ``dtype`` is the gradient's where it is not the parameter's."""
@@ -78,6 +86,8 @@ class ReferenceTensor:
         self.history = None
         if options.rule != "belief":
             self.trust = Trust()
+        if not options.norm_gates:
+            self.norms = Norms()
         if options.rule == "sign" or old is None:
             self.steps = self.steps if was == options.rule else 0
             return
@@ -95,49 +105,125 @@ class ReferenceTensor:
 
     def _step(self, g: Array) -> None:
         p, options = widen(self.stored, self.dtype), self.options
-        gate = self.gate.factor if options.gate == "snr" else 1.0
         # a tensor without a counter of its own takes its random bits by the optimizer's
         counter = self.optimizer_steps if options.rule == "sign" else self.steps
         key = tensor_key(self.seed, counter, self.index)
-        shares = None
-        if options.rule == "belief":
+        if options.rule in ("adam", "softsign", "belief", "rmsprop"):
             self.history = self.history or History(options, g, self.matrix)
-            scale = self.trust.factor(options)
-            new_p, u, shares = self.history.step_about_mean(p, g, self.steps + 1, self.trust, key)
-        elif options.rule in ("adam", "rmsprop"):
-            self.history = self.history or History(options, g, self.matrix)
-            scale = rmsprop.update_scale(self.last_rms, gate)
-            if options.rule == "adam":
-                scale = adam.update_scale(options, self.steps + 1, gate, self.history.m_start)
-            new_p, u = self.history.step(p, g, self.steps + 1, gate, key, scale)
-        else:
-            magnitude = 1.0
-            if options.rule == "scalar_sign":
-                magnitude = scalar_sign.magnitude(self.averages, options, self.steps)
-            new_p, u = sign.step(p, g, options, magnitude, gate)
-            scale = sign.update_scale(options, magnitude, gate)
+        known = [gate for gate in options.gates if self._is_known(gate)]
+        scale = self._rule_scale(math.prod(self._factor(gate) for gate in known))
+        length = options.lr * scale
+        for gate in self._measured(p, g, key):
+            factor = self._factor(gate)
+            scale, length = scale * factor, length * factor
+        new_p, u, shares = self._move(p, g, key, length)
         if self.dtype == "bfloat16" and options.stochastic_rounding:
             self.stored = narrow_stochastic(new_p, element_bits(key, PARAM_SLOT, p.size))
         else:
             self.stored = narrow(new_p, self.dtype)
-        self._observe(g, u, scale, shares)
+        self._observe(g, new_p, u, scale, shares)
 
-    def _observe(self, g: Array, u: Array, scale: float, shares: Array | None) -> None:
-        count = max(g.size, 1)
+    def _is_known(self, gate: str) -> bool:
+        """Whether its factor is known when the step begins."""
+        if self.options.exact or (gate == "agar" and self.options.rule != "belief"):
+            return False
+        return not (gate in NORM_GATES and (self.norms.starts or self._is_fresh))
+
+    @property
+    def _is_fresh(self) -> bool:
+        """Without momentum the step before says little of how long an update is."""
+        return self.options.rule in ("sign", "scalar_sign", "rmsprop")
+
+    def _factor(self, gate: str) -> float:
+        if gate == "snr":
+            return self.gate.factor
+        if gate == "agar":
+            return self.trust.factor(self.options)
+        return self.norms.factor(gate, self.options)
+
+    def _rule_scale(self, gate: float) -> float:
+        """What the rule leaves to be multiplied onto its update."""
+        options = self.options
+        if options.rule in ("softsign", "belief"):
+            return gate
+        if options.rule == "adam":
+            assert self.history is not None
+            return adam.update_scale(options, self.steps + 1, gate, self.history.m_start)
+        if options.rule == "rmsprop":
+            return rmsprop.update_scale(self.last_rms, gate)
+        return sign.update_scale(options, self._magnitude, gate)
+
+    @property
+    def _magnitude(self) -> float:
+        if self.options.rule == "sign":
+            return 1.0
+        return scalar_sign.magnitude(self.averages, self.options, self.steps)
+
+    def _move(
+        self, p: Array, g: Array, key: int, length: float
+    ) -> tuple[Array, Array, Array | None]:
+        """The new parameter, the update, and of rule ``belief`` the shares of signal."""
+        t = self.steps + 1
+        if self.history is None or self.options.rule in ("sign", "scalar_sign"):
+            return *sign.step(p, g, self.options, length), None
+        if self.options.rule == "belief":
+            return self.history.step_about_mean(p, g, t, self.trust, length, key)
+        return *self.history.step(p, g, t, length, key), None
+
+    def _measured(self, p: Array, g: Array, key: int) -> list[str]:
+        """The gates whose factors come from a look at this very step, which they have now seen."""
+        options = self.options
+        gates = [g for g in options.gates if not self._is_known(g)]
+        gates = [g for g in gates if g != "agar" or options.rule == "belief"]
+        if "snr" in gates:
+            self.gate = self.gate.observe(self._mean(np.abs(g)), options.c_min)
+        if "agar" in gates:
+            self._observe_shares(self._looked_at(p, g, key)[2])
+        if set(gates) & set(NORM_GATES):  # the focus is the update's own
+            u = self._looked_at(p, g, key)[1]
+            self._observe_norms(p, self._mean(u * u, block_sum))
+        return gates
+
+    def _looked_at(self, p: Array, g: Array, key: int) -> tuple[Array, Array, Array | None]:
+        """As ``_move``, but that it changes nothing."""
+        kept = copy.deepcopy(self.history)
+        try:
+            return self._move(p, g, key, 0.0)
+        finally:
+            self.history = kept
+
+    def _mean(self, values: Array, added_up: Callable[[Array, int], float] = ordered_sum) -> float:
         matrix = self.history.matrix if self.history else None
-        item = matrix.item if matrix else ITEM
-        self.mean_abs_gradient = ordered_sum(np.abs(g), item) / count
-        rms = math.sqrt(ordered_sum(u * u, item) / count)
+        return added_up(values, matrix.item if matrix else ITEM) / max(values.size, 1)
+
+    def _observe_shares(self, shares: Array | None) -> None:
+        assert shares is not None
+        # of a spoiled coordinate the share is NaN
+        seen = np.where(shares > 0, shares, 0).astype(shares.dtype)
+        self.trust = self.trust.observe(self._mean(seen))
+
+    def _observe_norms(self, p: Array, mean_square: float) -> None:
+        param_rms = math.sqrt(self._mean(p * p, block_sum))
+        update_rms = math.sqrt(mean_square) * self._rule_scale(1.0)
+        self.norms = self.norms.observe(param_rms, update_rms, self.options)
+
+    def _observe(self, g: Array, p: Array, u: Array, scale: float, shares: Array | None) -> None:
+        options = self.options
+        self.mean_abs_gradient = self._mean(np.abs(g))
+        mean_square = self._mean(u * u)
+        rms = math.sqrt(mean_square)
         self.update_rms = rms * scale
-        if self.options.rule == "rmsprop":
+        if not options.exact:
+            if shares is not None:
+                self._observe_shares(shares)
+            if "snr" in options.gates:
+                self.gate = self.gate.observe(self.mean_abs_gradient, options.c_min)
+            if options.norm_gates and not self._is_fresh:
+                self._observe_norms(p, mean_square)
+        if options.rule == "rmsprop":
             self.last_rms = rmsprop.observe(self.last_rms, rms)
-        if self.options.rule == "scalar_sign":
-            self.averages = scalar_sign.observe(self.averages, self.options, self.mean_abs_gradient)
-        if shares is not None:  # of a spoiled coordinate the share is NaN
-            seen = ordered_sum(np.where(shares > 0, shares, 0).astype(g.dtype), item)
-            self.trust = self.trust.observe(seen / count)
-        if self.options.gate == "snr":
-            self.gate = self.gate.observe(self.mean_abs_gradient, self.options.c_min)
+        if options.rule == "scalar_sign":
+            self.averages = scalar_sign.observe(self.averages, options, self.mean_abs_gradient)
         # a scalar's count is of the gradients that its averages have seen
         counted = math.isfinite(self.mean_abs_gradient)
-        self.steps += self.options.rule != "scalar_sign" or counted
+        self.steps += options.rule != "scalar_sign" or counted

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from cosmic import Cosmic, _core
-from cosmic.presets import CASMO
+from cosmic.presets import CASMO, Tiger
 from helpers import UNUSUAL, normal, parameters
 from trajectories import SPECIAL_VALUES
 
@@ -44,9 +44,14 @@ def combination_options(name: str) -> dict[str, Any]:
         return {"rung": f"tier1:{v}", "special": True, "min_compress_size": 0}
     if rule in ("muon", "muon_gradient"):
         return {"special": True, **matrices(m)}
+    if rule == "tiger":
+        kind = {"optimizer": Tiger, "compat": "2.2", "agc_clip": 0.5, "blend_steps": 3}
+        return {"dtype": dtype, "state_dtype": f"{m}+{v}".replace("fp64", "fp32"), **kind}
     slow = {} if m_slow == "none" else {"beta_slow": 0.99, "slow_warmup": 3}
     moments = {} if arithmetic == "double" else {"state_dtype": f"{m}+{v}", "min_compress_size": 0}
-    gate = {"gate": "agar"} if rule == "belief" else {}
+    gate: dict[str, Any] = {"gate": "agar"} if rule == "belief" else {}
+    if rule == "softsign":
+        gate = {"rule": rule, "blend_to": 0.7, "blend_steps": 3, "blend_schedule": "cosine"}
     kind = lagged_casmo() if probe == ["agar"] else {"tier": 2}
     return {"dtype": dtype, "special": True, **kind, **slow, **moments, **gate}
 
@@ -89,6 +94,29 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     "gate-compressed": {"gate": "snr", "c_min": 0.2, "steps": 26, "state_dtype": "u4+factored"},
     "gate-of-the-tensor": {"gate": "snr", "steps": 26, "state_dtype": "ustate+vlog6"},
     "gate-tier1-double": {"gate": "snr", "tier": 1, "dtype": torch.float64, "steps": 26},
+    "norms": {"gate": "trust+agc+snr", "agc_clip": 2.0, "clip_update": 0.5, "steps": 23},
+    "norms-exact": {
+        "gate": "trust+agar", "exact": True, "c_min": 0.2, "norm_decay": 0.5,
+        "state_dtype": "u4+factored", "min_compress_size": 0,
+    },
+    "norms-tier0-bfloat16": {"gate": "agc", "tier": 0, "dtype": torch.bfloat16, "exact": True},
+    "norms-tier1": {"gate": "trust", "tier": 1, "dtype": torch.float16},
+    "norms-of-the-tensor": {"gate": "trust", "exact": True, "state_dtype": "costate+vlog3"},
+    "norms-double": {"gate": "trust+agc", "dtype": torch.float64, "trust_clip": 1.5},
+    "norms-without-momentum": {
+        "rung": "tier1:factored", "gate": "trust", "min_compress_size": 200, "special": True
+    },
+    "norms-budget": {
+        "budget": "15%", "reallocate_every": 3, "steps": 10, "gate": "trust", "state_dtype": "fp32"
+    },
+    "norms-of-rows": {
+        "gate": "trust+snr", "norm_granularity": "row", "state_dtype": "u4+factored", "steps": 5
+    },
+    "matrices-norms-of-rows": {**matrices("m1"), "gate": "agc", "norm_granularity": "row"},
+    "matrices-norms": {**matrices("m2"), "gate": "trust+agc", "agc_clip": 0.5, "steps": 6},
+    "matrices-norms-exact": {
+        **matrices("none"), "gate": "trust", "exact": True, "matrix_every": 2, "steps": 6
+    },
     "matrices-in-turn": {**matrices("m1"), "matrix_every": 2, "matrix_blocks": 3, "steps": 6},
     "matrices-bfloat16": {**matrices("m2"), "dtype": torch.bfloat16, "ns_steps": 5},
     "matrices-gate": {**matrices("m4"), "gate": "snr", "exact": True, "steps": 23},

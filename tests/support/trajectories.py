@@ -158,7 +158,21 @@ def run_reference(case: Case) -> Outcome:
         arrays["magnitude"] = np.array(tensor.averages)
     if tensor.options.rule == "rmsprop":
         arrays["update_rms"] = np.array([tensor.last_rms])
-    if tensor.gate_numbers:
-        arrays[f"gate_{tensor.options.gate}"] = np.array(tensor.gate_numbers)
+    arrays.update({key: np.array(numbers) for key, numbers in tensor.gate_numbers.items()})
     stats = {"update_rms": tensor.update_rms, "gradient_abs": tensor.mean_abs_gradient}
     return Outcome(arrays, stats)
+
+
+def assert_same_bits(got: NDArray[Any], want: NDArray[Any], what: str) -> None:
+    """Equal bits, except that one NaN is as good as another."""
+    assert got.dtype == want.dtype and got.shape == want.shape, what
+    nan = np.zeros(got.shape, bool)
+    if np.issubdtype(got.dtype, np.floating):
+        nan = np.isnan(want)
+        assert np.array_equal(np.isnan(got), nan), f"{what}: NaN elsewhere"
+    unsigned = np.dtype(f"u{got.dtype.itemsize}")
+    differ = (got.view(unsigned) != want.view(unsigned)) & ~nan
+    first = int(np.argmax(differ)) if differ.any() else 0
+    assert not differ.any(), (
+        f"{what}: {differ.sum()} elements differ, first [{first}]: {got[first]} != {want[first]}"
+    )

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ..parts import GATES, RULES, Rule, rule_for
+from ..parts import HISTORY_RULES, RULES
 from ..rungs import (
     MATRIX,
     Geometry,
@@ -19,6 +19,7 @@ from ..rungs import (
     parse_state_dtype,
     with_slow_average,
 )
+from ..state.gates import rule_read
 
 __all__ = ["DEFAULT_MATRIX_DTYPE", "DEFAULT_STATE_DTYPE", "DEFAULT_TABLE_DTYPE", "OFF", "ladder_of"]
 
@@ -68,7 +69,7 @@ def ladder_of(
         2 if group["max_tier"] is None else group["max_tier"], group["state_dtype"],
         group["beta_slow"] is not None, group["min_compress_size"],
         direction() if "rowmean" in asked and geometry.matrix else "rowmean", budgeted,
-        _variant_for(group["gate"]),
+        _variant_for(group),
         group["matrix_rule"] if is_matrix and geometry.sides else None,
         group["matrix_state_dtype"], DEFAULT_TABLE_DTYPE if is_table else DEFAULT_STATE_DTYPE,
     )  # fmt: skip
@@ -90,7 +91,7 @@ class _Wanted(NamedTuple):
     min_compress_size: int | tuple[int, int]
     direction: str
     budgeted: bool
-    variant: str  # of the rule that its gate reads the moments of
+    variant: str  # of the rule of full history: its option's, or the one that its gate reads
     matrix_rule: str | None  # that steps the tensor as a whole
     matrix_state_dtype: str | torch.dtype | None
     default: str  # where state_dtype names no codecs
@@ -144,7 +145,7 @@ def _every_rung(geometry: Geometry, double: bool, wanted: _Wanted) -> Iterator[R
         return
     for history in _HISTORIES:
         m, v = parse_state_dtype(history)
-        if (m, v) not in combinations(_rule(wanted.variant).name):
+        if (m, v) not in combinations(HISTORY_RULES[wanted.variant].name):
             continue  # too coarse for what the gate reads of the moments
         yield _adapted(Rung(2, m, v=v), geometry, double, of_any_size)
 
@@ -187,7 +188,9 @@ def _adapted(rung: Rung, geometry: Geometry, double: bool, wanted: _Wanted) -> R
         if rung.packed and not keeps_v:
             v = "fp32"
         elif v in MATRIX and geometry.matrix is None:
-            v = "v4"  # nothing to take rows and columns of
+            # nothing to take rows and columns of
+            known = combinations(HISTORY_RULES[rung.variant or wanted.variant].name)
+            v = "v4" if rung.tier < 2 or (m, "v4") in known else "fp32"
         elif v == "rowmean":
             v = wanted.direction
     slow = "none" if rung.tier == 1 or not wanted.slow else m
@@ -217,7 +220,7 @@ def _whole(codec: str | None, geometry: Geometry, double: bool, wanted: _Wanted)
 
 
 def _check_combination(m: str, v: str, variant: str, slow: bool) -> None:
-    rule = _rule(variant)
+    rule = HISTORY_RULES[variant]
     if slow and not rule.slow:
         raise ValueError(
             f"rungs '+{variant}' have no slow average; expected 'beta_slow' None for them"
@@ -232,13 +235,6 @@ def _check_combination(m: str, v: str, variant: str, slow: bool) -> None:
         )
 
 
-def _rule(variant: str) -> Rule:
-    """Of full history."""
-    rule = rule_for(2, True, True, variant)
-    assert rule is not None  # names of rungs and gates are checked
-    return rule
-
-
-def _variant_for(gate: str | None) -> str:
-    reads = RULES.get(GATES[gate].rule) if gate else None
-    return reads.variant if reads else ""
+def _variant_for(group: Mapping[str, Any]) -> str:
+    read = rule_read(group["gate"])
+    return RULES[read].variant if read else str(group["rule"] or "")

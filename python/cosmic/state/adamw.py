@@ -10,10 +10,10 @@ from torch import Tensor
 
 from ..rungs import Rung
 from .checks import whole_step
-from .entries import STATE_FORMAT, State, holds, marker, rung_of
+from .entries import STATE_FORMAT, State, by_part, holds, marker, rung_of
 from .groups import Group
+from .joined import in_parts, read_whole
 from .members import Member, members, naming
-from .moments import read
 
 __all__ = ["exported", "imported", "is_adamw"]
 
@@ -62,7 +62,7 @@ def imported(saved: dict[str, Any], groups: Sequence[Group]) -> dict[str, Any]:
     foreign = set(torch.optim.AdamW([torch.zeros(1)]).defaults) - set(_SHARED)
     return {
         "state": {
-            k: _with_rung(params[k], s) if k in params and _moved(s) else s
+            k: _with_rung(params[k], s, groups) if k in params and _moved(s) else s
             for k, s in saved["state"].items()
         },
         "param_groups": [
@@ -75,17 +75,18 @@ def imported(saved: dict[str, Any], groups: Sequence[Group]) -> dict[str, Any]:
     }
 
 
-def _with_rung(member: Member, state: State) -> State:
-    """In the arithmetic of the parameter, to which AdamW's own loader casts, too."""
+def _with_rung(member: Member, state: State, groups: Sequence[Group]) -> State:
+    """In the arithmetic of the parameter, to which AdamW's own loader casts, too; in its parts."""
     f64 = member.param.dtype in (torch.float64, torch.complex128)
     dtype, codec = (torch.float64, "fp64") if f64 else (torch.float32, "fp32")
     with naming(member):
-        return {
+        whole = {
             **state,
             marker(Rung(2, codec, v=codec)): STATE_FORMAT,
             "step": whole_step(state["step"]),
             **{key: _real(state[key], key).to(dtype) for key in ("exp_avg", "exp_avg_sq")},
         }
+    return in_parts(member, whole, groups[member.group])
 
 
 def _real(moment: object, key: str) -> Tensor:
@@ -99,7 +100,7 @@ def exported(groups: Sequence[Group], state: Mapping[Tensor, State]) -> dict[str
 
     Moments are decoded to float32 (float64 where the parameter is); AdamW casts them to the
     parameter's dtype. Parameters on tiers 0 and 1, and those stepped as whole matrices, have no
-    second moment and are left out: AdamW starts them anew.
+    second moment and are left out: AdamW starts them anew. Parts are joined.
 
     Raises:
         ValueError: for a slow average, for which AdamW has no place, and for codecs such
@@ -108,16 +109,14 @@ def exported(groups: Sequence[Group], state: Mapping[Tensor, State]) -> dict[str
     out: dict[int, State] = {}
     for member in members(groups):
         held = state.get(member.param, {})
-        if not holds(held) or rung_of(held).tier < 2 or rung_of(held).of_matrix:
+        rungs = [rung_of(part) for part in by_part(held)]
+        if not rungs or any(rung.tier < 2 or rung.of_matrix for rung in rungs):
             continue
-        if rung_of(held).m_slow != "none":
+        if any(rung.m_slow != "none" for rung in rungs):
             raise ValueError(
                 f"{member.label} has a slow average (beta_slow), for which AdamW has no place"
             )
-        try:
-            moments = read(member.param, held, groups[member.group])
-        except ValueError as error:
-            raise ValueError(f"{member.label}: {error}") from None
+        moments = read_whole(member, held, groups[member.group])
         out[member.index] = {
             "step": torch.tensor(float(moments.step), device="cpu"),
             "exp_avg": moments.exp_avg,

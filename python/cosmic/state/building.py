@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -82,7 +84,7 @@ def build_state(
     rung: Rung,
     old: State,
     *,
-    gate: Numbers | None,
+    gates: Sequence[Numbers],
     signal: bool,
     role: Role | None = None,
     masked: bool = False,
@@ -101,7 +103,7 @@ def build_state(
 
     Args:
         old: COSMIC's entries alone, checked; empty where there are none.
-        gate: what its gate keeps, if it has one that keeps anything.
+        gates: what its gates keep.
         role: what the tensor is to the model, where the budget may choose its rung again.
         masked: rows and columns do not describe where the gradients are not zero.
         trained: its weights had been trained before its first step.
@@ -127,9 +129,8 @@ def build_state(
             encode(param, rung, state, moments, group, index, seed)
     elif rung.slots:
         state.update(_carried_planes(param, rung, _renamed(carried, was, rung)))
-    for numbers in (gate, _SIGNAL if signal else None):
-        if numbers:
-            state[numbers.key] = _kept(numbers, old.get(numbers.key))
+    for numbers in (*gates, *((_SIGNAL,) if signal else ())):
+        state[numbers.key] = _kept(numbers, old.get(numbers.key))
     if role is not None:
         state[ROLE] = role_number(role)
     state.update({key: 1 for key, has in ((MASKED, masked), (TRAINED, trained)) if has})
@@ -139,7 +140,7 @@ def build_state(
 def rebuilt(param: Tensor, held: State, group: Group, index: int, seed: int) -> State:
     """A checked state on its own rung, laid out as the parameter is now."""
     return build_state(
-        param, rung_of(held), held, gate=held_numbers(held), signal=SIGNAL in held,
+        param, rung_of(held), held, gates=held_numbers(held), signal=SIGNAL in held,
         role=role_of(held), masked=MASKED in held, trained=TRAINED in held,
         group=group, index=index, seed=seed,
     )  # fmt: skip
@@ -182,7 +183,7 @@ def _encodes(rung: Rung, was: Rung, same_order: bool) -> bool:
         return False
     if _recentres(rung, was):
         return True
-    if not (was.packed or rung.packed) or (was == rung and same_order):
+    if not (was.packed or rung.packed) or (was.slots == rung.slots and same_order):
         return False
     only_v = was.m == "none" or rung.m == "none"
     return not (only_v and was.v == rung.v and (rung.v in PLAIN or same_order))

@@ -7,13 +7,15 @@ from typing import Any
 
 from torch import Tensor
 
+from .. import _core
 from ..rungs import Geometry
 from .adamw import imported, is_adamw
 from .building import rebuilt
-from .checks import checked
-from .entries import STATE_FORMAT, State, foreign, holds, own
+from .checks import check_same_parts, checked
+from .entries import STATE_FORMAT, State, by_part, entries_of, foreign, holds, own, prefixed
 from .groups import Group
-from .members import Member, members, naming
+from .members import Member, members, naming, parts_of
+from .saved_parts import groups_with_loaded_parts, with_own_parts
 from .torch_muon import muon_imported, of_muon
 from .upgrade import upgraded
 
@@ -23,7 +25,9 @@ __all__ = ["read_saved"]
 _NEWER_OPTIONS = (
     "min_compress_size", "stochastic_rounding", "rung", "min_tier", "max_tier", "robustness",
     "rel_floor", "exact", "role", "matrix_rule", "matrix_state_dtype", "parts", "momentum",
-    "ns_steps", "matrix_every", "matrix_blocks", "lr_scale",
+    "ns_steps", "matrix_every", "matrix_blocks", "lr_scale", "rule", "blend", "kappa", "blend_to",
+    "blend_steps", "blend_schedule",
+    *(option["name"] for gate in _core.parts()["gates"].values() for option in gate["options"]),
 )  # fmt: skip
 
 
@@ -41,12 +45,14 @@ def read_saved(
             f"loaded state dict has {len(saved['param_groups'])} parameter groups, this optimizer "
             f"has {len(groups)}"
         )
+    saved = {**saved, "param_groups": with_own_parts(saved["param_groups"], groups)}
     if of_muon(saved):
         saved = muon_imported(saved, groups)
     elif is_adamw(saved):
         saved = imported(saved, groups)
     saved = _with_missing_options(saved, groups)
-    return saved, _parsed(saved, groups, seed)
+    found = _parsed(saved, groups, seed)
+    return {**saved, "param_groups": found.pop("param_groups")}, found
 
 
 def _with_missing_options(saved: dict[str, Any], groups: Sequence[Group]) -> dict[str, Any]:
@@ -65,8 +71,8 @@ def _parsed(saved: dict[str, Any], groups: Sequence[Group], seed: int) -> dict[s
         seed: of the random bits, where a state must be encoded anew.
 
     Returns:
-        ``state`` by parameter (copies), ``others``, which belongs to none of them, ``steps``,
-        ``skipped``, ``gradient_norm`` and ``options_changed``.
+        ``param_groups``, ``state`` by parameter (copies), ``others``, which belongs to none of
+        them, ``steps``, ``skipped``, ``gradient_norm``, ``options_changed`` and ``controllers``.
 
     Raises:
         ValueError: if the format is newer than this release, or a state does not fit its parameter.
@@ -86,21 +92,26 @@ def _parsed(saved: dict[str, Any], groups: Sequence[Group], seed: int) -> dict[s
             f"loaded state dict has {len(ids)} parameters, this optimizer has {len(everyone)}"
         )
     _check_origin(saved, ids, everyone)
+    loaded_groups = groups_with_loaded_parts(saved, groups)
     state: dict[Tensor, State] = {}
     for member, saved_id in zip(everyone, ids, strict=True):
         if old := saved["state"].get(saved_id):
             if not isinstance(old, dict):
                 raise ValueError(f"the state of {member.label} is {old!r}; expected a dict")
-            saved_group = {**groups[member.group], **saved["param_groups"][member.group]}
+            own_group = groups[member.group]
+            saved_group = {**own_group, **loaded_groups[member.group], "parts": own_group["parts"]}
             state[member.param] = _restored(member, saved_group, old, seed)
-    counts = (int(s["step"]) for s in state.values() if holds(s) and "step" in own(s))
+    parts = (part for held in state.values() for part in by_part(held))
+    counts = (int(part["step"]) for part in parts if "step" in part)
     return {
+        "param_groups": loaded_groups,
         "state": state,
         "others": {k: v for k, v in saved["state"].items() if k not in set(ids)},
         "steps": _counter(about, "steps", max(counts, default=0)),
         "skipped": _counter(about, "skipped", 0),
         "gradient_norm": _norm(about),
         "options_changed": about.get("options_changed", False) is True,
+        "controllers": _controllers(about),
     }
 
 
@@ -125,6 +136,20 @@ def _norm(about: dict[str, Any]) -> float | None:
     return norm
 
 
+def _controllers(about: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Kind and numbers of each controller by its name."""
+    saved = about.get("controllers", {})
+    whole = isinstance(saved, dict) and all(
+        isinstance(one, dict) and set(one) == {"kind", "numbers"} for one in saved.values()
+    )
+    if not whole:
+        raise ValueError(
+            f"the state_dict's 'cosmic' has controllers {saved!r}; expected a dict with 'kind' and "
+            "'numbers' of each by name"
+        )
+    return dict(saved)
+
+
 def _counter(about: dict[str, Any], key: str, default: int) -> int:
     value = about.get(key, default)
     if not isinstance(value, int) or not 0 <= value < 2**62:
@@ -133,7 +158,11 @@ def _counter(about: dict[str, Any], key: str, default: int) -> int:
 
 
 def _restored(member: Member, group: Group, saved: State, seed: int) -> State:
-    """COSMIC's entries of a saved state, if it has any, and whatever others have put there."""
+    """COSMIC's entries of a saved state, if it has any, and whatever others have put there.
+
+    Args:
+        group: the saved one, with the parts of the optimizer's.
+    """
     param = member.param
     saved = {k: v.detach().clone() if isinstance(v, Tensor) else v for k, v in saved.items()}
     with naming(member):
@@ -142,9 +171,15 @@ def _restored(member: Member, group: Group, saved: State, seed: int) -> State:
         saved = upgraded(param, saved, group)
         if not holds(saved):
             return _of_others(saved)
-        held = checked(param, own(saved))
-        state = rebuilt(param, held, group, member.index, seed)
-    return {**foreign(saved), **state}
+        parts = parts_of(member, group)
+        check_same_parts(parts, saved)
+        state = foreign(saved)
+    for part in parts:
+        with naming(part):
+            held = checked(part.tensor, own(entries_of(saved, part.prefix)), param)
+            new = rebuilt(part.tensor, held, group, part.index, seed)
+        state.update(prefixed(new, part.prefix))
+    return state
 
 
 def _of_others(saved: State) -> State:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,20 +12,25 @@ from torch import Tensor
 from .. import _core
 from ..parts import GATES
 from ..rungs import Geometry, Rung
-from .entries import MASKED, ROLE, SIGNAL, TRAINED, State, rung_of
+from .entries import MASKED, ROLE, SIGNAL, TRAINED, State, prefixes, rung_of
+from .members import Member
 from .places import order_of, real_view, walked_as
 from .roles import ROLES, possible_roles
+from .slices import SEPARATOR
 
-__all__ = ["checked", "whole_step"]
+__all__ = ["check_same_parts", "checked", "whole_step"]
 
 _ANEW = "optimizer.reset(param) starts it anew"
 
 
-def checked(param: Tensor, state: State) -> State:
+def checked(param: Tensor, state: State, whole: Tensor | None = None) -> State:
     """COSMIC's entries of a state, held to what the parameter needs.
 
     A ``step`` that is a whole number of another kind (a number, a float32 tensor) becomes the
     tensor that it should be: that others set it is common.
+
+    Args:
+        whole: the parameter that ``param`` is a part of, if it is one.
 
     Raises:
         ValueError: naming the entry that is missing or does not fit, and what was expected.
@@ -45,8 +51,24 @@ def checked(param: Tensor, state: State) -> State:
         state[numbers.key] = _taken(value, numbers.key, numbers.dtype, numbers.shape, loaded)
     _check_start(state, rung)
     _take_numbers(state, loaded)
-    _check_role(param, state)
+    _check_role(param if whole is None else whole, state)
     return state
+
+
+def check_same_parts(rows: Sequence[Member], held: State) -> None:
+    """Raise ValueError for a state of other parts than the parameter has now: what it holds of them
+    would be lost."""
+    found = prefixes(held)
+    given = [row.prefix for row in rows]
+    if found and set(found) != set(given):
+        raise ValueError(
+            f"its group's parts are {_listed(given)}, and its state is of parts {_listed(found)}; "
+            f"{_ANEW}"
+        )
+
+
+def _listed(prefixes: Sequence[str]) -> str:
+    return ", ".join(prefix.removesuffix(SEPARATOR) or "none" for prefix in prefixes)
 
 
 def _check_arithmetic(param: Tensor, rung: Rung) -> None:

@@ -2,12 +2,14 @@
 
 Others keep entries of theirs there, and replace ours. Own entries are tensors and numbers alone,
 and one of them, the marker, has the rung in its name: a state without one holds nothing of
-COSMIC's.
+COSMIC's. A parameter that is stepped in parts has such entries of each part, whose keys begin with
+the part's prefix: its name and a slash.
 """
 
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -17,6 +19,7 @@ from ..parts import GATES
 from ..rungs import Rung
 from .groups import placed_params
 from .roles import ROLES, Role
+from .slices import SEPARATOR
 
 __all__ = [
     "MARKER",
@@ -27,12 +30,17 @@ __all__ = [
     "STATE_FORMAT",
     "TRAINED",
     "State",
+    "by_part",
     "drop_orphans",
+    "entries_of",
     "foreign",
     "forget",
     "holds",
+    "is_marker",
     "marker",
     "own",
+    "prefixed",
+    "prefixes",
     "role_number",
     "role_of",
     "rung_of",
@@ -47,6 +55,7 @@ State = dict[str, Any]
 STATE_FORMAT = 2
 #: What the key begins with that says which rung a state is of.
 MARKER = "rung:"
+_MARKED = re.compile(rf"((?:[\w-]+{SEPARATOR})?){MARKER}")
 ROLE, SIGNAL, MASKED, TRAINED = "budget_role", "budget_signal", "masked", "trained"
 SIGNAL_BYTES = 8
 #: Of any rung: where a packed tensor's codes belong, when a first moment started, whether gradients
@@ -59,29 +68,66 @@ def marker(rung: Rung) -> str:
     return MARKER + rung.name
 
 
-def _markers_of(state: Mapping[Any, Any]) -> list[str]:
-    return [key for key in state if isinstance(key, str) and key.startswith(MARKER)]
+def is_marker(key: object) -> bool:
+    """Whether a key says which rung the state of a parameter, or of a part of one, is of."""
+    return isinstance(key, str) and _MARKED.match(key) is not None
+
+
+def _markers_of(state: Mapping[Any, Any], prefix: str = "") -> list[str]:
+    start = prefix + MARKER
+    return [key[len(prefix) :] for key in state if isinstance(key, str) and key.startswith(start)]
 
 
 def holds(state: object) -> bool:
     """Whether this is a state of COSMIC's: not one that looking has made, or others have filled."""
-    return isinstance(state, dict) and bool(_markers_of(state))
+    return isinstance(state, dict) and any(map(is_marker, state))
 
 
-def rung_of(state: State) -> Rung:
-    """The rung that a parameter's state is of.
+def prefixes(state: Mapping[Any, Any]) -> list[str]:
+    """What the keys of each part begin with; of a parameter that is whole with nothing."""
+    found = (_MARKED.match(key) for key in state if isinstance(key, str))
+    return list(dict.fromkeys(marked[1] for marked in found if marked))
+
+
+def entries_of(state: State, prefix: str) -> State:
+    """What a state has of one part, under the keys that it would have of a parameter."""
+    if not prefix:
+        others = tuple(filter(None, prefixes(state)))
+        return {k: v for k, v in state.items() if not _begins(k, others)} if others else state
+    return {key[len(prefix) :]: value for key, value in state.items() if _begins(key, (prefix,))}
+
+
+def _begins(key: object, starts: tuple[str, ...]) -> bool:
+    return isinstance(key, str) and key.startswith(starts)
+
+
+def prefixed(state: State, prefix: str) -> State:
+    """Entries of a part under the keys that they have in its parameter's state."""
+    return {prefix + key: value for key, value in state.items()} if prefix else state
+
+
+def by_part(state: object) -> list[State]:
+    """COSMIC's entries of each part that a state holds, as of ``entries_of``; none where it holds
+    nothing."""
+    if not isinstance(state, dict):
+        return []
+    return [own(entries_of(state, prefix)) for prefix in prefixes(state)]
+
+
+def rung_of(state: State, prefix: str = "") -> Rung:
+    """The rung that the state of a parameter, or of the part with this prefix, is of.
 
     Raises:
         ValueError: if it names none or several, or another format than this release's.
     """
-    markers = _markers_of(state)
+    markers = _markers_of(state, prefix)
     if len(markers) != 1:
         found = " and ".join(map(repr, markers)) or "no rung: it was not made by Cosmic"
         raise ValueError(f"its state has {found}; expected one rung")
     (key,) = markers
-    if state[key] != STATE_FORMAT:
+    if (found := state[prefix + key]) != STATE_FORMAT:
         raise ValueError(
-            f"its state has {key} {state[key]!r}; expected format {STATE_FORMAT}: it may be of a "
+            f"its state has {key} {found!r}; expected format {STATE_FORMAT}: it may be of a "
             "newer release of cosmic-optim"
         )
     return Rung.parse(key.removeprefix(MARKER))
@@ -94,10 +140,8 @@ def _keys_of(rung: Rung) -> frozenset[str]:
 
 
 def own(state: State) -> State:
-    """COSMIC's entries of a state, in their order."""
-    if not holds(state):
-        return {}
-    keys = _keys_of(rung_of(state))
+    """COSMIC's entries of a state, in their order, those of parts under their own keys."""
+    keys = {p + key for p in prefixes(state) for key in _keys_of(rung_of(state, p))}
     return {key: value for key, value in state.items() if key in keys}
 
 
@@ -116,13 +160,14 @@ def take_over(held: State, new: State) -> None:
 
 def forget(held: State) -> None:
     """Drop COSMIC's entries, also of a state whose marker is doubtful."""
-    for key in _markers_of(held):
-        try:
-            rung = Rung.parse(key.removeprefix(MARKER))
-        except ValueError:
-            rung = Rung(0)
-        for entry in (key, *_keys_of(rung)):
-            held.pop(entry, None)
+    for prefix in prefixes(held):
+        for key in _markers_of(held, prefix):
+            try:
+                rung = Rung.parse(key.removeprefix(MARKER))
+            except ValueError:
+                rung = Rung(0)
+            for entry in (key, *_keys_of(rung)):
+                held.pop(prefix + entry, None)
 
 
 def tensors_of(state: State) -> Iterator[Tensor]:

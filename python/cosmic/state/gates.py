@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from ..parts import GATES, Numbers
+from ..parts import GATES, Gate, Numbers
 from ..rungs import Rung
 from .entries import State, holds, rung_of
 
@@ -17,46 +18,68 @@ __all__ = [
     "gate_on",
     "held_numbers",
     "is_gated",
-    "reads_moments",
+    "names_of",
+    "rule_read",
 ]
 
 
 class GateUse(NamedTuple):
-    """A gate as a group asks for it.
+    """The gates that a group asks for.
 
     Attributes:
-        name: ``"none"``, or the gate's.
-        exact: it measures before each step what it else takes from the last one.
+        name: ``"none"``, or the gates' names joined by a plus.
+        exact: they measure before each step what they else take from the last one.
     """
 
     name: str
     exact: bool = False
 
     @property
-    def numbers(self) -> Numbers | None:
-        """What it keeps of a tensor."""
-        gate = GATES.get(self.name)
-        return gate.numbers if gate and (gate.keeps_if_exact or not self.exact) else None
+    def gates(self) -> tuple[Gate, ...]:
+        return tuple(GATES[name] for name in names_of(self.name))
+
+    @property
+    def numbers(self) -> tuple[Numbers, ...]:
+        """What they keep of a tensor, which several may share."""
+        kept = (gate.numbers for gate in self.gates if gate.keeps_if_exact or not self.exact)
+        return tuple(dict.fromkeys(numbers for numbers in kept if numbers))
 
 
 NO_GATE = GateUse("none")
 
 
+@functools.cache
+def names_of(gate: str | None) -> tuple[str, ...]:
+    """The names in an option ``gate``, or in a use's."""
+    return tuple(gate.split("+")) if gate and gate != NO_GATE.name else ()
+
+
 def gate_of(group: Mapping[str, Any]) -> GateUse:
-    """The gate that a group asks for."""
-    return GateUse(group["gate"], bool(group.get("exact"))) if group["gate"] else NO_GATE
+    """The gates that a group asks for: by their names, and by options that imply one."""
+    asked = set(names_of(group["gate"]))
+    asked |= {name for name, gate in _IMPLIED if group.get(gate.implied_by or "") is not None}
+    if not asked:
+        return NO_GATE
+    return GateUse("+".join(name for name in GATES if name in asked), bool(group.get("exact")))
 
 
-def reads_moments(name: str | None) -> bool:
-    """Whether a gate of this name reads the moments of one rule, and is none of any other's."""
-    return name is not None and GATES[name].rule != "none"
+_IMPLIED = tuple((name, gate) for name, gate in GATES.items() if gate.implied_by)
 
 
+@functools.cache
+def rule_read(gate: str | None) -> str | None:
+    """The rule whose moments one of the gates in such an option reads; with any other rule that
+    gate is none."""
+    read = (GATES[name].rule for name in names_of(gate))
+    return next((rule for rule in read if rule != "none"), None)
+
+
+@functools.lru_cache(maxsize=4096)
 def gate_on(rung: Rung, gate: GateUse) -> GateUse:
-    """The gate that a rung has where its group asks for one: one that reads the moments of another
-    rule is none here."""
-    reads = GATES[gate.name].rule if gate.name in GATES else "none"
-    return gate if reads in ("none", rung.rule) else NO_GATE
+    """The gates that a rung has where its group asks for some: one that reads the moments of
+    another rule is none here."""
+    names = [n for n in names_of(gate.name) if GATES[n].rule in ("none", rung.rule)]
+    return gate._replace(name="+".join(names)) if names else NO_GATE
 
 
 def is_gated(state: State | None, group: Mapping[str, Any]) -> bool:
@@ -65,12 +88,11 @@ def is_gated(state: State | None, group: Mapping[str, Any]) -> bool:
 
 
 def gate_bytes(rung: Rung, gate: GateUse) -> int:
-    """Bytes of the numbers of a rung's gate."""
-    numbers = gate_on(rung, gate).numbers
-    return numbers.nbytes if numbers else 0
+    """Bytes of the numbers of a rung's gates."""
+    return sum(numbers.nbytes for numbers in gate_on(rung, gate).numbers)
 
 
-def held_numbers(state: State) -> Numbers | None:
-    """Of the gate whose numbers a state holds."""
+def held_numbers(state: State) -> tuple[Numbers, ...]:
+    """Of the gates whose numbers a state holds."""
     every = (gate.numbers for gate in GATES.values())
-    return next((numbers for numbers in every if numbers and numbers.key in state), None)
+    return tuple(dict.fromkeys(n for n in every if n and n.key in state))

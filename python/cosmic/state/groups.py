@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-__all__ = ["Group", "check_all_placed", "check_dicts", "name_of", "parts_of", "placed_params"]
+__all__ = ["Group", "check_all_placed", "check_dicts", "name_of", "placed_params"]
 
 #: A parameter group: its parameters and its options.
 Group = dict[str, Any]
@@ -23,26 +23,6 @@ def check_dicts(groups: object) -> None:
                 f"param_groups[{g}] is {_described(group)}; expected a dict, as "
                 "add_param_group({'params': [...]}) makes it"
             )
-
-
-def parts_of(group: Group) -> tuple[int, list[int]]:
-    """A group's option ``parts``: a dimension, and sizes along it; none where it is None.
-
-    Raises:
-        TypeError, ValueError: for anything else.
-    """
-    if group["parts"] is None:
-        return 0, []
-    dimension, sizes = group["parts"]
-    sizes = list(sizes)
-    if (
-        type(dimension) is not int
-        or dimension not in (0, 1)
-        or not sizes
-        or any(type(s) is not int or s < 1 for s in sizes)
-    ):
-        raise ValueError
-    return dimension, sizes
 
 
 def placed_params(groups: Any) -> Iterator[tuple[int, int, Tensor]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -12,26 +12,66 @@ from torch.nn.parameter import is_lazy
 
 from .._core import UnsupportedTensorError
 from .groups import Group, name_of, placed_params
+from .slices import Slice, slices_of
 
-__all__ = ["Member", "check_param", "listed", "members", "naming"]
+__all__ = ["Member", "check_param", "listed", "members", "naming", "parts_of", "plan_rows"]
 
 _NAMED = 3  # parameters that a message names before it says how many more there are
 
 
 @dataclass(frozen=True)
 class Member:
-    """A parameter's place in the optimizer."""
+    """A parameter's place in the optimizer, or that of a part of one, which is a tensor of its own
+    in all but this: gradients come, and state is kept, by the parameter.
+
+    Attributes:
+        index: the parameter's number; a part's own, above those of all parameters.
+        group: number of its group.
+        param: the parameter.
+        name: the user's, or the index as text; of a part with the part's name in brackets.
+        label: for messages.
+        param_name: the parameter's, also of a part.
+        part: which part it is; None for a parameter that is whole.
+    """
 
     index: int
     group: int
     param: Tensor
-    name: str  # the user's, or the index as text
-    label: str  # for messages
+    name: str
+    label: str
+    param_name: str
+    part: Slice | None = None
 
     @property
     def takes_gradients(self) -> bool:
         """Whether a gradient may come at the next step; a lazy module's parameter is made first."""
         return self.param.requires_grad and not is_lazy(self.param)
+
+    @property
+    def tensor(self) -> Tensor:
+        """What is stepped: the parameter, or the part of it."""
+        return self.param if self.part is None else self.part.of(self.param.detach())
+
+    @property
+    def gradient(self) -> Tensor | None:
+        """The gradient of that."""
+        gradient = self.param.grad
+        strided = (
+            gradient is not None and gradient.layout == torch.strided
+        )  # the step refuses others
+        return (
+            self.part.of(gradient) if self.part and gradient is not None and strided else gradient
+        )
+
+    @property
+    def prefix(self) -> str:
+        """What its entries begin with in its parameter's state."""
+        return "" if self.part is None else self.part.prefix
+
+    @property
+    def is_first(self) -> bool:
+        """Whether no other part of its parameter comes before it."""
+        return self.part is None or self.part.number == 0
 
 
 def members(groups: Sequence[Group]) -> Iterator[Member]:
@@ -44,9 +84,38 @@ def members(groups: Sequence[Group]) -> Iterator[Member]:
         name = name_of(groups[g], k)
         if name is None:
             place = f"parameter {index} (param_groups[{g}]['params'][{k}])"
-            yield Member(index, g, param, str(index), place)
+            yield Member(index, g, param, str(index), place, str(index))
         else:
-            yield Member(index, g, param, name, f"parameter {name!r}")
+            yield Member(index, g, param, name, f"parameter {name!r}", name)
+
+
+def plan_rows(groups: Sequence[Group]) -> Iterator[Member]:
+    """Every tensor that is stepped by itself, in order: the parameters, each in its group's parts.
+
+    Raises:
+        ValueError, TypeError: as of ``members``, and for parts that do not fit their parameter.
+    """
+    for member in members(groups):
+        yield from parts_of(member, groups[member.group])
+
+
+def parts_of(member: Member, group: Group) -> tuple[Member, ...]:
+    """A parameter's parts, or the parameter itself where its group has none for it.
+
+    Raises:
+        ValueError: if they do not fit the parameter.
+    """
+    with naming(member):
+        slices = slices_of(group, member.param_name, member.param)
+    return tuple(_part(member, part) for part in slices) or (member,)
+
+
+def _part(member: Member, part: Slice) -> Member:
+    label = f"parameter {member.name + f'[{part.name}]'!r}"
+    if member.label != f"parameter {member.name!r}":  # without a name of the user's
+        label = f"part {part.name!r} of {member.label}"
+    name = f"{member.name}[{part.name}]"
+    return replace(member, index=part.row_index(member.index), name=name, label=label, part=part)
 
 
 def check_param(param: Tensor, label: str) -> None:

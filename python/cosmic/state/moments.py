@@ -27,15 +27,18 @@ _NAMES = ("exp_avg", "exp_avg_sq", "exp_avg_slow")
 _MOST, _MOST_SQUARE = 2.0**126, 2.0**96  # sums by rows and columns leave out more
 
 
-def read(param: Tensor, state: State, group: Group) -> Moments:
+def read(param: Tensor, state: State, group: Group, whole: Tensor | None = None) -> Moments:
     """What a state holds, decoded into tensors of their own: float32, or float64 where the
     arithmetic is; complex where the parameter is.
+
+    Args:
+        whole: the parameter that ``param`` is a part of, if it is one.
 
     Raises:
         ValueError: if the state does not fit the parameter, and for a codec such as ``costate``,
             whose first moment is a multiple of the next gradient.
     """
-    held = checked(param, own(state)) if holds(state) else {}
+    held = checked(param, own(state), whole) if holds(state) else {}
     if not held:
         return Moments(None, None, None, 0)
     rung = rung_of(held)
@@ -85,6 +88,7 @@ def written(
     rows: Tensor | None,
     index: int,
     seed: int,
+    whole: Tensor | None = None,
 ) -> State:
     """A state's own entries with some moments in the place of what it held.
 
@@ -92,18 +96,19 @@ def written(
 
     Args:
         rows: indices along the first dimension, as from ``selected``; None: all.
+        whole: the parameter that ``param`` is a part of, if it is one.
 
     Raises:
         ValueError: for a moment that the rung does not keep, has another shape or is not finite, a
             negative second moment, and a step below 0. Nothing has changed then.
     """
-    rung, before = rung_of(state), read(param, state, group)
+    rung, before = rung_of(state), read(param, state, group, whole)
     moments = {}
     for name in _NAMES:
         old = getattr(before, name)
         moments[name] = _merged(rung, name, old, given.get(name), rows)
     count = _counted(rung, before.step, step)
-    new = rebuilt(param, checked(param, own(state)), group, index, seed)
+    new = rebuilt(param, checked(param, own(state), whole), group, index, seed)
     if count is not None:
         new["step"].fill_(count)
     real = {name: real_view(value) for name, value in moments.items() if value is not None}

@@ -8,12 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .entries import MARKER, STATE_FORMAT, State, holds
+from .entries import STATE_FORMAT, State, holds, is_marker
+from .names import unwrapped_name
 
 __all__ = ["shaped_states"]
-
-#: What wrappers put before or between the names of a module's parameters.
-_WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 
 
 def shaped_states(
@@ -37,10 +35,10 @@ def shaped_states(
     for key, about in metadata.items():
         name, _, entry = key.removeprefix(start).rpartition(".")
         if key.startswith(start) and name:
-            marked = entry.startswith(MARKER)
+            marked = is_marker(entry)
             states.setdefault(name, {})[entry] = STATE_FORMAT if marked else _placeholder(about)
     named: list[tuple[str, Tensor]] = [(n, p) for n, p in model.named_parameters() if p in wanted]
-    params: dict[str, Tensor] = {_plain_name(n): p for n, p in named} | dict(named)
+    params: dict[str, Tensor] = {unwrapped_name(n): p for n, p in named} | dict(named)
     found = {params[name]: s for name, s in states.items() if name in params and holds(s)}
     if not found:
         raise ValueError(
@@ -48,12 +46,6 @@ def shaped_states(
             "prefix is what the optimizer's entry was called when it was saved, such as 'optim.'"
         )
     return found
-
-
-def _plain_name(name: str) -> str:
-    for part in _WRAPPERS:
-        name = name.replace(part, "")
-    return name.removeprefix("module.")
 
 
 def _placeholder(about: Any) -> Tensor | int:

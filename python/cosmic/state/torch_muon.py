@@ -10,10 +10,10 @@ from torch import Tensor
 
 from ..parts import RULES
 from ..rungs import Rung
-from .entries import STATE_FORMAT, State, holds, marker, rung_of
+from .entries import STATE_FORMAT, State, by_part, holds, marker, rung_of
 from .groups import Group
-from .members import Member, members, naming
-from .moments import read
+from .joined import in_parts, read_whole
+from .members import Member, members
 
 __all__ = ["MUON_OPTIONS", "muon_exported", "muon_imported", "of_muon"]
 
@@ -50,7 +50,7 @@ def muon_imported(saved: Mapping[str, Any], groups: Sequence[Group]) -> dict[str
     return {
         **saved,
         "state": {
-            k: _with_rung(placed[k], s) if k in placed and s else s
+            k: _with_rung(placed[k], s, groups) if k in placed and s else s
             for k, s in saved["state"].items()
         },
         "param_groups": [
@@ -60,19 +60,20 @@ def muon_imported(saved: Mapping[str, Any], groups: Sequence[Group]) -> dict[str
     }
 
 
-def _with_rung(member: Member, state: State) -> State:
+def _with_rung(member: Member, state: State, groups: Sequence[Group]) -> State:
     """Muon counts no steps: the parameter's count begins anew."""
     momentum = state[_MOMENTUM]
     if not isinstance(momentum, Tensor):
         raise ValueError(
             f"{member.label}: its state has {_MOMENTUM} {momentum!r}; expected a tensor"
         )
-    return {
+    whole = {
         **{k: v for k, v in state.items() if k != _MOMENTUM},
         marker(Rung(2, "fp32", variant=_VARIANT)): STATE_FORMAT,
         "step": torch.zeros((), dtype=torch.int64, device="cpu"),
         "exp_avg": momentum.to(torch.float32),
     }
+    return in_parts(member, whole, groups[member.group])
 
 
 def muon_exported(groups: Sequence[Group], state: Mapping[Tensor, State]) -> dict[str, Any]:
@@ -86,10 +87,10 @@ def muon_exported(groups: Sequence[Group], state: Mapping[Tensor, State]) -> dic
     out: dict[int, State] = {}
     for member in members(groups):
         held = state.get(member.param, {})
-        if not (holds(held) and rung_of(held).of_matrix and rung_of(held).slots):
+        rungs = [rung_of(part) for part in by_part(held)]
+        if not rungs or not all(rung.of_matrix and rung.slots for rung in rungs):
             continue
-        with naming(member):
-            moments = read(member.param, held, groups[member.group])
+        moments = read_whole(member, held, groups[member.group])
         out[member.index] = {_MOMENTUM: moments.exp_avg}
     return {"state": out, "param_groups": _exported_groups(groups)}
 

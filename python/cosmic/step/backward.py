@@ -16,20 +16,18 @@ from torch.nn.parameter import is_lazy
 from torch.utils.hooks import RemovableHandle
 
 from .. import _core
-from ..rungs import MATRIX
-from ..state.entries import State, holds, rung_of
+from ..state.entries import State, entries_of, holds
 from ..state.groups import placed_params
-from ..state.members import listed, members
+from ..state.members import Member, members, parts_of
 from ..threads import thread_count
-from .looks import is_masked, observed_of, plain
-from .options import check_nonfinite
+from .backward_checks import check_clip, check_gates, check_model, check_no_raise
+from .looks import observed_of, turns
 from .planned import EndedStep, Planned
 from .plans import Compiled, Transition
 
-__all__ = ["StepInBackward", "refuse_wrapper"]
+__all__ = ["StepInBackward"]
 
 _T = TypeVar("_T")
-_CLIPS = ("previous", "tensor")
 
 
 @dataclass
@@ -60,10 +58,12 @@ class StepInBackward:
     def __init__(
         self, optimizer: Planned, model: nn.Module | None, max_norm: float | None, clip: str
     ) -> None:
-        _check_clip(max_norm, clip)
-        _check_nonfinite(optimizer.nonfinite)
+        check_clip(max_norm, clip)
+        check_no_raise(optimizer.nonfinite)
+        for index, group in enumerate(optimizer.param_groups):
+            check_gates(group, index)
         if model is not None:
-            _check_model(optimizer, model)
+            check_model(optimizer, model)
         self._optimizer = optimizer
         self._max_norm = max_norm
         self._clip = clip
@@ -126,7 +126,7 @@ class StepInBackward:
                 "the step itself; call backward, then step()"
             )
         self._refuse_scaler()
-        _check_nonfinite(self._optimizer.nonfinite)
+        check_no_raise(self._optimizer.nonfinite)
         self.attach()
         for param in self._positions:  # given by hand, or thawed since the hooks were attached
             if param.grad is not None:
@@ -184,7 +184,7 @@ class StepInBackward:
 
     def _begin(self) -> _Step:
         optimizer = self._optimizer
-        _check_nonfinite(optimizer.nonfinite)
+        check_no_raise(optimizer.nonfinite)
         if self._unplanned:
             optimizer._compiled = None
         compiled = optimizer._ready(expecting=True)
@@ -247,24 +247,19 @@ class StepInBackward:
         """One mean a row or one a column: the first gradient says which, and only here is it in
         hand. Under a budget the price was fixed before: rows."""
         state = step.compiled.states.get(param, {})
-        gradient = param.grad
-        if self._optimizer.budget is not None or not holds(state) or gradient is None:
+        if self._optimizer.budget is not None or not holds(state) or param.grad is None:
             return
-        rung, label = rung_of(state), _label(self._optimizer, param)
-        if rung.v not in MATRIX:
-            return
-        _core.check_memory(state["step"], f"state 'step' of {label}")
-        if int(state["step"]) > 0:
-            return
-        rows = rung.v == "rowmean"
-        if is_masked(param, label) or (
-            rows and _core.keeps_columns(param.detach(), plain(gradient), label)
-        ):
+        member = _member(self._optimizer, param)
+        rows = parts_of(member, self._optimizer.param_groups[member.group]) if member else ()
+        if any(turns(row, entries_of(state, row.prefix)) for row in rows):
             self._replan(step, param)
 
     def _look(self, step: _Step, param: Tensor) -> None:
-        entries = observed_of(param, "its parameter", self._optimizer.state[param])
-        if entries:
+        member = _member(self._optimizer, param)
+        if member is None:
+            return
+        group = self._optimizer.param_groups[member.group]
+        if entries := observed_of(member, group, self._optimizer.state[param]):
             step.found[param] = entries
 
     # ---- clipping ------------------------------------------------------------------------------
@@ -340,50 +335,10 @@ def _norm(gradient: Tensor) -> float:
     return norm
 
 
+def _member(optimizer: Planned, param: Tensor) -> Member | None:
+    return next((m for m in members(optimizer.param_groups) if m.param is param), None)
+
+
 def _label(optimizer: Planned, param: Tensor) -> str:
-    found = (m.label for m in members(optimizer.param_groups) if m.param is param)
-    return next(found, "a parameter that the optimizer does not have")
-
-
-def _check_clip(max_norm: float | None, clip: str) -> None:
-    if clip not in _CLIPS:
-        raise ValueError(f"clip is {clip!r}; expected one of {', '.join(map(repr, _CLIPS))}")
-    if max_norm is not None and not max_norm > 0:
-        raise ValueError(f"max_norm is {max_norm!r}; expected None or a number > 0")
-
-
-def _check_nonfinite(mode: str) -> None:
-    check_nonfinite(mode)
-    if mode == "raise":
-        raise ValueError(
-            "nonfinite='raise' cannot hold in step_in_backward(): when a gradient turns out bad, "
-            "others have been stepped; use 'skip', which leaves out that tensor's update, or "
-            "'propagate'"
-        )
-
-
-def _check_model(optimizer: Planned, model: nn.Module) -> None:
-    own = {param for _, _, param in placed_params(optimizer.param_groups)}
-    named = dict(model.named_parameters())
-    missing = [name for name, p in named.items() if p.requires_grad and p not in own]
-    if missing:
-        raise ValueError(
-            f"the model trains parameters that the optimizer does not have, and whose gradients "
-            f"would stay: {listed(missing)}; give them to the optimizer or freeze them"
-        )
-    others = own - set(named.values())
-    foreign = [m.label for m in members(optimizer.param_groups) if m.param in others]
-    if foreign:
-        raise ValueError(
-            f"the optimizer has parameters that are not the model's: {listed(foreign)}; "
-            "call step_in_backward() without a model to leave this unchecked"
-        )
-
-
-def refuse_wrapper(optimizer: Planned) -> None:
-    """Raise RuntimeError for what passes for the optimizer: what is set there is not its own."""
-    if "param_groups" not in vars(optimizer):
-        raise RuntimeError(
-            f"step_in_backward() was called of a wrapper, {type(optimizer).__name__}; call it of "
-            "what is wrapped: optimizer.optimizer.step_in_backward(...)"
-        )
+    member = _member(optimizer, param)
+    return member.label if member else "a parameter that the optimizer does not have"

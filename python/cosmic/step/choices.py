@@ -14,11 +14,22 @@ from ..capital.budget import resolve_budget
 from ..capital.ladder import OFF, ladder_of
 from ..capital.policies import Candidate, Policy
 from ..rungs import MATRIX, Geometry, Rung
-from ..state.checks import checked
-from ..state.entries import MASKED, SIGNAL, SIGNAL_BYTES, TRAINED, State, own, role_of, rung_of
-from ..state.gates import GateUse, gate_bytes, gate_of, reads_moments
-from ..state.groups import Group, parts_of
-from ..state.members import Member, check_param, members, naming
+from ..state.checks import check_same_parts, checked
+from ..state.entries import (
+    MASKED,
+    SIGNAL,
+    SIGNAL_BYTES,
+    TRAINED,
+    State,
+    entries_of,
+    marker,
+    own,
+    role_of,
+    rung_of,
+)
+from ..state.gates import GateUse, gate_bytes, gate_of, rule_read
+from ..state.groups import Group
+from ..state.members import Member, check_param, members, naming, parts_of
 from ..state.roles import Role, given_role, is_hidden_matrix, structural_role
 from ..state.structure import Structure
 from ..state.trained import is_trained
@@ -29,7 +40,7 @@ from .reasons import Reason
 __all__ = ["Choice", "choose", "scratch_bytes"]
 
 #: Options that ask for elementwise moments, where a policy may not choose a rule for matrices.
-_WITHOUT_RULE = ("rung", "tier", "state_dtype", "beta_slow")
+_WITHOUT_RULE = ("rung", "tier", "state_dtype", "beta_slow", "rule")
 
 
 def _direction(member: Member, old: State) -> str:
@@ -37,19 +48,20 @@ def _direction(member: Member, old: State) -> str:
     held = rung_of(old).v if old else "none"
     if held in ("rowmean", "colmean"):
         return held
-    param, gradient = member.param, member.param.grad
+    gradient = member.gradient
     if gradient is None:
         return "rowmean"
-    columns = _core.keeps_columns(param.detach(), plain(gradient), member.label)
+    columns = _core.keeps_columns(member.tensor.detach(), plain(gradient), member.label)
     return "colmean" if columns else "rowmean"
 
 
 @dataclass
 class _Live:
-    """A parameter that holds state or is about to."""
+    """A row of the plan: a parameter, or a part of one, that holds state or is about to."""
 
     member: Member
     geometry: Geometry
+    whole: Geometry  # of the parameter: what it is to the model, its parts are
     ladder: tuple[Rung, ...]
     gate: GateUse
     old: State  # COSMIC's entries alone
@@ -71,7 +83,7 @@ class _Live:
     def role(self) -> Role:
         found = self.given or role_of(self.old)  # what is held stays, whatever groups come later
         return found or structural_role(
-            self.member.param, self.geometry, self.member.name, self.structure
+            self.member.param, self.whole, self.member.param_name, self.structure
         )
 
     @property
@@ -88,7 +100,7 @@ class _Live:
 
 @dataclass(frozen=True)
 class Choice:
-    """A rung for a parameter, and what else it keeps."""
+    """A rung for a parameter or a part of one, and what else it keeps."""
 
     live: _Live
     rung: Rung
@@ -107,6 +119,11 @@ class Choice:
         return self.live.member.param
 
     @property
+    def marker(self) -> str:
+        """The key that the rung has in its parameter's state."""
+        return self.live.member.prefix + marker(self.rung)
+
+    @property
     def role(self) -> Role | None:
         """Kept where the budget may choose again and the group does not say it."""
         return self.live.role if self.live.free and self.live.given is None else None
@@ -114,10 +131,13 @@ class Choice:
     @property
     def lr_scale(self) -> float:
         """The factor on its group's learning rate."""
-        asked = self.live.lr_scale
+        asked, part = self.live.lr_scale, self.live.member.part
         if asked is None:
             return 1.0
-        return float(asked.get(self.live.role, 1.0) if isinstance(asked, Mapping) else asked)
+        if not isinstance(asked, Mapping):
+            return float(asked)
+        of_part = asked.get(part.name, 1.0) if part else 1.0
+        return float(asked.get(self.live.role, 1.0)) * float(of_part)
 
     @property
     def nbytes(self) -> int:
@@ -135,7 +155,8 @@ def choose(
     reallocate: bool = False,
     expecting: bool = False,
 ) -> list[Choice]:
-    """A rung for every parameter that has a gradient or state, in the order of the parameters.
+    """A rung for every parameter that has a gradient or state, in the order of the parameters, and
+    for each of its parts.
 
     Signals and roles are those that the state holds, roles of others those that structure says;
     gradients are not looked at for them.
@@ -149,12 +170,17 @@ def choose(
     """
     live = []
     structure = Structure((m.name, m.param) for m in members(groups))
+    asked = policy if budget is not None else None
     for m in members(groups):
+        rows = parts_of(m, groups[m.group])
         with naming(m):
             held = own(_dict_of(state, m.param))
+            check_same_parts(rows, held)
         if m.param.grad is not None or held or (expecting and m.takes_gradients):
-            asked = policy if budget is not None else None
-            live.append(_alive(m, groups[m.group], held, asked, structure))
+            live += [
+                _alive(row, groups[m.group], entries_of(held, row.prefix), asked, structure)
+                for row in rows
+            ]
     limit = resolve_budget(budget, sum(x.geometry.numel for x in live))
     return _assign(live, limit, policy, reallocate)
 
@@ -171,39 +197,41 @@ def _alive(
     member: Member, group: Group, old: State, policy: Policy | None, structure: Structure
 ) -> _Live:
     """``policy``: None without a budget."""
-    if member.param.device.type != "meta":  # an estimate is of tensors without memory
+    tensor = member.tensor
+    if tensor.device.type != "meta":  # an estimate is of tensors without memory
         check_param(member.param, member.label)
-    geometry = Geometry.of(member.param, member.label)
+    geometry = Geometry.of(tensor, member.label)
+    whole = Geometry.of(member.param, member.label) if member.part else geometry
     if old:
         with naming(member):
-            old = checked(member.param, old)
+            old = checked(tensor, old, member.param)
 
     budgeted, left_open = policy is not None, group["matrix_rule"] is None
     rule = _matrix_rule(group, geometry, policy)
-    hidden = rule is not None and _is_hidden(member, geometry, group, old, structure)
+    hidden = rule is not None and _is_hidden(member, whole, group, old, structure)
     trained = TRAINED in old
     if hidden and left_open and not (old and (trained or rung_of(old).of_matrix)):
-        trained = is_trained(member.param, member.label)  # before the rule has stepped it
+        trained = is_trained(tensor, member.label)  # before the rule has stepped it
     hidden = hidden and not (left_open and trained)
     group = {**group, "matrix_rule": rule}
 
     def ladder() -> tuple[Rung, ...]:
         return ladder_of(
-            geometry, member.param.dtype, group, budgeted=budgeted,
+            geometry, tensor.dtype, group, budgeted=budgeted,
             direction=lambda: _direction(member, old), is_matrix=hidden,
-            is_table=_is_table(member, geometry, group, old, structure), label=member.label,
+            is_table=_is_table(member, whole, group, old, structure), label=member.label,
         )  # fmt: skip
 
     masked = MASKED in old
     if not old and not budgeted and any(rung.v in MATRIX for rung in ladder()):
-        masked = is_masked(member.param, member.label)
+        masked = is_masked(member)
     if masked:
         geometry = geometry._replace(matrix=None)
     rungs, scale = ladder(), group["lr_scale"]
     if scale is None and len(rungs) > 1:
         scale = getattr(policy, "lr_scale", None)
     return _Live(
-        member, geometry, rungs, gate_of(group), old, masked, trained, given_role(group),
+        member, geometry, whole, rungs, gate_of(group), old, masked, trained, given_role(group),
         structure, scale,
     )  # fmt: skip
 
@@ -216,7 +244,7 @@ def _matrix_rule(group: Group, geometry: Geometry, policy: Policy | None) -> str
         return None if asked == OFF else asked
     rule_of = getattr(policy, "matrix_rule", None)
     fixed = any(group[option] is not None for option in _WITHOUT_RULE) or group["min_tier"] == 2
-    if rule_of is None or geometry.sides is None or fixed or reads_moments(group["gate"]):
+    if rule_of is None or geometry.sides is None or fixed or rule_read(group["gate"]):
         return None
     rule = rule_of(geometry.sides)
     if rule is not None and rule not in MATRIX_RULES:
@@ -228,25 +256,25 @@ def _matrix_rule(group: Group, geometry: Geometry, policy: Policy | None) -> str
 
 
 def _is_table(
-    member: Member, geometry: Geometry, group: Group, old: State, structure: Structure
+    member: Member, whole: Geometry, group: Group, old: State, structure: Structure
 ) -> bool:
     """Whether codecs that the group does not name are a table's: what is held stays."""
     if group["state_dtype"] is not None or group["rung"] is not None:
         return False
     if old:
         return rung_of(old).v == "v4"
-    role = given_role(group) or structural_role(member.param, geometry, member.name, structure)
+    role = given_role(group) or structural_role(member.param, whole, member.param_name, structure)
     return role == "table"
 
 
 def _is_hidden(
-    member: Member, geometry: Geometry, group: Group, old: State, structure: Structure
+    member: Member, whole: Geometry, group: Group, old: State, structure: Structure
 ) -> bool:
     """Whether the group's ``matrix_rule`` steps it: what has been stepped so stays so, whatever
     groups come later, unless its own says what it is."""
     if group["role"] is None and old and (rung_of(old).of_matrix or role_of(old) == "table"):
         return rung_of(old).of_matrix
-    return is_hidden_matrix(member.param, geometry, member.name, group, structure)
+    return is_hidden_matrix(member.param, whole, member.param_name, group, structure)
 
 
 def _assign(live: list[_Live], limit: int | None, policy: Policy, reallocate: bool) -> list[Choice]:
@@ -290,8 +318,7 @@ def scratch_bytes(choices: Sequence[Choice], groups: Sequence[Group], threads: i
     given, of = [], []
     for choice in whole:
         group = groups[choice.live.member.group]
-        rows, columns = choice.live.geometry.sides or (0, 0)
-        given.append((rows, columns, *parts_of(group)))
+        given.append(choice.live.geometry.sides or (0, 0))
         of.append(group)
     return _core.scratch_of_matrices(whole[0].rung.rule, given, of, threads)
 

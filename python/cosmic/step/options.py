@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .. import _core
@@ -11,10 +11,12 @@ from ..capital.budget import check_budget
 from ..capital.ladder import OFF
 from ..capital.named import policy_named
 from ..capital.policies import Policy
-from ..parts import GATES, RULES
+from ..parts import GATES, HISTORY_RULES, RULES
 from ..rungs import Rung, parse_matrix_dtype, parse_state_dtype
-from ..state.groups import check_dicts, parts_of
+from ..state.gates import names_of, rule_read
+from ..state.groups import check_dicts
 from ..state.roles import ROLES, check_role
+from ..state.slices import check_parts, part_names
 
 __all__ = [
     "MATRIX_RULES",
@@ -30,8 +32,11 @@ __all__ = [
 #: Options that belong to the whole optimizer.
 WHOLE_OPTIONS = ("budget", "policy", "nonfinite", "seed", "reallocate_every")
 
-#: Gates that keep nothing of a group: those are of presets, which hold it.
-OWN_GATES = (None, *(gate.name for gate in GATES.values() if not gate.remembers))
+#: Gates that an option may name.
+OWN_GATES = (None, *(gate.name for gate in GATES.values() if gate.by_name))
+
+#: Rules of full history that a group may ask for: others come with their gates.
+OWN_RULES = tuple(name for name, rule in HISTORY_RULES.items() if name and rule.gate == "none")
 
 #: Rules that step whole matrices.
 MATRIX_RULES = tuple(dict.fromkeys(rule.variant for rule in RULES.values() if rule.matrix))
@@ -39,7 +44,7 @@ MATRIX_RULES = tuple(dict.fromkeys(rule.variant for rule in RULES.values() if ru
 #: Options of a group that the core does not read.
 _OPTIONS = (
     "tier", "min_tier", "max_tier", "rung", "state_dtype", "gate", "exact", "min_compress_size",
-    "role", "lr_scale", "matrix_rule", "matrix_state_dtype", "parts",
+    "role", "lr_scale", "matrix_rule", "matrix_state_dtype", "parts", "rule",
 )  # fmt: skip
 
 
@@ -66,7 +71,8 @@ class PlanOptions(NamedTuple):
              g.get("rung", ...), g.get("state_dtype", ...), g.get("gate", ...),
              g.get("exact", ...), g.get("beta_slow", ...), g.get("min_compress_size", ...),
              g.get("role", ...), g.get("matrix_rule", ...), g.get("matrix_state_dtype", ...),
-             g.get("parts", ...), _as_it_is(g.get("lr_scale", ...)))
+             _as_it_is(g.get("parts", ...)), g.get("rule", ...), _as_it_is(g.get("lr_scale", ...)),
+             *_implying(g))
             for g in groups
         ]  # fmt: skip
         return cls(budget, policy, seed, structure)
@@ -112,6 +118,7 @@ def check_group(
     index: int,
     whole: Mapping[str, object],
     gates: Sequence[str | None] = OWN_GATES,
+    maker: str = "Cosmic",
 ) -> None:
     """Check every option of a parameter group, which may repeat those of the whole
     optimizer: wrappers copy all that a constructor has been given into every group.
@@ -119,12 +126,13 @@ def check_group(
     Args:
         whole: options of the whole optimizer.
         gates: what ``gate`` may be.
+        maker: the optimizer's name.
 
     Raises:
         ValueError: naming the option, what it is and what was expected.
     """
     where = f"param_groups[{index}]"
-    _check_repeated(group, where, whole)
+    _check_repeated(group, where, whole, maker)
     _core.check_group(group, index)
     for option in _OPTIONS:
         if option not in group:
@@ -134,9 +142,11 @@ def check_group(
         _check_rung(group, where)
     _check_sizes(group["min_compress_size"], where)
     _check_gate(group, where, gates)
+    _check_rule(group, where)
     _check_matrix(group, where)
+    check_parts(group, where)
     check_role(group["role"], where)
-    _check_lr_scale(group["lr_scale"], where)
+    _check_lr_scale(group["lr_scale"], where, part_names(group["parts"]))
     try:
         if group["state_dtype"] is not None:
             parse_state_dtype(group["state_dtype"])
@@ -144,27 +154,40 @@ def check_group(
         raise ValueError(f"{where}['state_dtype']: {error}") from None
 
 
-def _as_it_is(scale: object) -> object:
-    """A factor, or factors by role as they are now: a dict may be changed in place."""
-    return dict(scale) if isinstance(scale, dict) else scale
+#: Options that ask for a gate.
+_IMPLYING = tuple(gate.implied_by for gate in GATES.values() if gate.implied_by)
 
 
-def _check_lr_scale(scale: Any, where: str) -> None:
+def _implying(group: Mapping[str, Any]) -> tuple[bool, ...]:
+    """Whether each of these asks for its gate: how much it asks for, the core reads."""
+    return tuple(group.get(option) is not None for option in _IMPLYING)
+
+
+def _as_it_is(option: object) -> object:
+    """An option as it is now: a dict or a list may be changed in place."""
+    if isinstance(option, dict):
+        return [(key, _as_it_is(value)) for key, value in option.items()]
+    return [_as_it_is(value) for value in option] if isinstance(option, list | tuple) else option
+
+
+def _check_lr_scale(scale: Any, where: str, parts: Collection[str]) -> None:
+    known = [*ROLES, *sorted(parts)]
     # no subclass of dict: torch.load(weights_only=True) knows none of most of them
-    if scale is not None and not (
-        _are_factors(scale) if type(scale) is dict else _are_factors({ROLES[0]: scale})
+    if scale is not None and not _are_factors(
+        scale if type(scale) is dict else {ROLES[0]: scale}, known
     ):
+        by = "role or part" if parts else "role"
         raise ValueError(
             f"{where}['lr_scale'] is {scale!r}; expected None, a finite number >= 0, or a dict "
-            f"of such numbers by role ({', '.join(map(repr, ROLES))})"
+            f"of such numbers by {by} ({', '.join(map(repr, known))})"
         )
 
 
-def _are_factors(scale: Mapping[Any, Any]) -> bool:
-    """Whether it has numbers >= 0 by role."""
+def _are_factors(scale: Mapping[Any, Any], known: Collection[str] = ROLES) -> bool:
+    """Whether it has numbers >= 0 by names that are known."""
     numbers = [x for x in scale.values() if isinstance(x, int | float) and type(x) is not bool]
     inside = all(0 <= x <= sys.float_info.max for x in numbers)
-    return inside and len(numbers) == len(scale) and set(scale) <= set(ROLES)
+    return inside and len(numbers) == len(scale) and set(scale) <= set(known)
 
 
 def _check_policy(policy: Policy) -> None:
@@ -189,12 +212,14 @@ def drop_whole_options(group: dict[str, Any], whole: Mapping[str, object]) -> No
         group.pop(option, None)
 
 
-def _check_repeated(group: dict[str, Any], where: str, whole: Mapping[str, object]) -> None:
+def _check_repeated(
+    group: dict[str, Any], where: str, whole: Mapping[str, object], maker: str
+) -> None:
     for option, own in whole.items():
         if option in group and not _same(group[option], own):
             raise ValueError(
                 f"{where} has {option!r}, which is an option of the whole optimizer: "
-                f"Cosmic(params, {option}=...). It is {group[option]!r} here and {own!r} there"
+                f"{maker}(params, {option}=...). It is {group[option]!r} here and {own!r} there"
             )
 
 
@@ -215,13 +240,25 @@ def _check_sizes(size: object, where: str) -> None:
 
 
 def _check_gate(group: dict[str, Any], where: str, gates: Sequence[str | None]) -> None:
-    if not isinstance(group["gate"], str | None) or group["gate"] not in gates:
+    asked = group["gate"]
+    names = asked.split("+") if isinstance(asked, str) else [asked]
+    if not all(isinstance(name, str | None) and name in gates for name in names) or (
+        len(set(names)) < len(names)
+    ):
         *others, last = map(repr, gates)
         expected = f"{', '.join(others)} or {last}" if others else last
-        raise ValueError(f"{where}['gate'] is {group['gate']!r}; expected {expected}")
+        several = ", or several joined by a plus" if len(gates) > 2 else ""
+        of_preset = (
+            f". {asked!r} is a preset's: what that has saved, it loads under the same arguments "
+            "(compat, where it had one)"
+        )
+        raise ValueError(
+            f"{where}['gate'] is {asked!r}; expected {expected}{several}"
+            + (of_preset if isinstance(asked, str) and _is_presets(asked) else "")
+        )
     if type(group["exact"]) is not bool:
         raise ValueError(f"{where}['exact'] is {group['exact']!r}; expected True or False")
-    reads = RULES.get(GATES[group["gate"]].rule) if group["gate"] else None
+    reads = RULES.get(rule_read(asked) or "")
     if reads and not reads.slow and group["beta_slow"] is not None:
         raise ValueError(
             f"{where} has gate {group['gate']!r} and beta_slow {group['beta_slow']!r}; expected "
@@ -229,8 +266,38 @@ def _check_gate(group: dict[str, Any], where: str, gates: Sequence[str | None]) 
         )
 
 
+def _is_presets(gate: str) -> bool:
+    """Whether it is one that no option of Cosmic's own may name."""
+    return gate in GATES and GATES[gate].remembers
+
+
+def _check_rule(group: dict[str, Any], where: str) -> None:
+    variant = group["rule"]
+    if variant is None:
+        return
+    if not isinstance(variant, str) or variant not in OWN_RULES:
+        expected = " or ".join(map(repr, OWN_RULES))
+        raise ValueError(f"{where}['rule'] is {variant!r}; expected None or {expected}")
+    if not HISTORY_RULES[variant].slow and group["beta_slow"] is not None:
+        raise ValueError(
+            f"{where} has rule {variant!r} and beta_slow {group['beta_slow']!r}; expected None for "
+            "one of them: the rule knows no slow average"
+        )
+    if rule_read(group["gate"]):
+        raise ValueError(
+            f"{where} has rule {variant!r} and gate {group['gate']!r}, which reads the moments of "
+            "another rule; expected None for one of them"
+        )
+    rung = Rung.parse(group["rung"]) if group["rung"] is not None else None
+    if rung is not None and rung.variant not in ("", variant):
+        raise ValueError(
+            f"{where} has rule {variant!r} and rung {group['rung']!r}, which another rule steps; "
+            "expected None for one of them"
+        )
+
+
 def _check_matrix(group: dict[str, Any], where: str) -> None:
-    rule, parts = group["matrix_rule"], group["parts"]
+    rule = group["matrix_rule"]
     if rule is not None and rule not in (OFF, *MATRIX_RULES):
         expected = ", ".join(map(repr, (OFF, *MATRIX_RULES[:-1])))
         expected += f" or {MATRIX_RULES[-1]!r}"
@@ -248,13 +315,6 @@ def _check_matrix(group: dict[str, Any], where: str) -> None:
                     f"{where} has {option} 2 and matrix_state_dtype 'none', which is of tier 1; "
                     "expected None for one of them, or a codec"
                 )
-    try:
-        parts_of(group)
-    except (TypeError, ValueError):
-        raise ValueError(
-            f"{where}['parts'] is {parts!r}; expected None or a dimension, 0 or 1, and the sizes "
-            "along it of the matrices that lie side by side, such as (0, (768, 768, 768))"
-        ) from None
 
 
 def _check_tiers(group: dict[str, Any], where: str) -> None:
@@ -290,8 +350,9 @@ def _check_rung(group: dict[str, Any], where: str) -> None:
             "'beta_slow', or a rung without '+slow'"
         )
     needed = RULES[rung.rule].gate
-    if needed not in ("none", group["gate"]):
+    if needed not in ("none", *names_of(group["gate"])):
+        give = f"give gate {needed!r}, or" if GATES[needed].by_name else "which a preset has; give"
         raise ValueError(
             f"{where}['rung'] is {name!r}, which goes with gate {needed!r} alone, but 'gate' is "
-            f"{group['gate']!r}; give gate {needed!r}, or a rung without '+{rung.variant}'"
+            f"{group['gate']!r}; {give} a rung without '+{rung.variant}'"
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ..state.members import members
+from ..state.members import plan_rows
 from ..threads import thread_count
 from .looks import observed
 from .options import check_nonfinite
@@ -52,6 +52,6 @@ def _refuse_nonfinite(optimizer: Planned) -> bool:
         return False
     if optimizer.nonfinite == "raise":
         raise optimizer._nonfinite_error(bad)
-    labels = {m.index: m.label for m in members(optimizer.param_groups)}
+    labels = {row.index: row.label for row in plan_rows(optimizer.param_groups)}
     optimizer._count_skipped([labels[i] for i, _ in bad], sum(count for _, count in bad))
     return True

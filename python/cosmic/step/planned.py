@@ -11,10 +11,11 @@ from torch.optim.optimizer import Optimizer
 
 from ..capital.named import policy_named
 from ..capital.policies import Policy
-from ..state.entries import State, drop_orphans, holds, marker, role_of, rung_of, take_over
+from ..state.entries import State, by_part, drop_orphans, role_of, rung_of, take_over
 from ..state.groups import check_dicts, placed_params
-from ..state.members import members
+from ..state.members import members, plan_rows
 from ..state.roles import Role
+from ..state.slices import check_patterns
 from ..state.upgrade import is_of_format_1, upgraded
 from ..threads import thread_count
 from .choices import Choice, choose
@@ -91,6 +92,7 @@ class Planned(Optimizer):
         self._nonfinite_seen = 0
         self._gradient_norm: float | None = None  # of the step before, for clipping in backward
         self._backward: StepsElsewhere | None = None
+        self._controllers: Sequence[object] = []
 
     def __getstate__(self) -> dict[str, Any]:
         kept = {key: getattr(self, key) for key in _KEPT}
@@ -145,11 +147,12 @@ class Planned(Optimizer):
         if self._compiled is None or self._seen_anew or self._plan_options().differ(self._planned):
             return self._compile(expecting=expecting)
         if self._spends_anew():
-            seen = [(role_of(s), rung_of(s).name) for s in self.state.values() if holds(s)]
+            held = (part for state in self.state.values() for part in by_part(state))
+            seen = [(role_of(part), rung_of(part).name) for part in held]
             if seen != self._weighed or policy_named(self.policy).uses_signal:
                 choices = self._choices(expecting=expecting)
                 self._weighed = seen  # of equal roles and rungs a policy thinks the same
-                if not all(marker(c.rung) in self.state.get(c.param, {}) for c in choices):
+                if not all(c.marker in self.state.get(c.param, {}) for c in choices):
                     return compile_plan(self.param_groups, choices, self.seed)
         return self._compiled
 
@@ -160,6 +163,7 @@ class Planned(Optimizer):
         for index, group in enumerate(self.param_groups):
             self._check_group(group, index)
             drop_whole_options(group, self._whole_options())
+        check_patterns(self.param_groups)
         choices = self._choices(expecting=expecting, anew=anew)
         return compile_plan(self.param_groups, choices, self.seed)
 
@@ -216,8 +220,8 @@ class Planned(Optimizer):
         return compiled.plan.statistics()
 
     def _nonfinite_error(self, bad: Sequence[tuple[int, int]]) -> NonfiniteGradientError:
-        """``bad``: index and non-finite elements of each parameter that has some."""
-        labels = {m.index: m.label for m in members(self.param_groups)}
+        """``bad``: index and non-finite elements of each row that has some."""
+        labels = {row.index: row.label for row in plan_rows(self.param_groups)}
         index, count = bad[0]
         return NonfiniteGradientError(
             f"gradient of {labels[index]} has {count} non-finite elements "
@@ -233,7 +237,9 @@ class Planned(Optimizer):
         self._steps += 1
         bad, first = compiled.plan.nonfinite, not self._nonfinite_seen
         self._nonfinite_seen += bad
-        # What may raise comes last: listeners, and a warning that may be an error.
+        # What may raise comes last: controllers, listeners, and a warning that may be an error.
+        if self._controllers:
+            self._control()
         if self._listeners:
             if self._untold:
                 self._tell_plan(transitions)
@@ -242,13 +248,17 @@ class Planned(Optimizer):
         if bad and first:
             self._warn_of_nonfinite(bad)
 
+    def _control(self) -> None:
+        """Show the step to the controllers whose turn it is."""
+        raise NotImplementedError  # by those who attach them
+
     def _tell_plan(self, transitions: Sequence[Transition]) -> None:
         """Tell listeners of the plan that this step has adopted."""
         raise NotImplementedError  # by those who make the table of what parameters hold
 
     def _warn_of_nonfinite(self, count: int) -> None:
         states = (self.state.get(m.param) for m in members(self.param_groups))
-        whole = any(holds(s) and rung_of(s).of_matrix for s in states if s)
+        whole = any(rung_of(part).of_matrix for state in states for part in by_part(state))
         but = ", or a matrix that is stepped as a whole, all of it" if whole else ""
         warnings.warn(
             f"{count} elements of gradients are infinite or NaN at step {self._steps}; as in AdamW "
