@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
@@ -41,6 +42,11 @@ def roles_of(model: nn.Module, **options: Any) -> dict[str, set[str]]:
     for name, role in found(model, **options).items():
         out.setdefault(role, set()).add(name)
     return out
+
+
+def without_numbers(name: str) -> str:
+    """A parameter's name for all blocks of a stack."""
+    return re.sub(r"\d+", "#", name)
 
 
 class Bare(nn.Module):

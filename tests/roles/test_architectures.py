@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +15,7 @@ from cosmic import Cosmic, estimate_memory, param_groups
 from cosmic.rungs import Geometry
 from cosmic.state.roles import KINDS, Role, is_hidden_matrix, structural_role
 from cosmic.state.structure import Structure
+from role_models import without_numbers
 
 #: What is found otherwise than by modules, by names without numbers: with names as without. One row
 #: has no second side, whatever it is; depthwise kernels have no columns that tell them from others;
@@ -55,10 +55,6 @@ def found(model: nn.Module, names: bool) -> Found:
         hidden = is_hidden_matrix(param, geometry, shown, {}, structure)
         out.append((name, param, kinds[name], role, hidden))
     return out
-
-
-def without_numbers(name: str) -> str:
-    return re.sub(r"\d+", "#", name)
 
 
 def test_there_are_more_than_twenty() -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from cosmic import Cosmic, ParamGroups, param_groups
-from cosmic.grouping.overrides import plain_name
+from cosmic.state.names import plain_name
 from helpers import give_gradients
 from role_models import SMALL, Bare, TinyGPT, found, gpt2, llama, roles_of
 
@@ -126,7 +126,7 @@ def test_every_trainable_parameter_is_in_exactly_one_group(
         assert [named[n] for n in group["param_names"]] == group["params"] != []
         if "parts" in group:
             dimension, sizes = group["parts"]
-            assert {p.shape[dimension] for p in group["params"]} == {sum(sizes)}
+            assert {p.shape[dimension] for p in group["params"]} == {sum(sizes.values())}
     matrices = {id(p) for g in groups if g["role"] == "matrix" for p in g["params"]}
     tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     assert not matrices & tables
@@ -280,24 +280,26 @@ def test_projections_are_whole_unless_asked_for() -> None:
 
 
 def test_parts_of_attention() -> None:
-    thirds = (64, 64, 64)
-    assert set(parts(gpt2()).values()) == {(1, thirds)} and len(parts(gpt2())) == 2
+    thirds = {"q": 64, "k": 64, "v": 64}
+    assert list(parts(gpt2()).values()) == [(1, thirds)] * 2
     crossing = parts(gpt2(add_cross_attention=True))
-    assert {p for n, p in crossing.items() if "cross" in n} == {(1, (64, 64))}
-    assert set(parts(TinyGPT()).values()) == {(0, thirds)}
+    assert [p for n, p in crossing.items() if "cross" in n] == [(1, {"k": 64, "v": 64})] * 2
+    assert list(parts(TinyGPT()).values()) == [(0, thirds)] * 2
     assert parts(nn.MultiheadAttention(64, 2)) == {"in_proj_weight": (0, thirds)}
     config = transformers.Phi3Config(**SMALL, num_key_value_heads=2)
     phi = parts(transformers.Phi3ForCausalLM(config))
     assert {n: p for n, p in phi.items() if ".0." in n} == {
-        "model.layers.0.self_attn.qkv_proj.weight": (0, (64, 32, 32)),
-        "model.layers.0.mlp.gate_up_proj.weight": (0, (128, 128)),
+        "model.layers.0.self_attn.qkv_proj.weight": (0, {"q": 64, "k": 32, "v": 32}),
+        "model.layers.0.mlp.gate_up_proj.weight": (0, {"gate": 128, "up": 128}),
     }
 
 
 def test_parts_of_recurrent_layers() -> None:
     lstm = nn.LSTM(8, 16, proj_size=4)
-    assert parts(lstm) == {"weight_ih_l0": (0, (16,) * 4), "weight_hh_l0": (0, (16,) * 4)}
-    assert parts(nn.GRUCell(8, 16)) == {"weight_ih": (0, (16,) * 3), "weight_hh": (0, (16,) * 3)}
+    gates = (0, dict.fromkeys("ifgo", 16))
+    assert parts(lstm) == {"weight_ih_l0": gates, "weight_hh_l0": gates}
+    gates = (0, dict.fromkeys("rzn", 16))
+    assert parts(nn.GRUCell(8, 16)) == {"weight_ih": gates, "weight_hh": gates}
     assert parts(nn.RNN(8, 16)) == {}
 
 
@@ -311,6 +313,20 @@ def test_heads_that_are_interleaved_are_left_whole() -> None:
     assert parts(transformers.GPTBigCodeForCausalLM(bigcode)) == {}
     codegen = transformers.CodeGenConfig(n_embd=64, n_layer=1, n_head=4, rotary_dim=8, **ENDS)
     assert parts(transformers.CodeGenForCausalLM(codegen)) == {}
+    bloom = transformers.BloomConfig(vocab_size=800, hidden_size=64, n_layer=1, n_head=4)
+    assert parts(transformers.BloomForCausalLM(bloom)) == {}
+    falcon = transformers.FalconConfig(**SMALL, multi_query=False)
+    assert parts(transformers.FalconForCausalLM(falcon)) == {}
+
+
+@pytest.mark.parametrize("name", ["CodeGenAttention", "GPTNeoXAttention"])
+def test_a_copy_of_interleaved_attention_is_left_whole_too(name: str) -> None:
+    """A layer called as those are whose thirds are query, key and value, in a class that is not."""
+    for kind, expected in (("Attention", [(0, dict.fromkeys("qkv", 64))]), (name, [])):
+        attention: nn.Module = type(kind, (nn.Module,), {})()
+        attention.qkv_proj = nn.Linear(64, 192)
+        model = nn.Sequential(attention, nn.Linear(64, 8))
+        assert list(parts(model).values()) == expected
 
 
 def test_the_parts_lie_one_after_another() -> None:
@@ -321,6 +337,7 @@ def test_the_parts_lie_one_after_another() -> None:
     attention.c_attn.register_forward_hook(lambda _, given, out: seen.extend([given[0], out]))
     model(torch.arange(5)[None])
     dimension, sizes = parts(model)["transformer.h.0.attn.c_attn.weight"]
+    sizes = list(sizes.values())
     weights = torch.split(attention.c_attn.weight, sizes, dimension)
     outs = torch.split(seen[1], attention.split_size, dim=2)
     biases = torch.split(attention.c_attn.bias, sizes)

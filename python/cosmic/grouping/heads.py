@@ -16,7 +16,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from .uses import Path, in_stack, paths, type_name
 
-__all__ = ["heads_of", "input_embeddings_of", "is_linear"]
+__all__ = ["heads_of", "input_embeddings_of", "is_linear", "sizes_of"]
 
 _HEAD = re.compile(
     r"((.*_)?(heads?|classifiers?|score|logits)|cls|fc_out|embed_out|proj_out|qa_outputs|output"
@@ -93,14 +93,14 @@ def _as_wide_as_a_table(every: Iterable[Path]) -> Iterator[nn.Module]:
     tables = [(m.num_embeddings, m.embedding_dim) for m in modules if isinstance(m, _TABLES)]
     lengths, largest = {length for length, _ in tables}, max(tables, default=(0, 0))
     for path in every:
-        sizes = _sizes(path[-1].module)
+        sizes = sizes_of(path[-1].module)
         if sizes is None or sizes[0] not in lengths:
             continue
         if not in_stack(path) or (sizes == largest and sizes[0] > _ASPECT * sizes[1]):
             yield path[-1].module
 
 
-def _sizes(module: nn.Module) -> tuple[int, int] | None:
+def sizes_of(module: nn.Module) -> tuple[int, int] | None:
     """Outputs and inputs of a linear layer, without touching its weight, which may be made anew by
     a parametrization each time that it is read."""
     if not is_linear(module):

@@ -17,7 +17,7 @@ from ..state.roles import Kind
 from .heads import is_linear
 from .uses import Use, type_name
 
-__all__ = ["kind_of", "most_cautious"]
+__all__ = ["adapter_of", "kind_of", "most_cautious", "named_table"]
 
 #: Of a parameter that is shared: the first of these that it is anywhere. What a rule for hidden
 #: matrices would ruin comes first, what it is for last.
@@ -57,7 +57,7 @@ def kind_of(use: Use, heads: Collection[int], tables: Collection[int]) -> Kind:
     if isinstance(module, _ConvNd):
         return _of_convolution(use, id(module) in heads)
     if _is_table(module) or id(module) in tables:
-        return "bias" if use.own == "bias" else _named_table(use) or "embedding"
+        return "bias" if use.own == "bias" else named_table(use) or "embedding"
     if isinstance(module, _NORMS) or _NORM.search(type_name(module)):
         return "bias" if _is_bias(use.own) else "norm"
     if param.ndim < 2 or param.numel() <= max(param.shape):  # no second side
@@ -66,7 +66,7 @@ def kind_of(use: Use, heads: Collection[int], tables: Collection[int]) -> Kind:
         return "head"
     if _is_projection(use):
         return "matrix"
-    return _named_table(use) or ("bias" if _is_bias(use.own) else "other")
+    return named_table(use) or ("bias" if _is_bias(use.own) else "other")
 
 
 def most_cautious(kinds: Iterable[Kind]) -> Kind:
@@ -74,10 +74,15 @@ def most_cautious(kinds: Iterable[Kind]) -> Kind:
     return min(kinds, key=_CAUTIOUS.index)
 
 
-def _of_adapter(use: Use) -> Kind | None:
-    """Low-rank adapters, by the names that peft, loralib and torchtune give them."""
+def adapter_of(use: Use) -> str | None:
+    """What a part of a low-rank adapter is called, in lower case: by the names that peft, loralib
+    and torchtune give them; None of what is part of none."""
     names = [*(place.name.lower() for place in use.path), use.own.lower()]
-    found = next((name for name in reversed(names) if name in _ADAPTERS), None)
+    return next((name for name in reversed(names) if name in _ADAPTERS), None)
+
+
+def _of_adapter(use: Use) -> Kind | None:
+    found = adapter_of(use)
     if found is None:
         return None
     if use.param.ndim < 2:
@@ -90,7 +95,7 @@ def _is_table(module: nn.Module) -> bool:
     return isinstance(module, nn.Embedding | nn.EmbeddingBag) or "Embed" in type_name(module)
 
 
-def _named_table(use: Use) -> Kind | None:
+def named_table(use: Use) -> Kind | None:
     """Whether names say that it is a table: the parameter's, of an embedding its module's, too."""
     names = [use.own.lower()]
     if _is_table(use.module):
@@ -118,7 +123,7 @@ def _of_convolution(use: Use, head: bool) -> Kind:
 
 
 def _of_one_side(use: Use) -> Kind:
-    table = _named_table(use) if use.param.ndim > 1 else None
+    table = named_table(use) if use.param.ndim > 1 else None
     return table or ("bias" if _is_bias(use.own) else "vector")
 
 

@@ -4,88 +4,85 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from fnmatch import fnmatchcase
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from torch import nn
 
 from ..state.members import listed
-from ..state.roles import KINDS, Kind
+from ..state.names import plain_name
 from .uses import Use
 
-__all__ = ["Overrides", "checked_overrides", "overridden", "plain_name"]
+__all__ = ["Overrides", "checked_overrides", "overridden"]
 
 Overrides: TypeAlias = Mapping[str | type[nn.Module], str]
 
-#: What wrappers put into the names of what they wrap.
-_WRAPPERS = ("_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
-#: Kinds that mean nothing for what has one dimension.
+#: A role or a tag.
+Word = TypeVar("Word", bound=str)
+
+#: Roles, and tags, that mean nothing for what has one dimension.
 _OF_MATRICES = ("matrix", "convolution", "lora_a", "lora_b")
 
 
-def checked_overrides(roles: object) -> dict[Any, Kind]:
-    """The option ``roles``, if it is one.
+def checked_overrides(given: object, option: str, words: Collection[str]) -> dict[Any, Any]:
+    """The option ``roles``, or ``tags``, if it is one.
+
+    Args:
+        option: its name.
+        words: what it may say of a parameter.
 
     Raises:
         TypeError, ValueError: naming the entry and what was expected.
     """
-    if roles is None:
-        return {}
-    if not isinstance(roles, Mapping):
+    if not isinstance(given, Mapping):
         raise TypeError(
-            f"roles is {roles!r}; expected a dict of patterns of names or module types to roles"
+            f"{option} is {given!r}; expected a dict of patterns of names or module types to "
+            f"{option}"
         )
-    for key, kind in roles.items():
+    for key, word in given.items():
         if not (isinstance(key, str) or (isinstance(key, type) and issubclass(key, nn.Module))):
             raise TypeError(
-                f"roles has the key {key!r}; expected a pattern of parameter names or a type of "
+                f"{option} has the key {key!r}; expected a pattern of parameter names or a type of "
                 "nn.Module"
             )
-        if not isinstance(kind, str) or kind not in KINDS:
+        if not isinstance(word, str) or word not in words:
             raise ValueError(
-                f"roles[{_shown(key)}] is {kind!r}; expected one of {', '.join(map(repr, KINDS))}"
+                f"{option}[{_shown(key)}] is {word!r}; expected one of "
+                f"{', '.join(map(repr, words))}"
             )
-    return dict(roles)
-
-
-def plain_name(name: str) -> str:
-    """A parameter's name without what wrappers and parametrizations add to it."""
-    parts = name.split(".")
-    while parts and parts[0] in _WRAPPERS:
-        parts = parts[1:]
-    parts = [part for part in parts if part not in _WRAPPERS[2:] and part != "_orig_mod"]
-    if len(parts) > 2 and parts[-3] == "parametrizations" and parts[-1] == "original":
-        parts = [*parts[:-3], parts[-2]]
-    return ".".join(parts)
+    return dict(given)
 
 
 def overridden(
-    roles: Mapping[Any, Kind], named: Mapping[str, Any], found: Mapping[str, Collection[Use]]
-) -> dict[str, Kind]:
-    """The kinds that ``roles`` gives to parameters; of several entries the first that matches.
+    given: Mapping[Any, Word],
+    option: str,
+    named: Mapping[str, Any],
+    found: Mapping[str, Collection[Use]],
+) -> dict[str, Word]:
+    """What ``roles``, or ``tags``, says of parameters; of several entries the first that matches.
 
     Args:
-        roles: as ``checked_overrides`` returned it.
+        given: as ``checked_overrides`` returned it.
         named: the trainable parameters.
         found: where each of them is used.
 
     Raises:
-        ValueError: for an entry that matches nothing, and for a kind of matrices that is given to
-            what has fewer than two dimensions.
+        ValueError: for an entry that matches nothing, and for a role or tag of matrices that is
+            given to what has fewer than two dimensions.
     """
-    out: dict[str, Kind] = {}
-    for key, kind in roles.items():
+    out: dict[str, Word] = {}
+    for key, word in given.items():
         hit = [name for name in named if _matches(key, name, found.get(name, ()))]
         if not hit:
             raise ValueError(
-                f"roles[{_shown(key)}] matches no parameter that requires grad; "
+                f"{option}[{_shown(key)}] matches no parameter that requires grad; "
                 + (f"names are such as {listed(list(named))}" if named else "there is none")
             )
         for name in hit:
-            if out.setdefault(name, kind) == kind in _OF_MATRICES and named[name].ndim < 2:
+            if out.setdefault(name, word) == word in _OF_MATRICES and named[name].ndim < 2:
                 raise ValueError(
-                    f"roles[{_shown(key)}] is {kind!r}, but {name!r}, which it matches, has shape "
-                    f"{tuple(named[name].shape)}; expected two dimensions or more, or a pattern "
-                    "that leaves it out"
+                    f"{option}[{_shown(key)}] is {word!r}, but {name!r}, which it matches, has "
+                    f"shape {tuple(named[name].shape)}; expected two dimensions or more, or a "
+                    "pattern that leaves it out"
                 )
     return out
 
