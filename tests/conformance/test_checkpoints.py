@@ -39,8 +39,11 @@ def states(optimizer: Cosmic) -> Iterator[tuple[str, Any]]:
         yield from sorted(optimizer.state[p].items())
 
 
-def assert_same_state(a: Cosmic, b: Cosmic) -> None:
+def assert_same_state(a: Cosmic, b: Cosmic, *, apart: bool = False) -> None:
+    """``apart``: parameters have been rounded to another dtype since, whose size a gate keeps."""
     for (key, mine), (other, theirs) in zip(states(a), states(b), strict=True):
+        if apart and key == "gate_norms":
+            mine, theirs = mine[1:], theirs[1:]
         same = same_bits(mine, theirs) if isinstance(mine, Tensor) else mine == theirs
         assert key == other and same, key
 
@@ -61,7 +64,7 @@ def test_state_is_not_cast_to_the_dtype_of_parameters(row: Row, case: str) -> No
     for step in range(3, 5):
         with_same_gradients(source, step)
         with_same_gradients(target, step)
-    assert_same_state(source, target)
+    assert_same_state(source, target, apart=True)
 
 
 @each
@@ -74,7 +77,7 @@ def test_a_model_that_is_cast_in_mid_run_keeps_its_state(row: Row) -> None:
         with_same_gradients(source, step)
         with_same_gradients(cast, step)
     assert {p.dtype for p in params_of(cast)} == {torch.bfloat16}
-    assert_same_state(source, cast)
+    assert_same_state(source, cast, apart=True)
 
 
 @each

@@ -100,3 +100,17 @@ def test_a_checkpoint_with_the_old_q8_goes_on_from_its_moments() -> None:
     for ours, theirs in zip(params_of(optimizer), params_of(plain), strict=True):
         assert (ours.float() - theirs.float()).abs().max() < 2e-3
     assert {tier.rung for tier in optimizer.tiers()} == {"tier2:q8+q8"}
+
+
+@pytest.mark.parametrize("name", ["default", "fp32", "tier1", "gate-snr", "gate-agar", "bf16"])
+def test_an_old_run_can_take_a_gate_of_norms(name: str) -> None:
+    """It starts as a new one does, by measuring before its first step."""
+    optimizer = loaded(GOLDEN / "0.1.0" / f"{name}.pt")
+    for group in optimizer.param_groups:
+        group["gate"] = "trust" if group["gate"] is None else f"{group['gate']}+trust"
+    run(optimizer, SAVED, LAST - 1)
+    for p in params_of(optimizer):
+        mean_square = float(p.detach().double().square().mean())
+        kept = optimizer.state[p]["gate_norms"]
+        assert float(kept[0]) == pytest.approx(mean_square, rel=0.02) and float(kept[1]) > 0
+    assert all(factor != 1.0 for factor in optimizer.gate_factors().values())

@@ -293,7 +293,9 @@ def test_bits_depend_neither_on_isa_nor_on_threads(
 
 
 def test_plain_cosmic_names_the_gates_that_it_has() -> None:
-    with pytest.raises(ValueError, match="'calibrated_agar'; expected None, 'snr' or 'agar'"):
+    with pytest.raises(
+        ValueError, match="'calibrated_agar'; expected None, 'snr', 'agar', 'trust' or 'agc'"
+    ):
         Cosmic([nn.Parameter(torch.zeros(1))], gate="calibrated_agar")
 
 

@@ -11,6 +11,7 @@ from torch.nn.parameter import is_lazy
 from ..optimizer import Cosmic, Params
 from ..rungs import Rung, matrix_codecs, parse_matrix_dtype
 from ..state.members import Member, members
+from ..state.slices import Parts
 from ..state.torch_muon import MUON_OPTIONS, muon_exported
 from ..step.options import check_group
 from ..step.plans import Compiled
@@ -87,7 +88,7 @@ class Muon(Cosmic):
         adjust_lr_fn: str | None = None,
         *,
         state_dtype: str | torch.dtype = "fp32",
-        parts: tuple[int, tuple[int, ...]] | None = None,
+        parts: Parts | None = None,
         matrix_every: int = 1,
         matrix_blocks: int = 1,
         maximize: bool = False,
