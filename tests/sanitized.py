@@ -27,6 +27,7 @@ RUNS: list[list[str]] = [
     ],
     ["capital/test_bytes.py", "state/test_quantization.py", "state/test_moments.py"],
     ["conformance/test_exchanged_state.py", "conformance/test_state_shapes.py"],
+    ["slices/test_part_options.py", "slices/test_part_steps.py", "-k", "layout or memory or plan"],
 ]
 
 

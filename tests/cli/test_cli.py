@@ -296,7 +296,10 @@ def test_plan_buys_matrices_without_momentum_first(capsys: pytest.CaptureFixture
     assert plan["scratch_bytes"] > 0
 
 
-@pytest.mark.parametrize(("gate", "nbytes"), [("snr", 32), ("agar", 8)])
+@pytest.mark.parametrize(
+    ("gate", "nbytes"),
+    [("snr", 32), ("agar", 8), ("trust", 16), ("trust+agc", 16), ("snr+agc", 48)],
+)
 def test_plan_knows_what_gates_take(
     gate: str, nbytes: int, capsys: pytest.CaptureFixture[str]
 ) -> None:

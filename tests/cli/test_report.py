@@ -218,6 +218,26 @@ def test_skipped_steps_and_low_gates(trained: tuple[Path, Cosmic], tmp_path: Pat
     assert len(page.all("path", **{"class": "mark back"})) == 1
 
 
+def test_factors_above_one_are_within_the_picture(tmp_path: Path) -> None:
+    """Under a gate of norms: the axis reaches the highest, which may be an event's."""
+    param = nn.Parameter(torch.full((300,), 5.0))
+    optimizer = Cosmic([("w", param)], gate="trust", tier=0, lr=1e-3)
+    with EventLog(tmp_path / "run.jsonl") as log:
+        log.attach(optimizer)
+        for size in (5.0, 1e-3, 5.0, 5.0):
+            with torch.no_grad():
+                param.fill_(size)
+            param.grad = torch.ones(300)
+            optimizer.step()
+    steps = [line["groups"][0]["gate"] for line in events(tmp_path / "run.jsonl", "step")]
+    assert max(steps) == 10.0  # trust_clip
+    page = report(tmp_path / "run.jsonl")
+    (low,), (back,) = (page.all("path", **{"class": f"mark {sign}"}) for sign in ("low", "back"))
+    tops = [float(str(mark["d"]).split("l")[0].split()[1]) for mark in (back, low)]
+    assert 0 <= tops[0] < tops[1]
+    assert min(float(str(dot["cy"])) for dot in page.all("circle")) >= 0
+
+
 def test_the_page_needs_nothing_else_and_is_always_the_same(
     trained: tuple[Path, Cosmic], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -30,6 +30,7 @@ KINDS: dict[str, tuple[type[Cosmic], dict[str, Any]]] = {
     "tier0": (Cosmic, {"tier": 0}),
     "budget": (Cosmic, {"budget": "20%", "reallocate_every": 2}),
     "signal": (Cosmic, {"budget": "20%", "policy": "signal", "reallocate_every": 2}),
+    "parts": (Cosmic, {"parts": {"0": (0, {"gate": 80, "up": 48}), "[4]": (0, 2)}}),
     "turboadam": (TurboAdam, {}),
     "casmo-lagged": (CASMO, {"exact": False}),
 }

@@ -100,7 +100,11 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
         default="shapes",
         help="by what a tensor's role is told: its shape (default) or its module's type",
     )
-    add("--gate", metavar="NAME", help="snr or agar (default: none)")
+    add(
+        "--gate",
+        metavar="NAME",
+        help="snr, agar, trust or agc, or several joined by a plus (default: none)",
+    )
     add(
         "--matrix-rule",
         metavar="NAME",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
@@ -61,7 +62,7 @@ def gate_picture(run: Run) -> str:
         run,
         "Gates",
         [*least, *means],
-        bounds=(0.0, 1.05),
+        bounds=(0.0, 1.05 * max(1.0, *_factors([*least, *means], run.gates))),
         marks=_fewer([*map(_gate_mark, run.gates)]),
     )
     if run.gates:
@@ -154,7 +155,13 @@ def _left_out(curves: int) -> str:
 def _gate_mark(event: GateEvent) -> Mark:
     low = event.factor < LOW_GATE
     text = f"step {plain(event.step)}: {event.name}, {plain(event.factor)}"
-    return Mark(event.step, min(max(event.factor, 0.0), 1.0), "low" if low else "back", text)
+    return Mark(event.step, max(event.factor, 0.0), "low" if low else "back", text)
+
+
+def _factors(series: Iterable[Series], events: Iterable[GateEvent]) -> list[float]:
+    """All that are drawn; gates of norms may lengthen an update."""
+    drawn = [y for one in series for _, y in one.points]
+    return [y for y in (*drawn, *(event.factor for event in events)) if math.isfinite(y)]
 
 
 def _latest(allocations: Iterable[Allocation]) -> list[Allocation]:
