@@ -1,6 +1,7 @@
 """Time of one step on one large matrix, beside torch.optim.AdamW(fused=True).
 
-    python bench/step.py [--numel 50000000] [--pairs 15] [--only ...] [--peers] [--json out.json]
+    python bench/step.py [--numel 50000000] [--pairs 15] [--only ...] [--peers] [--gates]
+                         [--json out.json]
 
 Times are paired: torch, variant, torch, in one process; pairs whose two torch times differ by more
 than 8 % are dropped, and the median ratio is printed with the number of pairs it rests on. The
@@ -8,6 +9,9 @@ floor is what memory traffic alone allows: bytes read and written for a paramete
 with parameters of the same dtype. The row `p.add_(g)` is torch's simplest kernel over the bytes
 that tiers 0 and 1 move: how near this machine comes to that floor. Peers are optimizers of other
 packages, where they are installed; they are timed on a smaller matrix, since some take seconds.
+
+With --gates each row that has a gate is timed beside the same step without one in the place of
+torch's: what the gate takes.
 """
 
 from __future__ import annotations
@@ -29,6 +33,10 @@ YARDSTICK = "p.add_(g)"
 COLUMNS = 4096
 PEER_NUMEL, PEER_PAIRS = 4_000_000, 3
 
+NORMS: dict[str, Any] = {"gate": "trust+agc"}
+#: Options that are of gates.
+OF_GATES = ("gate", "exact")
+
 #: Row name: (options of Cosmic, or of the preset that they name; dtype of parameter and gradient).
 VARIANTS: dict[str, tuple[dict[str, Any], torch.dtype]] = {
     "tier0": ({"tier": 0}, torch.float32),
@@ -41,6 +49,11 @@ VARIANTS: dict[str, tuple[dict[str, Any], torch.dtype]] = {
         )
     },
     "tier2:fp32+fp32 gate": ({"state_dtype": "fp32", "gate": "snr"}, torch.float32),
+    "tier2:fp32+fp32 trust+agc": ({"state_dtype": "fp32", **NORMS}, torch.float32),
+    "tier2:fp32+fp32 trust+agc exact": (
+        {"state_dtype": "fp32", **NORMS, "exact": True}, torch.float32
+    ),
+    "tier2:u4+factored trust+agc": ({"state_dtype": "u4+factored", **NORMS}, torch.float32),
     **{
         f"tier2:{state} agar": ({"state_dtype": state, "gate": "agar"}, torch.float32)
         for state in ("fp32+fp32", "q8+q8", "u4+v4", "u4+factored")
@@ -79,6 +92,19 @@ class Row:
     floor_ratio: float
     over_floor: float
     state_bits_per_param: float
+
+
+@dataclass(frozen=True)
+class GateRow:
+    """A step beside the same one without gates."""
+
+    name: str
+    isa: str
+    threads: int
+    ratio: float
+    pairs: int
+    ns_per_param: float
+    plain_ns_per_param: float
 
 
 def made(numel: int, dtype: torch.dtype) -> torch.nn.Parameter:
@@ -151,6 +177,31 @@ def measure(name: str, numel: int, pairs: int) -> Row:
     return row(name, timed, ours, optimizer.state_bytes(), peers.state_bytes(reference))
 
 
+def is_gated(name: str) -> bool:
+    return "gate" in VARIANTS[name][0]
+
+
+def measure_gates(name: str, numel: int, pairs: int) -> GateRow:
+    options, dtype = VARIANTS[name]
+    plain = {key: value for key, value in options.items() if key not in OF_GATES}
+    torch.manual_seed(0)
+    params = [made(numel, dtype) for _ in range(2)]
+    steps = [
+        taking_turns(Cosmic([param], lr=1e-3, weight_decay=1e-2, **asked).step, param)
+        for param, asked in zip(params, (plain, options), strict=True)
+    ]
+    timed = paired(*steps, pairs=pairs)
+    return GateRow(
+        name=name,
+        isa=str(_core.build_info()["isa"]),
+        threads=torch.get_num_threads(),
+        ratio=timed.ratio,
+        pairs=timed.pairs,
+        ns_per_param=timed.variant / numel * 1e9,
+        plain_ns_per_param=timed.torch / numel * 1e9,
+    )
+
+
 def measure_peer(name: str) -> Row | None:
     """A peer's row; None, and a line that says why, if its step fails here."""
     if reason := peers.trouble(name):
@@ -170,10 +221,17 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=15, help="pairs that must agree, a row")
     parser.add_argument("--only", nargs="*", choices=list(VARIANTS), help="rows to measure")
     parser.add_argument("--peers", action="store_true", help="other packages' optimizers too")
+    parser.add_argument("--gates", action="store_true", help="gated steps beside ungated ones")
     parser.add_argument("--json", help="file to write the table to")
     args = parser.parse_args()
     print({k: v for k, v in machine().items() if k in ("cpu", "threads", "torch", "isa")})
     names = list(VARIANTS) if args.only is None else args.only
+    if args.gates:
+        gated = [measure_gates(name, args.numel, args.pairs) for name in names if is_gated(name)]
+        columns = {"name": "", "ratio": ".3f", "pairs": "d", "ns_per_param": ".3f"}
+        print_table(gated, {**columns, "plain_ns_per_param": ".3f"})
+        write_json(args.json, gated)
+        return
     rows = [measure(name, args.numel, args.pairs) for name in names]
     if args.peers:
         print("peers not installed:", ", ".join(peers.absent()) or "none")

@@ -21,13 +21,14 @@ from pathlib import Path
 import torch
 
 from shared.harness import machine, write_json
-from suite.contestants import BUDGETS, NAMED, YARDSTICK
+from suite.contestants import BUDGETS, NAMED, UNASKED, YARDSTICK
 from suite.report import cells, markdown
 from suite.search import take, tune
 from suite.store import Store
-from suite.tasks import TASKS
+from suite.tasks import SUITE, TASKS
 
 OURS = [f"cosmic {budget}" for budget in BUDGETS]
+THEIRS = [name for name in NAMED if name not in UNASKED]
 
 
 def parse() -> argparse.Namespace:
@@ -36,9 +37,9 @@ def parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--task", nargs="+", default=list(TASKS), choices=TASKS, metavar="NAME", help="all")
+    add("--task", nargs="+", default=list(SUITE), choices=SUITE, metavar="NAME", help="all")
     named = "of suite/contestants.py, such as adamw, lion, 'cosmic 3%%', 'cosmic 3%% uniform'"
-    add("--optimizer", nargs="+", default=[*NAMED, *OURS], metavar="NAME", help=named)
+    add("--optimizer", nargs="+", default=[*THEIRS, *OURS], metavar="NAME", help=named)
     add("--out", type=Path, default=Path("bench/runs/suite"), help="default: %(default)s")
     add("--own-rate", action="store_true", help="tune Cosmic's rate, too, beside AdamW's")
     add("--list", action="store_true", help="print the tasks and end")
@@ -48,7 +49,7 @@ def parse() -> argparse.Namespace:
 
 def list_tasks() -> None:
     """A line a task."""
-    for task in TASKS.values():
+    for task in map(TASKS.__getitem__, SUITE):
         print(
             f"{task.name:<12} {task.half:<6} {task.steps:>5} steps of {task.batch:<4} {task.title}"
         )

@@ -17,6 +17,7 @@ BETAS, WEIGHT_DECAY = (0.9, 0.999), 0.01
 BUDGETS = ("25%", "10%", "6.6%", "3%", "1%")
 POLICIES = ("role", "uniform", "signal")
 CALIBRATION = 3  # is raised whenever a change of Cosmic makes other numbers of the same run
+RELATIVE = 10.0  # the usual learning rate over AdamW's where it is a share of a tensor's own size
 
 Optimizers = Sequence[torch.optim.Optimizer]
 Make = Callable[[list[Group], int], Optimizers]
@@ -32,6 +33,7 @@ class Contestant:
         axes: which of rate, matrices' factor and vectors' factor are tuned.
         scale: its usual learning rate over AdamW's; searches start there.
         release: what a result depends on beside the run: `torch`'s release, or ours.
+        tags: whether groups are by tag, each with the rate that `cosmic.param_groups` has for it.
     """
 
     title: str
@@ -39,6 +41,7 @@ class Contestant:
     axes: tuple[str, ...] = ("rate",)
     scale: float = 1.0
     release: str = f"torch {torch.__version__}"
+    tags: bool = False
 
 
 def unnamed(groups: list[Group]) -> list[Group]:
@@ -77,6 +80,12 @@ def _lion(groups: list[Group], _steps: int) -> Optimizers:
     return [Lion(unnamed(groups), weight_decay=WEIGHT_DECAY)]
 
 
+def _signum(groups: list[Group], _steps: int) -> Optimizers:
+    from pytorch_optimizer import SignSGD
+
+    return [SignSGD(unnamed(groups), momentum=0.9, weight_decay=WEIGHT_DECAY)]
+
+
 def _ademamix(groups: list[Group], steps: int) -> Optimizers:
     """In fp32, by Cosmic, with the paper's warm-up over the whole training."""
     options = {"state_dtype": "fp32", "beta_slow": 0.9999, "alpha": 5.0, "slow_warmup": steps}
@@ -91,12 +100,20 @@ def _cosmic(
         own = dict((by_role or {}).get(group["suite_role"], {}))
         own["lr"] = group["lr"] * own.pop("scale", 1.0)
         mine.append({key: group[key] for key in group if key != "suite_role"} | own)
-    return [cosmic.Cosmic(mine, betas=BETAS, weight_decay=WEIGHT_DECAY, **options)]
+    whole: dict[str, Any] = {"betas": BETAS, "weight_decay": WEIGHT_DECAY, **options}
+    return [cosmic.Cosmic(mine, **whole)]
 
 
-def _ours(title: str, **options: Any) -> Contestant:
+def _ours(title: str, tags: bool, **options: Any) -> Contestant:
     release = f"cosmic {cosmic.__version__}, calibration {CALIBRATION}"
-    return Contestant(title, partial(_cosmic, **options), release=release)
+    make, scale = partial(_cosmic, **options), _usual_scale(**options)
+    return Contestant(title, make, scale=scale, release=release, tags=tags)
+
+
+def _usual_scale(gate: str | None = None, agc_clip: float = 10.0, **_others: Any) -> float:
+    if gate == "trust":
+        return RELATIVE
+    return max(1.0, RELATIVE / agc_clip) if gate == "agc" else 1.0
 
 
 NAMED: dict[str, Contestant] = {
@@ -107,8 +124,11 @@ NAMED: dict[str, Contestant] = {
     ),
     "adafactor": Contestant("AdaFactor", _adafactor),
     "lion": Contestant("Lion", _lion, scale=0.1),
+    "signum": Contestant("Signum", _signum, scale=0.3),
     "sgd": Contestant("SGD with momentum", _sgd, scale=100.0),
 }
+#: Trained only where somebody asks for them.
+UNASKED = ("signum",)
 _ROLES = {"m": "matrix", "t": "table", "v": "vector"}
 
 
@@ -116,8 +136,8 @@ def contestant(name: str) -> Contestant:
     """The optimizer of a name: one of `NAMED`, or `cosmic` with words behind it.
 
     A word is a budget (`10%`), a policy (`uniform`), a rung for the tensors of a role
-    (`m:tier1:muon`, `t:` tables, `v:` vectors; `m:tier1:muon*3` at three times the rate), or an
-    option of Cosmic's (`state_dtype=q8+v4`).
+    (`m:tier1:muon`, `t:` tables, `v:` vectors; `m:tier1:muon*3` at three times the rate), an
+    option of Cosmic's (`state_dtype=q8+v4`), or `tags`: groups by tag, with the rates of tags.
     """
     if name in NAMED:
         return NAMED[name]
@@ -127,6 +147,7 @@ def contestant(name: str) -> Contestant:
         raise ValueError(f"unknown optimizer {name!r}; expected {known} or 'cosmic [OPTIONS]'")
     options: dict[str, Any] = {}
     by_role: dict[str, dict[str, Any]] = {}
+    tags = False
     for word in words:
         key, equals, value = word.partition("=")
         if equals:
@@ -135,14 +156,18 @@ def contestant(name: str) -> Contestant:
             options["budget"] = word
         elif word in POLICIES:
             options["policy"] = word
+        elif word == "tags":
+            tags = True
         else:
             role, _, rung = word.partition(":")
             rung, _, scale = rung.partition("*")
             by_role[_ROLES[role]] = {"rung": rung, "scale": float(scale or 1.0)}
-    return _ours(f"Cosmic{name.removeprefix('cosmic')}", by_role=by_role, **options)
+    return _ours(f"Cosmic{name.removeprefix('cosmic')}", tags, by_role=by_role, **options)
 
 
 def _number(text: str) -> Any:
+    if text in ("True", "False"):
+        return text == "True"
     for kind in (int, float):
         try:
             return kind(text)

@@ -13,15 +13,18 @@ Group = dict[str, Any]
 ROLES = ("table", "matrix", "vector")
 
 
-def groups_of(model: nn.Module, rate: float, matrix: float, vector: float) -> list[Group]:
+def groups_of(
+    model: nn.Module, rate: float, matrix: float, vector: float, tags: bool = False
+) -> list[Group]:
     """A model's named parameters in groups: tables with `rate`, others with a factor of it.
 
     Groups are those of `cosmic.param_groups`, each with its role and, as `suite_role`, with the
-    one of the three that it counts for; positions and what nobody knows count for tables.
+    one of the three that it counts for; positions and what nobody knows count for tables. With
+    `tags` they are those of tags, and have their rates.
     """
     factors = {"table": 1.0, "matrix": matrix, "vector": vector}
     out: list[Group] = []
-    for group in cosmic.param_groups(model):
+    for group in cosmic.param_groups(model, tags=tags, tag_rates=tags):
         role = KINDS[group["role"]] or "table"
         names, params = group.pop("param_names"), group.pop("params")
         named = list(zip(names, params, strict=True))

@@ -13,7 +13,7 @@ from suite.tasks import TASKS
 from suite.training import Result, Run
 
 #: Learning rates, about a factor of three apart, and factors of it.
-RATES = tuple(x * 10.0**e for e in range(-6, 1) for x in (1.0, 3.0))
+RATES = tuple(x * 10.0**e for e in range(-6, 2) for x in (1.0, 3.0))
 FACTORS = (0.03, 0.1, 0.3, 1.0, 3.0)
 SEEDS = 3
 

@@ -67,9 +67,10 @@ def train(run: Run) -> Result:
     start = time.perf_counter()
     task = TASKS[run.task]
     problem = task.make(run.seed)
-    groups = groups_of(problem.model, run.rate, run.matrix, run.vector)
+    tried = contestant(run.optimizer)
+    groups = groups_of(problem.model, run.rate, run.matrix, run.vector, tried.tags)
     params = [param for group in groups for _, param in group["params"]]
-    optimizers = contestant(run.optimizer).make(groups, task.steps)
+    optimizers = tried.make(groups, task.steps)
     stepping, whole = _steps(problem, task.steps, optimizers, params)
     loss = problem.evaluate() if whole else math.inf
     return Result(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -12,7 +13,7 @@ from torch.nn import functional
 
 from suite.problem import Problem, Task
 
-STEPS, BATCH = 300, 64
+STEPS, BATCH, SMALL_BATCH = 300, 64, 16
 SIZE = 16  # pixels a side; the images have 8
 CLASSES = 10
 HELD_OUT = 500  # images, each shown in `VIEWS` distortions
@@ -110,16 +111,16 @@ class DigitsProblem:
         model: what is trained.
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, batch: int) -> None:
         torch.manual_seed(seed)
         self.model: nn.Module = ResidualNet().train()
         data, random = digits(), torch.Generator().manual_seed(seed)
         count = len(data.images)
-        epochs = -(-STEPS * BATCH // count)
+        epochs = -(-STEPS * batch // count)
         order = torch.cat([torch.randperm(count, generator=random) for _ in range(epochs)])
-        chosen = order[: STEPS * BATCH]
-        self._images = distorted(data.images[chosen], random).view(STEPS, BATCH, 1, SIZE, SIZE)
-        self._labels = data.labels[chosen].view(STEPS, BATCH)
+        chosen = order[: STEPS * batch]
+        self._images = distorted(data.images[chosen], random).view(STEPS, batch, 1, SIZE, SIZE)
+        self._labels = data.labels[chosen].view(STEPS, batch)
 
     def loss(self, step: int) -> Tensor:
         """Cross entropy of the step's batch."""
@@ -134,16 +135,20 @@ class DigitsProblem:
         return float(loss)
 
 
-def _make(seed: int) -> Problem:
-    return DigitsProblem(seed)
+def _make(batch: int) -> Callable[[int], Problem]:
+    return lambda seed: DigitsProblem(seed, batch)
 
 
 DIGITS = Task(
     name="digits",
     title="a small residual network on distorted, noisy digits",
     half="fit",
-    make=_make,
+    make=_make(BATCH),
     steps=STEPS,
     batch=BATCH,
     rate=3e-2,
 )
+DIGITS_16 = replace(
+    DIGITS, name="digits-16", title=f"{DIGITS.title}, {SMALL_BATCH} images a step",
+    make=_make(SMALL_BATCH), batch=SMALL_BATCH,
+)  # fmt: skip

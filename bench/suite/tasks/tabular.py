@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -11,7 +12,7 @@ from torch.nn import functional
 
 from suite.problem import Problem, Task
 
-STEPS, BATCH = 600, 512
+STEPS, BATCH, SMALL_BATCH = 600, 512, 64
 FEATURES, WIDTH = 32, 256
 ROWS, HELD_OUT = 60_000, 4_000
 DATA_SEED = 20  # of the function and the rows: the same for all trainings
@@ -62,13 +63,13 @@ class TabularProblem:
         model: what is trained.
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, batch: int) -> None:
         torch.manual_seed(seed)
         self.model: nn.Module = _perceptron().train()
         random = torch.Generator().manual_seed(seed)
-        epochs = -(-STEPS * BATCH // ROWS)
+        epochs = -(-STEPS * batch // ROWS)
         order = torch.cat([torch.randperm(ROWS, generator=random) for _ in range(epochs)])
-        self._batches = order[: STEPS * BATCH].view(STEPS, BATCH)
+        self._batches = order[: STEPS * batch].view(STEPS, batch)
 
     def loss(self, step: int) -> Tensor:
         """Mean squared error of the step's batch."""
@@ -94,16 +95,20 @@ def _perceptron() -> nn.Sequential:
     )
 
 
-def _make(seed: int) -> Problem:
-    return TabularProblem(seed)
+def _make(batch: int) -> Callable[[int], Problem]:
+    return lambda seed: TabularProblem(seed, batch)
 
 
 TABULAR = Task(
     name="tabular",
     title="a multilayer perceptron on the regression of a random smooth function",
     half="fit",
-    make=_make,
+    make=_make(BATCH),
     steps=STEPS,
     batch=BATCH,
     rate=3e-2,
 )
+TABULAR_64 = replace(
+    TABULAR, name="tabular-64", title=f"{TABULAR.title}, {SMALL_BATCH} rows a step",
+    make=_make(SMALL_BATCH), batch=SMALL_BATCH,
+)  # fmt: skip
