@@ -142,7 +142,8 @@ class Cosmic(WithMoments, WithReports, WithCheckpoints):
             a ``"position"`` is a matrix to it. None and ``"other"`` leave that to names and the
             shapes of all parameters.
         trust_coefficient: of gate ``"trust"``: what the ratio of the sizes is multiplied with.
-        trust_min, trust_clip: of gate ``"trust"``: the least and the largest factor.
+        trust_min: of gate ``"trust"``: the least factor.
+        trust_clip: of gate ``"trust"``: the largest factor.
         agc_clip: of gate ``"agc"``: the most that an update's RMS may be, over the parameter's.
         clip_update: the most that an update's RMS may be before the learning rate; None: any.
         param_floor: what a parameter's RMS counts as at least, so that what starts at zero moves.
