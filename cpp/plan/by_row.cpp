@@ -4,10 +4,9 @@
 #include <cmath>
 #include <memory>
 
-#include "core/threads.h"
-#include "isa/float_environment.h"
 #include "plan/plan.h"
 #include "plan/reader.h"
+#include "plan/side_by_side.h"
 #include "plan/work.h"
 
 namespace cosmic {
@@ -45,14 +44,6 @@ void for_each_run_of_rows(const Rows &rows, int64_t first, int64_t last, Visit v
   }
 }
 
-template <class Work> void for_each_share(int64_t shares, int threads, Work work) {
-#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1 && shares > 1)
-  for (int64_t k = 0; k < shares; ++k) {
-    const DefaultFloatEnvironment environment;
-    work(k);
-  }
-}
-
 } // namespace
 
 template <class Real> void RowGating<Real>::add_squares_of(int64_t first, int64_t last) {
@@ -73,7 +64,7 @@ template <class Real> void RowGating<Real>::add_squares(int threads) {
   updates_.assign(count, 0.0);
   if (row_.rows.count * row_.rows.run != row_.numel) return add_squares_of(0, row_.numel);
   const int64_t run = row_.rows.run, together = std::max<int64_t>(1, kChunkBlocks * kBlock / run);
-  for_each_share((row_.rows.count + together - 1) / together, threads, [&](int64_t share) {
+  for_each_side_by_side((row_.rows.count + together - 1) / together, threads, [&](int64_t share) {
     add_squares_of(share * together * run, std::min((share + 1) * together, row_.rows.count) * run);
   });
 }
@@ -98,7 +89,7 @@ template <class Real> double RowGating<Real>::scale(int threads) {
     after += updates_[row] * factors[row] * factors[row];
   }
   constexpr int64_t kShare = kChunkBlocks * kBlock;
-  for_each_share((row_.numel + kShare - 1) / kShare, threads, [&](int64_t share) {
+  for_each_side_by_side((row_.numel + kShare - 1) / kShare, threads, [&](int64_t share) {
     scale_elements(share * kShare, std::min((share + 1) * kShare, row_.numel), factors);
   });
   return before > 0 && std::isfinite(after) ? std::sqrt(after / before) : 1.0;
@@ -118,7 +109,7 @@ template <class Real> void Plan::step_by_row(const Kernels &kernels, size_t a, i
   const auto update = std::make_unique<Real[]>(static_cast<size_t>(blocks * kBlock)); // zeros
   const auto last_of = [&](int64_t item) { return std::min((item + 1) * share, blocks); };
   ItemSums *const sums = item_sums_.data() + first_item_[a];
-  for_each_share(items, threads, [&](int64_t item) {
+  for_each_side_by_side(items, threads, [&](int64_t item) {
     LaneSums lanes;
     MatrixSums matrix;
     if (row.matrix) matrix = row.matrix->open(item);
@@ -130,7 +121,7 @@ template <class Real> void Plan::step_by_row(const Kernels &kernels, size_t a, i
   // what was moved from zero is -step u, and u times the rule's factors is what gates go by
   const double unit = row.last.rule_scale != 0 ? c.step / row.last.rule_scale : 0.0;
   const double factor = RowGating<Real>(gating(), row, kernels, update.get(), unit).scale(threads);
-  for_each_share(items, threads, [&](int64_t item) {
+  for_each_side_by_side(items, threads, [&](int64_t item) {
     sums[item].square_param =
         move_blocks(row, update.get(), kernels, c, item * share, last_of(item));
   });

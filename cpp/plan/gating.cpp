@@ -238,19 +238,20 @@ void Gating::take_exact(GateSample &sample) {
   keep(sample);
 }
 
+bool Gating::measures_whole(const Row &row, const RowGate &gate) const {
+  return gate.part->square_update && (row.exact || starts(gate)) &&
+         !looks_together(row, *gate.part) && !by_row(row, *gate.part);
+}
+
 bool Gating::measures_whole(const Row &row) const {
-  return std::any_of(row.gates.begin(), row.gates.end(), [&](const RowGate &gate) {
-    return gate.part->square_update && (row.exact || starts(gate)) &&
-           !looks_together(row, *gate.part) && !by_row(row, *gate.part);
-  });
+  return std::any_of(row.gates.begin(), row.gates.end(),
+                     [&](const RowGate &gate) { return measures_whole(row, gate); });
 }
 
 void Gating::take_whole(size_t a) {
   std::vector<GateSample> samples; // which are those, before one of them has been taken
   for (const RowGate &gate : row(a).gates)
-    if (gate.part->square_update && (row(a).exact || starts(gate)) &&
-        !looks_together(row(a), *gate.part) && !by_row(row(a), *gate.part))
-      samples.push_back(sample_of(*gate.part, a, a + 1));
+    if (measures_whole(row(a), gate)) samples.push_back(sample_of(*gate.part, a, a + 1));
   for (GateSample &sample : samples) take_exact(sample);
 }
 

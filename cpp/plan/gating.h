@@ -75,6 +75,7 @@ private:
   // Whether the factor follows from the row's numbers alone, and is known when the step begins.
   bool is_own(const Row &row, const RowGate &gate) const;
   bool measures(const Row &row, const RowGate &gate) const;
+  bool measures_whole(const Row &row, const RowGate &gate) const;
   bool looks_together(const Row &row, const GatePart &gate) const;
   bool by_row(const Row &row, const GatePart &gate) const;
   size_t end_of_group(size_t first) const;

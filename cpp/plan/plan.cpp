@@ -139,8 +139,10 @@ void Plan::prepare(int64_t steps) {
       coefficients_.push_back(with_random_key(coefficients_.back(), row, seed, steps));
     else
       coefficients_.push_back(coefficients_for(row, group, row.last.gate, seed, steps));
-    if (row.asks_for_update())
-      row.last.rule_scale = coefficients_for(row, group, 1.0, seed, steps).update_scale;
+    if (row.asks_for_update()) // coefficients without gates, which those of most rows are
+      row.last.rule_scale = row.last.gate == 1
+                                ? coefficients_.back().update_scale
+                                : coefficients_for(row, group, 1.0, seed, steps).update_scale;
     gates.set_own(a);
     before = &row;
   }

@@ -7,21 +7,10 @@
 #include "isa/float_environment.h"
 #include "plan/by_row.h"
 #include "plan/plan.h"
+#include "plan/side_by_side.h"
 #include "plan/work.h"
 
 namespace cosmic {
-
-namespace {
-
-template <class Work> void for_each(int64_t items, int threads, Work work) {
-#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1 && items > 1)
-  for (int64_t item = 0; item < items; ++item) {
-    const DefaultFloatEnvironment environment;
-    work(item);
-  }
-}
-
-} // namespace
 
 MatrixHow Plan::how_of(const Row &row) const {
   const Group &group = groups[static_cast<size_t>(row.group)];
@@ -69,9 +58,9 @@ void Plan::step_whole(const Kernels &kernels, size_t a, const MatrixHow &how, fl
   const auto end_of = [&](int64_t item) {
     return std::min((item + 1) * share, (row.numel + kBlock - 1) / kBlock);
   };
-  for_each(items, threads, [&](int64_t item) {
+  for_each_side_by_side(items, threads, [&](int64_t item) {
     LaneSums lanes;
-    average_blocks(row, memory, kernels, coefficients_[a], item * share, end_of(item), lanes);
+    step_aside(row, memory, kernels, coefficients_[a], item * share, end_of(item), lanes, nullptr);
     sums[item] = ItemSums(lanes);
     sums[item].square_update = 0; // of a matrix that does not move, and is not looked at
     sums[item].square_param = NAN;
@@ -83,7 +72,7 @@ void Plan::step_whole(const Kernels &kernels, size_t a, const MatrixHow &how, fl
     const double unit = 1 / row.last.rule_scale;
     row.last.gate *= RowGating<float>(gating(), row, kernels, memory, unit).scale(threads);
   }
-  for_each(items, threads, [&](int64_t item) {
+  for_each_side_by_side(items, threads, [&](int64_t item) {
     LaneSums lanes;
     descend_blocks(row, memory, kernels, coefficients_[a], item * share, end_of(item), lanes);
     const ItemSums moved(lanes);
@@ -97,7 +86,7 @@ void Plan::gate_whole(const Kernels &kernels, size_t a, const float *memory, int
   const int64_t items = first_item_[a + 1] - first_item_[a], share = row.item_blocks();
   const int64_t blocks = (row.numel + kBlock - 1) / kBlock;
   std::vector<ItemSums> found(static_cast<size_t>(items));
-  for_each(items, threads, [&](int64_t item) {
+  for_each_side_by_side(items, threads, [&](int64_t item) {
     LaneSums lanes;
     measure_direction(row, memory, kernels, item * share, std::min((item + 1) * share, blocks),
                       lanes);

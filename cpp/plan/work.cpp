@@ -124,12 +124,6 @@ double move_blocks(const Row &row, const void *memory, const Kernels &kernels,
                                    first, last);
 }
 
-void average_blocks(const Row &row, float *memory, const Kernels &kernels,
-                    const Coefficients &coefficients, int64_t first, int64_t last, LaneSums &sums) {
-  const Operand target{memory, DType::f32, {}};
-  step_typed<float>(row, target, kernels, coefficients, first, last, sums, nullptr);
-}
-
 void descend_blocks(const Row &row, const float *memory, const Kernels &kernels,
                     const Coefficients &coefficients, int64_t first, int64_t last, LaneSums &sums) {
   Reader<float> param(row.param, kernels);

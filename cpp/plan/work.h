@@ -12,19 +12,15 @@ namespace cosmic {
 void step_blocks(const Row &row, const Kernels &kernels, const Coefficients &coefficients,
                  int64_t first, int64_t last, LaneSums &sums, MatrixSums *matrix);
 
-// As `step_blocks`, but what would become of a parameter of zeros goes to `memory`, which holds the
-// whole tensor, in the arithmetic type and zeros before.
+// As `step_blocks`, but what would become of a parameter goes to `memory`, which holds the whole
+// tensor in the arithmetic type: of one of zeros, where that is what it held before. A rule of
+// whole matrices leaves there what is to be orthogonalized.
 void step_aside(const Row &row, void *memory, const Kernels &kernels,
                 const Coefficients &coefficients, int64_t first, int64_t last, LaneSums &sums,
                 MatrixSums *matrix);
 // Adds it to the decayed parameter. Returns the sum of the new one's squares.
 double move_blocks(const Row &row, const void *memory, const Kernels &kernels,
                    const Coefficients &coefficients, int64_t first, int64_t last);
-
-// As `step_blocks` for a rule of whole matrices: what it leaves goes to `memory`, which holds the
-// whole tensor, not to the parameter.
-void average_blocks(const Row &row, float *memory, const Kernels &kernels,
-                    const Coefficients &coefficients, int64_t first, int64_t last, LaneSums &sums);
 
 // Moves blocks [first, last) of the row's parameter against the direction that `memory` holds,
 // padded with zeros to whole blocks.

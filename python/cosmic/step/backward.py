@@ -69,6 +69,7 @@ class StepInBackward:
         self._clip = clip
         self._handles: dict[Tensor, RemovableHandle] = {}
         self._positions: dict[Tensor, int] = {}
+        self._members: dict[Tensor, Member] | None = None  # found where they are asked for
         self._step: _Step | None = None
         self._failed = False  # an error has ended a backward in the middle of a step
         self._unplanned = True  # parameters are watched that the plan may not know
@@ -105,6 +106,7 @@ class StepInBackward:
         which cannot be watched before they are made, are by the end of the step that made them."""
         params = (param for _, _, param in placed_params(self._optimizer.param_groups))
         self._positions = {param: position for position, param in enumerate(params)}
+        self._members = None
         for param in self._handles.keys() - self._positions.keys():
             self._handles.pop(param).remove()
         hook = partial(_on_gradient, weakref.ref(self))
@@ -249,13 +251,21 @@ class StepInBackward:
         state = step.compiled.states.get(param, {})
         if self._optimizer.budget is not None or not holds(state) or param.grad is None:
             return
-        member = _member(self._optimizer, param)
-        rows = parts_of(member, self._optimizer.param_groups[member.group]) if member else ()
-        if any(turns(row, entries_of(state, row.prefix)) for row in rows):
+        if any(turns(row, entries_of(state, row.prefix)) for row in self._rows(param)):
             self._replan(step, param)
 
+    def _rows(self, param: Tensor) -> tuple[Member, ...]:
+        """A parameter's parts, or itself; none where it is in no group any more."""
+        member = self._member(param)
+        return parts_of(member, self._optimizer.param_groups[member.group]) if member else ()
+
+    def _member(self, param: Tensor) -> Member | None:
+        if self._members is None:
+            self._members = {m.param: m for m in members(self._optimizer.param_groups)}
+        return self._members.get(param)
+
     def _look(self, step: _Step, param: Tensor) -> None:
-        member = _member(self._optimizer, param)
+        member = self._member(param)
         if member is None:
             return
         group = self._optimizer.param_groups[member.group]
@@ -335,10 +345,6 @@ def _norm(gradient: Tensor) -> float:
     return norm
 
 
-def _member(optimizer: Planned, param: Tensor) -> Member | None:
-    return next((m for m in members(optimizer.param_groups) if m.param is param), None)
-
-
 def _label(optimizer: Planned, param: Tensor) -> str:
-    member = _member(optimizer, param)
-    return member.label if member else "a parameter that the optimizer does not have"
+    found = (m.label for m in members(optimizer.param_groups) if m.param is param)
+    return next(found, "a parameter that the optimizer does not have")
