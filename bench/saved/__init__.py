@@ -1,0 +1,1 @@
+"""What `bench/activations.py` measures: models, ways to hold what autograd saves, trainings."""
