@@ -31,6 +31,9 @@ _BEHIND = re.compile(r"(?:^|_)(?:proj\w*|patch\w*)(?:_|$)")
 _OF_ANY = ("weight", "bias", "base_layer", "modules_to_save", "default", "parametrizations",
            "original")  # fmt: skip
 
+#: A block of a weight, by ``cosmic.chunk_vocabulary``: says what the whole weight says.
+_BLOCK = re.compile(r"weight_\d+")
+
 _NUMBER = re.compile(r"(?<![^.])\d+(?=\.(?!(?:weight|bias)$))")
 
 _SHARED = 2  # tensors whose rows are the same words: an embedding and a head
@@ -65,7 +68,8 @@ class Structure:
 
     def word(self, name: str, param: Tensor) -> Word | None:
         """What a parameter's name says of it; None where that is nothing."""
-        parts = [part for part in name.lower().split(".") if part not in _OF_ANY]
+        every = name.lower().split(".")
+        parts = [p for p in every if p not in _OF_ANY and not _BLOCK.fullmatch(p)]
         layer = _layer(name)
         stacked = layer != name and self._alike[layer, tuple(param.shape)] > 1
         own = parts[-1] if parts else ""
