@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 import cosmic
+import cosmic.presets
 from suite.roles import Group
 
 YARDSTICK = "adamw"
@@ -104,6 +105,17 @@ def _cosmic(
     return [cosmic.Cosmic(mine, **whole)]
 
 
+def _axiom(groups: list[Group], _steps: int, budget: str | None = None) -> Optimizers:
+    mine = [{key: group[key] for key in group if key != "suite_role"} for group in groups]
+    return [cosmic.presets.AXIOM(mine, betas=BETAS, weight_decay=WEIGHT_DECAY, budget=budget)]
+
+
+def _axiom_under(budget: str | None) -> Contestant:
+    title = "AXIOM preset" + (f" {budget}" if budget else "")
+    release = f"cosmic {cosmic.__version__}, calibration {CALIBRATION}"
+    return Contestant(title, partial(_axiom, budget=budget), release=release)
+
+
 def _ours(title: str, tags: bool, **options: Any) -> Contestant:
     release = f"cosmic {cosmic.__version__}, calibration {CALIBRATION}"
     make, scale = partial(_cosmic, **options), _usual_scale(**options)
@@ -133,7 +145,8 @@ _ROLES = {"m": "matrix", "t": "table", "v": "vector"}
 
 
 def contestant(name: str) -> Contestant:
-    """The optimizer of a name: one of `NAMED`, or `cosmic` with words behind it.
+    """The optimizer of a name: one of `NAMED`, `axiom` with a budget or without one, or `cosmic`
+    with words behind it.
 
     A word is a budget (`10%`), a policy (`uniform`), a rung for the tensors of a role
     (`m:tier1:muon`, `t:` tables, `v:` vectors; `m:tier1:muon*3` at three times the rate), an
@@ -142,9 +155,13 @@ def contestant(name: str) -> Contestant:
     if name in NAMED:
         return NAMED[name]
     head, *words = name.split()
+    if head == "axiom" and len(words) < 2:
+        return _axiom_under(words[0] if words else None)
     if head != "cosmic":
         known = ", ".join(NAMED)
-        raise ValueError(f"unknown optimizer {name!r}; expected {known} or 'cosmic [OPTIONS]'")
+        raise ValueError(
+            f"unknown optimizer {name!r}; expected {known}, 'axiom [BUDGET]' or 'cosmic [OPTIONS]'"
+        )
     options: dict[str, Any] = {}
     by_role: dict[str, dict[str, Any]] = {}
     tags = False

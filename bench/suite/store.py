@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,14 @@ from suite.training import Result, Run, train
 
 
 class Store:
-    """Results by run, in a file of JSON lines that any number of processes read and lengthen."""
+    """Results by run, in a file of JSON lines that any number of processes read and lengthen.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        looks: at the held-out data during a training, as of `train`.
+    """
+
+    def __init__(self, path: Path, looks: Sequence[float] = ()) -> None:
+        self._looks = looks
         path.parent.mkdir(parents=True, exist_ok=True)
         self._lines = Lines(path)
         self._results: dict[str, Result] = {}
@@ -28,7 +34,7 @@ class Store:
         """The result of a run, trained if there is none yet."""
         result = self.get(run)
         if result is None:
-            result = train(run)
+            result = train(run, self._looks)
             self._lines.append({"key": run.key, "result": asdict(result)})
             print(
                 f"{run.task} {run.optimizer} rate {run.rate:g} matrix {run.matrix:g} "

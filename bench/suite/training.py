@@ -47,6 +47,8 @@ class Result:
         loss: of the held-out data at the end; infinite where it is no number any more.
         optimizer_ms: of a step of the optimizer, mean.
         seconds: of the training, beside whatever else the machine did.
+        course: steps that had been taken, and the loss of the held-out data then; empty where
+            nobody asked for it.
     """
 
     loss: float
@@ -54,6 +56,7 @@ class Result:
     parameters: int
     optimizer_ms: float
     seconds: float
+    course: Sequence[tuple[int, float]] = ()
 
 
 def state_bytes(optimizer: torch.optim.Optimizer) -> int:
@@ -62,8 +65,12 @@ def state_bytes(optimizer: torch.optim.Optimizer) -> int:
     return sum(x.numel() * x.element_size() for x in tensors if isinstance(x, Tensor))
 
 
-def train(run: Run) -> Result:
-    """Train once."""
+def train(run: Run, looks: Sequence[float] = ()) -> Result:
+    """Train once.
+
+    Args:
+        looks: shares of the steps after which the held-out data is looked at, beside the end.
+    """
     start = time.perf_counter()
     task = TASKS[run.task]
     problem = task.make(run.seed)
@@ -71,7 +78,8 @@ def train(run: Run) -> Result:
     groups = groups_of(problem.model, run.rate, run.matrix, run.vector, tried.tags)
     params = [param for group in groups for _, param in group["params"]]
     optimizers = tried.make(groups, task.steps)
-    stepping, whole = _steps(problem, task.steps, optimizers, params)
+    course = {round(share * task.steps): math.inf for share in looks}
+    stepping, whole = _steps(problem, task.steps, optimizers, params, course)
     loss = problem.evaluate() if whole else math.inf
     return Result(
         loss=loss if math.isfinite(loss) else math.inf,
@@ -79,6 +87,7 @@ def train(run: Run) -> Result:
         parameters=sum(param.numel() for param in params),
         optimizer_ms=1000 * stepping / task.steps,
         seconds=time.perf_counter() - start,
+        course=[*course.items(), (task.steps, loss)] if course else (),
     )
 
 
@@ -87,9 +96,10 @@ def _steps(
     steps: int,
     optimizers: Sequence[torch.optim.Optimizer],
     params: Sequence[Tensor],
+    course: dict[int, float],
 ) -> tuple[float, bool]:
     """All steps of a training, to its end or to a loss that is none: seconds in the optimizer, and
-    whether the end was reached."""
+    whether the end was reached. Fills in ``course`` after the steps that it names."""
     rates = [(group, group["lr"]) for o in optimizers for group in o.param_groups]
     spent = 0.0
     for step in range(steps):
@@ -106,4 +116,6 @@ def _steps(
             optimizer.zero_grad()
         if not math.isfinite(float(loss.detach())):
             return spent, False
+        if step + 1 in course:
+            course[step + 1] = problem.evaluate()
     return spent, True

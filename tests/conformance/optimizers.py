@@ -9,7 +9,7 @@ import pytest
 from torch import Tensor, nn
 
 from cosmic import Cosmic
-from cosmic.presets import CASMO, Tiger, TurboAdam
+from cosmic.presets import AXIOM, CASMO, Tiger, TurboAdam
 from helpers import UNUSUAL, digest, give_gradients, normal, parameter
 
 __all__ = ["ROWS", "SHAPES", "Row", "each", "moved", "params_of", "started", "stepped"]
@@ -47,6 +47,8 @@ def _row(name: str, kind: type[Cosmic] = Cosmic, /, **options: Any) -> Row:
     sizes: tuple[str, ...] = ("min_compress_size",)
     if kind is TurboAdam:
         sizes = ("min_m_compress_elements", "min_v_compress_elements")
+    if kind is AXIOM:  # compresses whatever the size
+        sizes = ()
     plain = kind is Cosmic and options == {"state_dtype": "fp32"}
     exact = kind is CASMO and options.get("exact", True)
     shared = kind is CASMO or "budget" in options or "compat" in options
@@ -79,6 +81,8 @@ ROWS = (
     _row("tiger", Tiger, nonfinite="propagate"),
     _row("tiger-lagged", Tiger, nonfinite="propagate", exact=False),
     _row("tiger-literal", Tiger, nonfinite="propagate", compat="2.2"),
+    _row("axiom", AXIOM, nonfinite="propagate"),
+    _row("axiom-budget", AXIOM, nonfinite="propagate", budget="20%", reallocate_every=2),
     _row("matrix-rule", matrix_rule="muon"),
     _row("matrix-rule-m4", matrix_rule="muon", matrix_state_dtype="m4", matrix_blocks=2),
     _row("matrix-rule-none", matrix_rule="muon", matrix_state_dtype="none"),

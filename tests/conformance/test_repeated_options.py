@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from cosmic import Cosmic, RolePolicy, SignalPolicy
-from cosmic.presets import CASMO, Tiger, TurboAdam
+from cosmic.presets import AXIOM, CASMO, Tiger, TurboAdam
 from helpers import digest, give_gradients, parameters, refused, take_steps, through_a_file
 
 OWN = RolePolicy()
@@ -26,6 +26,13 @@ WHOLE: dict[str, tuple[type[Cosmic], dict[str, Any]]] = {
     ),
     "policy-object": (Cosmic, {"budget": 900, "policy": OWN}),
     "none": (Cosmic, {"budget": None, "policy": "role"}),
+    "axiom": (
+        AXIOM,
+        {
+            "max_grad_norm": 2.0, "detect_anomaly": False, "seed": 7, "nonfinite": "skip",
+            "budget": "90%",
+        },
+    ),
     "casmo": (CASMO, {"log_level": "DEBUG", "nonfinite": "skip", "seed": 7}),
     "tiger": (Tiger, {"skip_if_nonfinite": False, "seed": 7, "plateau_patience": 3}),
     "turboadam": (TurboAdam, {"rounding_seed": 7, "v_bits": 3}),
@@ -82,6 +89,8 @@ DIFFERS: dict[str, tuple[type[Cosmic], dict[str, Any], dict[str, Any]]] = {
     "policy-object": (Cosmic, {"policy": OWN}, {"policy": SignalPolicy()}),
     "nonfinite": (Cosmic, {}, {"nonfinite": "skip"}),
     "reallocate_every": (Cosmic, {}, {"reallocate_every": 7}),
+    "axiom-floor": (AXIOM, {}, {"snr_floor": 0.3}),
+    "axiom-anomaly": (AXIOM, {}, {"detect_anomaly": False}),
     "casmo-seed": (CASMO, {"seed": 3}, {"seed": 4}),
     "tiger-patience": (Tiger, {"plateau_patience": 3}, {"plateau_patience": 4}),
     "casmo-level": (CASMO, {"log_level": "INFO"}, {"log_level": "DEBUG"}),

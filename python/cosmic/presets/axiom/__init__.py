@@ -1,0 +1,7 @@
+"""AXIOM (package ``quarterbit``) on Cosmic: state next to nothing, gradients that are released."""
+
+from .near_zero import NearZeroPolicy
+from .optimizer import AXIOM
+from .usage import MemoryUsage
+
+__all__ = ["AXIOM", "MemoryUsage", "NearZeroPolicy"]
