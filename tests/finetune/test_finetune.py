@@ -15,19 +15,12 @@ import pytest
 import torch
 
 import cosmic
-from cosmic.finetune import (
-    corpus,
-    memory,
-    models,
-    plot,
-    report,
-    sources,
-    tokenizing,
-)
+from cosmic.finetune import corpus, plot, report
 from cosmic.finetune.config import RunConfig, default_out
 from cosmic.finetune.errors import UsageError
 from cosmic.finetune.optimizers import OPTIMIZERS, OptimizerSpec, parse_spec, parse_specs
-from cosmic.finetune.worker import lr_factor
+from cosmic.train import drawing, memory
+from cosmic.train.schedules import lr_factor
 from helpers import TEXT
 
 # ---- optimizer specs ----------------------------------------------------------------------
@@ -82,6 +75,15 @@ def test_option_of_the_spec_wins_over_the_shared_one() -> None:
     assert optimizer.param_groups[0]["weight_decay"] == 0.2
 
 
+@pytest.mark.parametrize("text", ["adamw", "cosmic:budget=10%", "cosmic:matrix_rule=muon"])
+def test_options_are_tried_without_the_memory_of_a_model(text: str) -> None:
+    layer = torch.nn.Linear(10_000, 10_000, device="meta", dtype=torch.bfloat16)
+    optimizer = parse_spec(text).build(layer, lr=0.1, weight_decay=0.0, stand_ins=True)
+    (weight,) = (p for g in optimizer.param_groups for p in g["params"] if p.dim() == 2)
+    assert (weight.shape, weight.dtype) == (layer.weight.shape, torch.bfloat16)
+    assert weight.untyped_storage().nbytes() == 2
+
+
 def test_value_that_the_optimizer_refuses_is_told_in_its_words() -> None:
     layer = torch.nn.Linear(2, 2)
     with pytest.raises(UsageError, match=r"optimizer 'cosmic:gate=loud': .*loud"):
@@ -123,25 +125,6 @@ def test_bad_hub_dataset_name(text: str) -> None:
         corpus.parse_hub_name(text)
 
 
-@pytest.mark.parametrize(
-    ("model", "from_scratch", "expected"),
-    [
-        ("tiny-gpt2", False, sources.Source.BUILT_IN),
-        ("small-gpt2", False, sources.Source.BUILT_IN),
-        ("distilgpt2", True, sources.Source.BUILT_IN),
-        ("distilbert/distilgpt2", True, sources.Source.BUILT_IN),
-        ("distilgpt2", False, sources.Source.HUB),
-        ("somebody/llama", True, sources.Source.HUB),
-        ("tinyllama-1.1b", True, sources.Source.BUILT_IN),
-        ("TinyLlama/TinyLlama_v1.1", True, sources.Source.BUILT_IN),
-        ("tinyllama-1.1b", False, sources.Source.HUB),
-        ("./missing", True, sources.Source.LOCAL),
-    ],
-)
-def test_where_a_model_comes_from(model: str, from_scratch: bool, expected: sources.Source) -> None:
-    assert sources.model_source(model, from_scratch) is expected
-
-
 # ---- learning rate ----------------------------------------------------------------------
 
 
@@ -153,77 +136,6 @@ def test_learning_rate_rises_then_falls_to_a_tenth(warmup: int) -> None:
     assert factors[warmup:] == sorted(factors[warmup:], reverse=True)
     assert factors[-1] == pytest.approx(0.1, abs=0.001)
     assert min(factors) > 0
-
-
-# ---- models -------------------------------------------------------------------------------
-
-
-def test_same_seed_same_weights() -> None:
-    first = models.build_model("tiny-gpt2", False, seed=3, dtype="fp32").state_dict()
-    again = models.build_model("tiny-gpt2", False, seed=3, dtype="fp32").state_dict()
-    other = models.build_model("tiny-gpt2", False, seed=4, dtype="fp32").state_dict()
-    assert all(torch.equal(first[name], again[name]) for name in first)
-    assert not all(torch.equal(first[name], other[name]) for name in first)
-
-
-def test_known_shape_is_the_published_one() -> None:
-    config = models.load_config("distilgpt2", from_scratch=True)
-    shape = (config.n_layer, config.n_embd, config.n_head, config.vocab_size, config.n_positions)
-    assert shape == (6, 768, 12, 50257, 1024)
-
-
-def test_a_billion_parameters_without_their_memory() -> None:
-    before = memory.rss_bytes()
-    model = models.build_model("tinyllama-1.1b", True, seed=0, dtype="bf16", without_weights=True)
-    assert sum(parameter.numel() for parameter in model.parameters()) == 1_100_048_384
-    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
-    assert memory.rss_bytes() < before + 200_000_000
-    config = models.load_config("TinyLlama/TinyLlama_v1.1", from_scratch=True)
-    assert (config.num_key_value_heads, config.tie_word_embeddings) == (4, False)
-
-
-def test_weights_of_bf16_are_made_in_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A copy in fp32 would be three times the memory at its peak."""
-    monkeypatch.setattr(torch.nn.Module, "to", pytest.fail)
-    model = models.build_model("tiny-gpt2", False, seed=3, dtype="bf16")
-    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
-
-
-def test_a_known_name_that_the_hub_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
-
-    class Loader:
-        @staticmethod
-        def from_pretrained(name: str) -> None:
-            asked.append(name)
-
-    models._from_pretrained(Loader, "tinyllama-1.1b")
-    models._from_pretrained(Loader, "distilgpt2")
-    assert asked == ["TinyLlama/TinyLlama_v1.1", "distilgpt2"]
-
-
-def test_model_that_nobody_has_gets_other_advice_than_a_known_one() -> None:
-    error = OSError("401 Client Error.\nRepository Not Found for url: x")
-    said = models.hub_advice("some/llama", error)
-    assert "(401 Client Error); try --from-scratch with a local folder or distilgpt2" in said
-    known = models.hub_advice("openai-community/gpt2", error)
-    assert known.endswith("start the same architecture from random weights with --from-scratch")
-
-
-def test_local_folder_gives_its_weights_and_tokenizer(tmp_path: Path) -> None:
-    model = models.build_model("tiny-gpt2", False, seed=1, dtype="fp32")
-    model.save_pretrained(tmp_path)
-    tokenizing.train_tokenizer([TEXT], 300).save_pretrained(tmp_path)
-    loaded = models.build_model(str(tmp_path), False, seed=2, dtype="bf16")
-    assert torch.equal(loaded.lm_head.weight, model.lm_head.weight.bfloat16())
-    assert len(models.load_tokenizer(str(tmp_path))) == 300
-    fresh = models.build_model(str(tmp_path), True, seed=1, dtype="fp32")
-    assert torch.equal(fresh.lm_head.weight, model.lm_head.weight), "same seed, same shape"
-
-
-def test_folder_without_a_model(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"has no config\.json"):
-        models.load_config(str(tmp_path), from_scratch=True)
 
 
 # ---- memory -------------------------------------------------------------------------------
@@ -305,11 +217,11 @@ def test_results_are_strict_json_even_of_a_diverged_run(tmp_path: Path) -> None:
 
 
 def test_smoothing_is_a_mean_of_the_steps_before() -> None:
-    assert plot.smooth([4.0, 2.0, 0.0, 1.0], 2).tolist() == [4.0, 3.0, 1.0, 0.5]
+    assert drawing.smooth([4.0, 2.0, 0.0, 1.0], 2).tolist() == [4.0, 3.0, 1.0, 0.5]
 
 
 def test_smoothing_does_not_spread_a_divergence_backwards() -> None:
-    assert plot.smooth([4.0, 2.0, math.nan, 1.0], 1).tolist()[:2] == [4.0, 2.0]
+    assert drawing.smooth([4.0, 2.0, math.nan, 1.0], 1).tolist()[:2] == [4.0, 2.0]
 
 
 def test_picture_of_a_diverged_run(tmp_path: Path) -> None:
@@ -369,6 +281,34 @@ def test_released_gradients_train_as_well(tmp_path: Path) -> None:
     assert [e["step"] for e in events if e["event"] == "step"] == [10, 20, 30]
 
 
+def test_vocabulary_in_blocks_and_packed_activations(tmp_path: Path) -> None:
+    """Both flags hold for every optimizer of the comparison; the losses stay near."""
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "small").mkdir()
+    options = ("--optimizer", "adamw,cosmic:state_dtype=fp32", "--steps", "20")
+    plain = compare(tmp_path / "plain", *options).results["rows"]
+    flags = ("--activations", "q8", "--chunk-vocabulary", "64")
+    small = compare(tmp_path / "small", *options, *flags).results
+    assert small["arguments"]["activations"] == "q8"
+    assert small["arguments"]["chunk_vocabulary"] == 64
+    for before, after in zip(plain, small["rows"], strict=True):
+        assert after["parameters"] == before["parameters"]
+        assert after["activation_bytes"] < before["activation_bytes"]
+        assert after["validation_loss"] == pytest.approx(before["validation_loss"], rel=0.02)
+
+
+def test_codecs_and_rows_that_are_refused() -> None:
+    given: dict[str, Any] = {
+        **{"model": "m", "dataset": "d", "steps": 1, "batch_size": 1, "block_size": 2, "lr": 0.1},
+        **{"weight_decay": 0.0, "warmup": 0, "eval_batches": 1, "seed": 0, "dtype": "fp32"},
+        "from_scratch": True,
+    }
+    with pytest.raises(UsageError, match=r"--activations: codec is 'q9'"):
+        RunConfig(**given, activations="q9")
+    with pytest.raises(UsageError, match="--chunk-vocabulary must be at least 1, not 0"):
+        RunConfig(**given, chunk_vocabulary=0)
+
+
 def test_a_budget_too_small_is_one_sentence_though_backward_finds_it(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match=r"error: optimizer .*the budget is 1 bytes"):
         compare(
@@ -399,6 +339,8 @@ def test_all_optimizers_start_alike_and_learn(finished: Finished) -> None:
         assert row["rss_peak_bytes"] == row["rss_before_bytes"] + row["rss_growth_bytes"]
         assert row["rss_process_peak_bytes"] >= row["rss_peak_bytes"] > 10_000_000
         assert row["optimizer_ms"] > 0 and row["tokens_per_second"] > 0
+        assert row["gradient_bytes"] == 4 * row["parameters"]
+        assert row["activation_bytes"] > 0
 
 
 def test_full_state_follows_adamw_step_by_step(finished: Finished) -> None:

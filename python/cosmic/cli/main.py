@@ -112,6 +112,23 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
     )
     add("--dtype", default="fp32", metavar="TYPE", help="of the weights: fp32 (default) or bf16")
     add("--release-gradients", action="store_true", help="count one gradient, not all")
+    add("--batch-size", type=int, metavar="N", help="sequences a step: counts activations, too")
+    add("--block-size", type=int, metavar="N", help="tokens a sequence (default: 64)")
+    add(
+        "--activations",
+        metavar="CODEC",
+        help="as compress_activations packs them, such as q8 or u4; or checkpointing",
+    )
+    add(
+        "--chunk-vocabulary",
+        type=int,
+        nargs="?",
+        const=8192,
+        default=0,
+        metavar="ROWS",
+        help="embedding and head in blocks of that many rows (default: 8192)",
+    )
+    add("--ram", metavar="BYTES", help="to recommend for, such as 16GB (default: this machine's)")
     add("--json", action="store_true", help="for programs")
     add("--picture", type=Path, metavar="FILE", help="write a PNG, too")
 
@@ -194,6 +211,20 @@ def _add_how(parser: argparse.ArgumentParser) -> None:
         help="step each parameter within backward and free its gradient; clips by the norm of the "
         "step before",
     )
+    add(
+        "--activations",
+        metavar="CODEC",
+        help="compress what backward needs of forward: q8, u4 and others (default: not)",
+    )
+    add(
+        "--chunk-vocabulary",
+        type=int,
+        nargs="?",
+        const=True,
+        default=False,
+        metavar="ROWS",
+        help="take embedding, head and loss in blocks of so many rows of the vocabulary",
+    )
     add("--threads", type=int, metavar="N", help="default: torch's choice")
 
 
@@ -226,6 +257,8 @@ def run_finetune(arguments: argparse.Namespace) -> int:
         from_scratch=arguments.from_scratch,
         threads=arguments.threads,
         release_gradients=release,
+        activations=arguments.activations,
+        chunk_vocabulary=arguments.chunk_vocabulary,
     )
     compare(config, specs, arguments.out or default_out(config.model, config.dataset))
     return OK

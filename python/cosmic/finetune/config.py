@@ -5,8 +5,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from cosmic.activations.codecs import CodecChoice
 from cosmic.finetune.errors import UsageError
-from cosmic.finetune.sources import WITHOUT_WEIGHTS
+from cosmic.models.shapes import WITHOUT_WEIGHTS
 
 DTYPES = ("fp32", "bf16")
 
@@ -16,7 +17,7 @@ class RunConfig:
     """One comparison.
 
     Args:
-        model: hub id, local folder, or the name of a known architecture (`models.py`).
+        model: hub id, local folder, or the name of a known architecture (`cosmic.models.shapes`).
         dataset: hub id with `:config` and `:split`, local file, or "python-stdlib".
         steps: optimizer steps.
         batch_size: sequences a step.
@@ -30,6 +31,10 @@ class RunConfig:
         from_scratch: random weights and a tokenizer trained on the dataset.
         threads: of each training process; None leaves the choice to torch.
         release_gradients: step each parameter within backward and free its gradient.
+        activations: codec by which activations are kept between forward and backward; None: as
+            they are.
+        chunk_vocabulary: take embedding, head and loss in blocks of the vocabulary; a number is the
+            rows of a block.
 
     Raises:
         UsageError: a number that is out of range.
@@ -49,11 +54,13 @@ class RunConfig:
     from_scratch: bool
     threads: int | None = None
     release_gradients: bool = False
+    activations: str | None = None
+    chunk_vocabulary: int | bool = False
 
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():
             value = getattr(self, name)
-            if value is not None and not value >= least:
+            if value is not None and value is not False and not value >= least:
                 flag = name.replace("_", "-")
                 raise UsageError(f"--{flag} must be at least {least}, not {value}")
         if not 0 < self.lr < float("inf"):
@@ -64,6 +71,8 @@ class RunConfig:
             raise UsageError(f"--seed must be below 2**63, not {self.seed}")
         if self.dtype not in DTYPES:
             raise UsageError(f"--dtype must be one of {', '.join(DTYPES)}, not {self.dtype!r}")
+        if self.activations is not None:
+            _check_codec(self.activations)
 
     @property
     def tokens_per_step(self) -> int:
@@ -71,6 +80,13 @@ class RunConfig:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def _check_codec(name: str) -> None:
+    try:
+        CodecChoice.named(name)
+    except ValueError as error:
+        raise UsageError(f"--activations: {error}") from error
 
 
 _LEAST: dict[str, float] = {
@@ -82,6 +98,7 @@ _LEAST: dict[str, float] = {
     "eval_batches": 1,
     "seed": 0,
     "threads": 1,
+    "chunk_vocabulary": 1,
 }
 
 

@@ -13,7 +13,8 @@ from typing import Any
 import datasets
 
 from cosmic.finetune.errors import UsageError, first_line
-from cosmic.finetune.sources import STDLIB, Source, dataset_source
+from cosmic.finetune.sources import STDLIB, dataset_source
+from cosmic.models.sources import Source
 
 HELD_OUT = 10  # one document in so many is for validation
 # Tests, vendored packages, and generated tables rather than programs.

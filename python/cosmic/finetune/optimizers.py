@@ -60,6 +60,13 @@ OPTIMIZERS: dict[str, OptimizerKind] = {
         state_bytes=own_state_bytes,
         steps_in_backward=True,
     ),
+    "axiom": OptimizerKind(  # state next to nothing
+        "cosmic.presets:AXIOM",
+        COMMON | {"budget": byte_budget, "gate": str, "snr_floor": float, "seed": int},
+        {"detect_anomaly": False},
+        state_bytes=own_state_bytes,
+        steps_in_backward=True,
+    ),
 }
 
 
@@ -85,13 +92,20 @@ class OptimizerSpec:
         return OPTIMIZERS[self.name]
 
     def build(
-        self, model: torch.nn.Module, *, lr: float, weight_decay: float, stand_ins: bool = False
+        self,
+        model: torch.nn.Module,
+        *,
+        lr: float,
+        weight_decay: float,
+        stand_ins: bool = False,
+        by_role: bool = False,
     ) -> torch.optim.Optimizer:
         """Make the optimizer of a model's parameters; options of the spec win over the arguments.
 
         Args:
-            stand_ins: of tensors on the CPU in their place, whose memory is never written and not
-                resident: to see whether the options are right.
+            stand_ins: of tensors on the CPU in their place that take no memory: to see whether the
+                options are right.
+            by_role: tell an optimizer that knows roles what each parameter is to the model.
 
         Raises:
             UsageError: the optimizer refuses a value, with its own message.
@@ -99,7 +113,8 @@ class OptimizerSpec:
         module, _, class_name = self.kind.target.partition(":")
         make: Any = getattr(importlib.import_module(module), class_name)
         arguments = {"lr": lr, "weight_decay": weight_decay, **self.kind.fixed, **self.options}
-        parameters = self._parameters(model, _stand_in if stand_ins else lambda param: param)
+        of = _stand_in if stand_ins else lambda param: param
+        parameters = self._parameters(model, of, by_role=by_role)
         try:
             optimizer: torch.optim.Optimizer = make(parameters, **arguments)
         except (TypeError, ValueError) as error:
@@ -107,10 +122,15 @@ class OptimizerSpec:
         return optimizer
 
     def _parameters(
-        self, model: torch.nn.Module, of: Callable[[torch.nn.Parameter], torch.nn.Parameter]
+        self,
+        model: torch.nn.Module,
+        of: Callable[[torch.nn.Parameter], torch.nn.Parameter],
+        *,
+        by_role: bool,
     ) -> NamedParameters | list[dict[str, Any]]:
         """Named parameters; a rule for hidden matrices must know which those are."""
-        if "matrix_rule" not in self.options:
+        knows_roles = "matrix_rule" in self.kind.options
+        if "matrix_rule" not in self.options and not (by_role and knows_roles):
             return [(name, of(param)) for name, param in model.named_parameters()]
         from cosmic.grouping.groups import param_groups
 
@@ -124,7 +144,8 @@ class OptimizerSpec:
 
 
 def _stand_in(param: torch.nn.Parameter) -> torch.nn.Parameter:
-    return torch.nn.Parameter(torch.empty_like(param, device="cpu"))
+    zero = torch.zeros((), dtype=param.dtype, device="cpu")
+    return torch.nn.Parameter(zero.expand(param.shape), requires_grad=param.requires_grad)
 
 
 def parse_spec(text: str) -> OptimizerSpec:

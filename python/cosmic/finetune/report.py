@@ -12,6 +12,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from cosmic.train.files import strict
+
 Row = Mapping[str, Any]
 MB = 1e6
 
@@ -77,18 +79,7 @@ def write_results(
         for row in rows
     ]
     content = {"machine": machine, "arguments": arguments, "data": data, "rows": slim}
-    path.write_text(json.dumps(_strict(content), indent=2) + "\n", encoding="utf-8")
-
-
-def _strict(value: Any) -> Any:
-    """JSON knows neither NaN nor infinity: null stands for both."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Mapping):
-        return {key: _strict(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_strict(item) for item in value]
-    return value
+    path.write_text(json.dumps(strict(content), indent=2) + "\n", encoding="utf-8")
 
 
 def write_losses(path: Path, rows: Sequence[Row]) -> None:

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 from cosmic.command import interrupts_raised
 from cosmic.finetune.config import RunConfig
 from cosmic.finetune.errors import TrainingFailed, UsageError, require_demo_packages
-from cosmic.finetune.hub import settle_hub_access
 from cosmic.finetune.job import Job
 from cosmic.finetune.optimizers import OptimizerSpec
-from cosmic.finetune.sources import Source, dataset_source, is_from_scratch, model_source
+from cosmic.finetune.sources import dataset_source
+from cosmic.models.hub import settle_hub_access
+from cosmic.models.sources import Source, is_from_scratch, model_source
 
 if TYPE_CHECKING:
     from cosmic.finetune.corpus import Corpus
@@ -54,7 +55,7 @@ def _settle_hub(config: RunConfig) -> None:
 def silence_libraries() -> None:
     import datasets
 
-    from cosmic.finetune.models import silence_transformers
+    from cosmic.models.configs import silence_transformers
 
     datasets.disable_progress_bars()
     silence_transformers()
@@ -75,7 +76,8 @@ def _check_model(config: RunConfig, specs: Sequence[OptimizerSpec]) -> int:
     Returns:
         The size of the model's vocabulary.
     """
-    from cosmic.finetune.models import build_model
+    from cosmic.finetune.vocabulary import in_blocks
+    from cosmic.models.building import build_model
 
     model = build_model(
         config.model, config.from_scratch, config.seed, config.dtype, without_weights=True
@@ -86,8 +88,16 @@ def _check_model(config: RunConfig, specs: Sequence[OptimizerSpec]) -> int:
             f"--block-size {config.block_size} is more than the {positions} positions of "
             f"{config.model}"
         )
-    for spec in specs:
-        spec.build(model, lr=config.lr, weight_decay=config.weight_decay, stand_ins=True)
+    by_role = bool(config.chunk_vocabulary)
+    with in_blocks(model, config.chunk_vocabulary):
+        for spec in specs:
+            spec.build(
+                model,
+                lr=config.lr,
+                weight_decay=config.weight_decay,
+                stand_ins=True,
+                by_role=by_role,
+            )
     _say(f"model: {config.model}, {sum(p.numel() for p in model.parameters()):,} parameters")
     return int(model.config.vocab_size)
 
@@ -115,10 +125,11 @@ def prepare_tokens(config: RunConfig, vocabulary: int, cache: Path) -> "TokenFol
 def _tokenize(
     config: RunConfig, documents: "Corpus", vocabulary: int | None, folder: Path
 ) -> "TokenFolder":
-    from cosmic.finetune import models, tokenizing
+    from cosmic.finetune import tokenizing
+    from cosmic.models.configs import load_tokenizer
 
     if vocabulary is None:
-        tokenizer = models.load_tokenizer(config.model)
+        tokenizer = load_tokenizer(config.model)
     else:
         texts = (text for batch in documents.train.iter(batch_size=256) for text in batch["text"])
         tokenizer = tokenizing.train_tokenizer(texts, vocabulary)

@@ -5,12 +5,11 @@ what the next one takes.
 """
 
 import json
-import math
 import statistics
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,41 +17,41 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cosmic import Cosmic
+from cosmic import Cosmic, NonfiniteGradientError
 from cosmic.finetune.batches import training_batches, validation_batches
 from cosmic.finetune.config import RunConfig
 from cosmic.finetune.errors import UsageError
 from cosmic.finetune.job import Job
-from cosmic.finetune.machine import describe_machine
-from cosmic.finetune.memory import PeakRss, process_peak_bytes, rss_bytes
-from cosmic.finetune.models import build_model, silence_transformers
 from cosmic.finetune.optimizers import parse_spec
-from cosmic.finetune.progress import Progress
-from cosmic.finetune.stepping import Stepper, warm_up
 from cosmic.finetune.tokens import Blocks, open_tokens
+from cosmic.finetune.vocabulary import in_blocks
+from cosmic.finetune.warming import warm_up
 from cosmic.logging import EventLog
+from cosmic.models.building import build_model
+from cosmic.models.configs import silence_transformers
+from cosmic.products import fp32_products
+from cosmic.train import Callback, StepInfo, Trainer
+from cosmic.train.evaluating import mean_loss, perplexity
+from cosmic.train.machine import describe_machine
+from cosmic.train.memory import PeakRss, process_peak_bytes, rss_bytes
+from cosmic.train.progress import Progress
+from cosmic.train.schedules import lr_factor
 
-FINAL_LR = 0.1  # of the highest
+CLIP_NORM = 1.0
 STEPS_PER_EVENT = 10  # of the event log; each costs time that is the optimizer's
-MAX_EXPONENT = 700.0  # exp of more overflows
 LAST_STEPS = 20  # their mean is the train loss
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What the loop measured: seconds of all steps, and of the optimizer's part of each."""
+    """What the loop measured: seconds of all steps, and of the optimizer's part of each; the most
+    bytes that gradients took at a time, and that autograd kept of a forward."""
 
     losses: list[float]
     seconds: float
     optimizer_seconds: list[float]
-
-
-def lr_factor(step: int, steps: int, warmup: int) -> float:
-    """Share of the highest learning rate at a step: linear warm-up, then cosine to a tenth."""
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    done = (step - warmup) / max(1, steps - warmup)
-    return FINAL_LR + (1 - FINAL_LR) * (1 + math.cos(math.pi * done)) / 2
+    gradient_bytes: int
+    activation_bytes: int
 
 
 def gather(blocks: Blocks, numbers: NDArray[np.int64]) -> torch.Tensor:
@@ -62,11 +61,19 @@ def gather(blocks: Blocks, numbers: NDArray[np.int64]) -> torch.Tensor:
 
 def evaluate(model: Any, batches: Sequence[torch.Tensor]) -> float:
     """Mean loss a token over held-out batches."""
-    model.eval()
-    with torch.no_grad():
-        losses = [model(input_ids=ids, labels=ids).loss.item() for ids in batches]
-    model.train()
-    return float(np.average(losses, weights=[len(ids) for ids in batches]))
+    return mean_loss(model, batches)
+
+
+@dataclass
+class _Watch(Callback):
+    """Shows each step, and keeps the optimizer's seconds of it."""
+
+    progress: Progress
+    optimizer_seconds: list[float] = field(default_factory=list)
+
+    def on_step_end(self, trainer: Any, info: StepInfo) -> None:
+        self.optimizer_seconds.append(info.optimizer_seconds)
+        self.progress.update(info.loss)
 
 
 def train(
@@ -77,24 +84,46 @@ def train(
     progress: Progress,
     events: EventLog,
 ) -> Trained:
-    """Run all steps. Data order and dropout follow from the seed alone."""
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: lr_factor(step, config.steps, config.warmup)
+    """Run all steps. Data order and dropout follow from the seed alone.
+
+    Raises:
+        UsageError: the optimizer refuses its options only now that it sees gradients.
+    """
+    watch = _Watch(progress)
+    trainer = Trainer(
+        model,
+        batches,
+        optimizer=optimizer,
+        scheduler=lambda made: torch.optim.lr_scheduler.LambdaLR(
+            made, lambda step: lr_factor(step, config.steps, config.warmup)
+        ),
+        max_grad_norm=CLIP_NORM,
+        eval_interval=0,
+        log_interval=STEPS_PER_EVENT,
+        checkpoint_interval=0,
+        save_results=False,
+        release_gradients=config.release_gradients,
+        activations=config.activations,
+        nonfinite_loss="continue",
+        callbacks=[watch],
+        seed=config.seed,
+        progress=False,
+        log=events,
     )
-    stepper = Stepper(model, optimizer, release=config.release_gradients)
-    losses: list[float] = []
-    optimizer_seconds: list[float] = []
-    torch.manual_seed(config.seed)
     start = time.perf_counter()
-    for ids in batches:
-        loss = model(input_ids=ids, labels=ids).loss
-        optimizer_seconds.append(stepper.step(loss))
-        schedule.step()
-        losses.append(loss.item())
-        progress.update(losses[-1])
-        if len(losses) % STEPS_PER_EVENT == 0:
-            events.write("loss", step=len(losses), loss=losses[-1])
-    return Trained(losses, time.perf_counter() - start, optimizer_seconds)
+    try:
+        results = trainer.fit(config.steps)
+    except (ValueError, NonfiniteGradientError) as error:
+        raise UsageError(str(error)) from error
+    seconds = time.perf_counter() - start
+    trainer.cleanup()
+    return Trained(
+        results["train_losses"],
+        seconds,
+        watch.optimizer_seconds,
+        results["gradient_bytes"],
+        results["activation_bytes"],
+    )
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -105,30 +134,36 @@ def run(job: Job) -> dict[str, Any]:
     silence_transformers()
     batches, held_out = load_batches(Path(job.tokens), config)
     model = build_model(config.model, config.from_scratch, config.seed, config.dtype)
-    loss_before = evaluate(model, held_out)
-    warm_up(model, batches[0], release=config.release_gradients)
-    rss_before = rss_bytes()
-    optimizer = spec.build(model, lr=config.lr, weight_decay=config.weight_decay)
-    with open_events(Path(job.events), optimizer) as events:
-        progress = Progress(spec.text, config.steps, config.tokens_per_step)
-        with progress, PeakRss() as peak:
-            trained = train(model, batches, optimizer, config, progress, events)
-        loss_after = evaluate(model, held_out)
-        events.write("validation", step=config.steps, loss=loss_after)
-    return {
-        "optimizer": spec.text,
-        "steps": config.steps,
-        "validation_loss_before": loss_before,
-        "validation_loss": loss_after,
-        "perplexity": math.exp(min(loss_after, MAX_EXPONENT)),
-        "rss_before_bytes": rss_before,
-        "rss_peak_bytes": peak.bytes,
-        "rss_growth_bytes": peak.bytes - rss_before,
-        "rss_process_peak_bytes": max(peak.bytes, peak.bytes_before, process_peak_bytes()),
-        "machine": describe_machine(),
-        **state_figures(model, spec.kind.state_bytes(optimizer)),
-        **training_figures(trained, config),
-    }
+    with fp32_products(), in_blocks(model, config.chunk_vocabulary):
+        loss_before = evaluate(model, held_out)
+        warm_up(model, batches[0], release=config.release_gradients, codec=config.activations)
+        rss_before = rss_bytes()
+        optimizer = spec.build(
+            model,
+            lr=config.lr,
+            weight_decay=config.weight_decay,
+            by_role=bool(config.chunk_vocabulary),
+        )
+        with open_events(Path(job.events), optimizer) as events:
+            progress = Progress(spec.text, config.steps, config.tokens_per_step)
+            with progress, PeakRss() as peak:
+                trained = train(model, batches, optimizer, config, progress, events)
+            loss_after = evaluate(model, held_out)
+            events.write("validation", step=config.steps, loss=loss_after)
+        return {
+            "optimizer": spec.text,
+            "steps": config.steps,
+            "validation_loss_before": loss_before,
+            "validation_loss": loss_after,
+            "perplexity": perplexity(loss_after),
+            "rss_before_bytes": rss_before,
+            "rss_peak_bytes": peak.bytes,
+            "rss_growth_bytes": peak.bytes - rss_before,
+            "rss_process_peak_bytes": max(peak.bytes, peak.bytes_before, process_peak_bytes()),
+            "machine": describe_machine(),
+            **state_figures(model, spec.kind.state_bytes(optimizer)),
+            **training_figures(trained, config),
+        }
 
 
 def state_figures(model: torch.nn.Module, state_bytes: int) -> dict[str, Any]:
@@ -150,6 +185,8 @@ def training_figures(trained: Trained, config: RunConfig) -> dict[str, Any]:
         "seconds": trained.seconds,
         "tokens_per_second": config.steps * config.tokens_per_step / trained.seconds,
         "optimizer_ms": statistics.median(trained.optimizer_seconds) * 1e3,
+        "gradient_bytes": trained.gradient_bytes,
+        "activation_bytes": trained.activation_bytes,
         "losses": trained.losses,
     }
 

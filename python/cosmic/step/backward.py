@@ -25,7 +25,7 @@ from .looks import observed_of, turns
 from .planned import EndedStep, Planned
 from .plans import Compiled, Transition
 
-__all__ = ["StepInBackward"]
+__all__ = ["StepInBackward", "stepping_in_backward"]
 
 _T = TypeVar("_T")
 
@@ -333,6 +333,17 @@ def _on_gradient(mode: weakref.ref[StepInBackward], param: Tensor) -> None:
             "step_in_backward(): parameters change while their graph is still to be differentiated"
         )
     alive.take(param)
+
+
+def stepping_in_backward(param: Tensor) -> Planned | None:
+    """The optimizer that steps a parameter within ``backward``; None where there is none."""
+    hooks = getattr(param, "_post_accumulate_grad_hooks", None) or {}
+    for hook in hooks.values():
+        if isinstance(hook, partial) and hook.func is _on_gradient:
+            mode: StepInBackward | None = hook.args[0]()
+            if mode is not None:
+                return mode._optimizer
+    return None
 
 
 def _norm(gradient: Tensor) -> float:
