@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from .capital.budget import ADAMW_BYTES
+from .capital.budget import ADAMW_BYTES, resolve_budget
 from .capital.ladder import OFF
 from .capital.named import policy_named
 from .capital.policies import Policy
 from .grouping.groups import param_groups
 from .optimizer import Cosmic
-from .state.members import listed
+from .planning.activations import BatchBytes, Way, batch_bytes, check_batch, check_way
+from .planning.gradients import gradient_sizes
+from .planning.machine import usable_bytes
+from .planning.recommendation import recommend
+from .planning.settings import Settings
+from .planning.vacant import held_bytes, stand_in, vacant, vacant_copy
 from .step.choices import Choice, choose, scratch_bytes
 from .threads import thread_count
 
@@ -25,6 +30,8 @@ __all__ = ["MemoryEstimate", "TensorEstimate", "estimate_memory"]
 #: Parameter groups of a model, or what makes them of it, such as `cosmic.param_groups`.
 Groups: TypeAlias = Sequence[dict[str, Any]] | Callable[[nn.Module], Sequence[dict[str, Any]]]
 
+_DEFAULT_ROWS = 8192  # of a block of the vocabulary
+_LEAST_RAM = 2**20  # less is a number of other units
 _COUNTER_BYTES = 4  # AdamW's step, a float32 a tensor
 
 
@@ -54,7 +61,7 @@ class TensorEstimate(NamedTuple):
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes that training takes beside activations.
+    """Bytes that training takes.
 
     Attributes:
         weight_bytes: of all parameters and buffers, frozen ones too; tied weights count once.
@@ -66,6 +73,14 @@ class MemoryEstimate:
             for those that are stepped side by side, or the one that takes most; given back at the
             end of the step.
         tensors: one entry a trainable tensor.
+        largest_gradient_bytes: of the gradients, the largest one: the least that training in full
+            holds at once.
+        activation_bytes: what autograd saves of a batch for backward, each piece of memory once;
+            packed where a codec is given; 0 without a batch.
+        loss_bytes: what logits and their gradients take besides while backward begins; 0 without a
+            batch.
+        parameters: elements of all parameters, frozen ones too.
+        batch: sequences and tokens of each; None: activations are not counted.
     """
 
     weight_bytes: int
@@ -74,11 +89,37 @@ class MemoryEstimate:
     adamw_bytes: int
     scratch_bytes: int
     tensors: list[TensorEstimate]
+    largest_gradient_bytes: int = 0
+    activation_bytes: int = 0
+    loss_bytes: int = 0
+    parameters: int = 0
+    batch: tuple[int, int] | None = None
+    _advise: Callable[[], str] = field(default=str, repr=False, compare=False)
 
     @property
     def total_bytes(self) -> int:
-        """Weights, gradients, state and scratch."""
-        return self.weight_bytes + self.gradient_bytes + self.state_bytes + self.scratch_bytes
+        """Weights, gradients, state, scratch, activations and loss."""
+        step = self.gradient_bytes + self.state_bytes + self.scratch_bytes
+        return self.weight_bytes + step + self.activation_bytes + self.loss_bytes
+
+    @property
+    def fp16_gb(self) -> float:
+        """10^9 bytes of all parameters in 16 bits."""
+        return 2 * self.parameters / 1e9
+
+    @property
+    def int8_gb(self) -> float:
+        """10^9 bytes of all parameters in 8 bits, without scales."""
+        return self.parameters / 1e9
+
+    @property
+    def recommendation(self) -> str:
+        """The first settings that fit the machine, with their bytes and the calls that ask for
+        them; or how much is missing. Tried in this order: AdamW in fp32, ``Cosmic`` in fp32, in
+        bf16, with gradients released, with a budget of 1 %, with the vocabulary in blocks, with
+        activations in 8 bits, recomputed, and an adapter beside an int8 base.
+        """
+        return self._advise()
 
 
 def estimate_memory(
@@ -88,90 +129,122 @@ def estimate_memory(
     dtype: torch.dtype | None = None,
     release_gradients: bool = False,
     groups: Groups | None = None,
+    batch: tuple[int, int] | None = None,
+    activations: str | None = None,
+    chunk_vocabulary: bool | int = False,
+    ram: int | str | None = None,
     **options: Any,
 ) -> MemoryEstimate:
     """Bytes that training ``model`` with ``Cosmic`` takes; nothing is allocated for it.
 
     State is exact for the first steps of fresh weights: those that had been trained before are
     stepped by elements under a budget, and later gradients may show that a tensor is masked, and
-    the budget is spent anew. It is never exceeded.
+    the budget is spent anew. It is never exceeded. Activations are counted in a forward pass on
+    torch's meta device, by the rules of ``compress_activations``.
 
     Args:
-        model: an ``nn.Module`` on any device, the meta device too; or a configuration of
-            ``transformers`` that ``AutoModelForCausalLM`` knows.
+        model: an ``nn.Module`` on any device, the meta device too; a configuration of
+            ``transformers`` that ``AutoModelForCausalLM`` knows; or a name as of ``load_model``, of
+            which only the configuration is read.
         budget: as of ``Cosmic``.
         dtype: of the weights, where they are to be cast; None: as they are.
         release_gradients: as with ``Cosmic.step_in_backward``.
         groups: the model's parameter groups with their options, ``role`` among them, or a function
             that makes them of the model, such as ``cosmic.param_groups``; None: all parameters in
             one, or with option ``matrix_rule`` those of ``cosmic.param_groups``.
+        batch: sequences of a step and tokens of each, of a model that is called as
+            ``model(input_ids=..., labels=...)``; None: activations are not counted.
+        activations: a codec of ``compress_activations``; ``"checkpointing"``: layers are run again
+            in backward; None: as autograd saves them.
+        chunk_vocabulary: rows of a block of ``cosmic.chunk_vocabulary``; True: 8,192.
+        ram: bytes that the recommendation may use, such as ``"16GB"``; None: the machine's, or the
+            limit of a control group.
         options: any other option of ``Cosmic``.
 
     Raises:
-        TypeError: for any other kind of model, or a dtype that is not a floating one.
+        TypeError: for any other kind of model, a dtype that is not a floating one, or a batch that
+            is no pair of ints.
         ValueError: for an option out of range, a budget that is too small, a lazy module's
-            parameters that have no shape yet, or ``groups`` of other parameters than the model's.
+            parameters that have no shape yet, ``groups`` of other parameters than the model's, or a
+            batch that the model cannot take.
+        cosmic.errors.UsageError: there is no model of that name, or the hub does not answer.
     """
     if dtype is not None and (not isinstance(dtype, torch.dtype) or not dtype.is_floating_point):
         raise TypeError(f"dtype is {dtype!r}; expected a floating torch.dtype or None")
-    module = _on_meta(model)
-    _refuse_lazy(module)
+    way = Way(activations, _rows(chunk_vocabulary))
+    check_way(way)
+    if batch is not None:
+        batch = check_batch(batch)
+    usable = None if ram is None else _ram(ram)
+    module = vacant(model)
     everyone = list(module.named_parameters())
-    named = [(n, _cast(p, dtype)) for n, p in everyone]
+    if groups is None and not any(param.requires_grad for _, param in everyone):
+        raise ValueError("the model has no parameter that requires grad: nothing to train")
+    named = [(n, stand_in(p, dtype)) for n, p in everyone]
     stand_ins = {id(p): one for (_, p), one in zip(everyone, named, strict=True)}
     if groups is None and options.get("matrix_rule") not in (None, OFF):
         groups = param_groups
     placed, policy = _with_options(_placed(module, groups, stand_ins), budget, options)
     choices = choose(placed, {}, budget=budget, policy=policy, expecting=True)
     tensors = [_tensor(choice) for choice in choices]
-    buffers = sum(_cast(b, dtype).nbytes for b in module.buffers() if not is_lazy(b))
-    gradients = {choice.param: choice.param.nbytes for choice in choices}.values()
+    buffers = sum(stand_in(b, dtype).nbytes for b in module.buffers() if not is_lazy(b))
+    taken = gradient_sizes(module, {c.param: c.param.nbytes for c in choices}, stand_ins, way.rows)
+    largest = max(taken, default=0)
+    needed = _batch(module, batch, way, dtype)
+
+    def advise() -> str:
+        name = model if isinstance(model, str) else None
+        asked = {"budget": budget, "groups": groups, **options}
+        memory = usable_bytes() if usable is None else usable
+        settings = Settings(name, module, batch, asked, estimate_memory)
+        return recommend(settings, memory, counts_batch=batch is not None)
+
     return MemoryEstimate(
-        weight_bytes=sum(p.nbytes for _, p in named) + buffers,
-        gradient_bytes=max(gradients, default=0) if release_gradients else sum(gradients),
+        weight_bytes=sum(_weight_bytes(p, dtype) for _, p in everyone) + buffers,
+        gradient_bytes=largest if release_gradients else sum(taken),
         state_bytes=sum(t.state_bytes for t in tensors),
         adamw_bytes=sum(t.adamw_bytes for t in tensors),
         scratch_bytes=scratch_bytes(choices, placed, thread_count()),
         tensors=tensors,
+        largest_gradient_bytes=largest,
+        activation_bytes=needed.saved,
+        loss_bytes=needed.loss,
+        parameters=sum(p.numel() for _, p in everyone),
+        batch=batch,
+        _advise=advise,
     )
 
 
-def _on_meta(model: Any) -> nn.Module:
-    if isinstance(model, nn.Module):
-        return model
-    if not hasattr(model, "to_dict") or not hasattr(model, "model_type"):
-        raise TypeError(
-            f"model is {type(model).__name__}; expected an nn.Module or a configuration of "
-            "transformers"
-        )
-    import transformers
+def _rows(chunk_vocabulary: object) -> int:
+    if chunk_vocabulary is True:
+        return _DEFAULT_ROWS
+    if not isinstance(chunk_vocabulary, int):
+        raise TypeError(f"chunk_vocabulary is {chunk_vocabulary!r}; expected a bool or rows as int")
+    if chunk_vocabulary < 0:
+        raise ValueError(f"chunk_vocabulary is {chunk_vocabulary}; expected 1 row or more")
+    return int(chunk_vocabulary)
 
+
+def _ram(ram: int | str) -> int:
     try:
-        with torch.device("meta"):
-            module: nn.Module = transformers.AutoModelForCausalLM.from_config(model)
-    except ValueError as error:
-        if "Unrecognized configuration class" not in str(error):
-            raise
-        raise TypeError(
-            f"a {type(model).__name__} is of no causal language model; give the model itself, made "
-            "under torch.device('meta') if it is large"
-        ) from None
-    return module
+        found = resolve_budget(ram, 0)
+    except (TypeError, ValueError):
+        found = None
+    if not found or found < _LEAST_RAM:
+        raise ValueError(f"ram is {ram!r}; expected bytes as an int or a size such as '16GB'")
+    return found
 
 
-def _refuse_lazy(module: nn.Module) -> None:
-    lazy = [name for name, param in module.named_parameters() if is_lazy(param)]
-    if lazy:
-        raise ValueError(
-            f"the model has parameters of lazy modules that have no shape yet: {listed(lazy)}; run "
-            "a batch through it first"
-        )
+def _weight_bytes(param: Tensor, dtype: torch.dtype | None) -> int:
+    return held_bytes(param) if dtype is None else stand_in(param, dtype).nbytes
 
 
-def _cast(param: Tensor, dtype: torch.dtype | None) -> Tensor:
-    """A stand-in without memory, wherever the parameter is."""
-    wanted = dtype if dtype is not None and param.is_floating_point() else param.dtype
-    return torch.empty_like(param, dtype=wanted, device="meta", requires_grad=param.requires_grad)
+def _batch(
+    module: nn.Module, batch: tuple[int, int] | None, way: Way, dtype: torch.dtype | None
+) -> BatchBytes:
+    if batch is None:
+        return BatchBytes(0, 0)
+    return batch_bytes(vacant_copy(module, dtype), batch, way)
 
 
 def _placed(

@@ -15,8 +15,9 @@ import psutil
 import pytest
 
 import cosmic
+from cosmic import errors
 from cosmic.cli import main as cli
-from cosmic.finetune import errors, hub, models
+from cosmic.models import configs, hub
 
 
 def complaint(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -70,7 +71,7 @@ def test_info_for_people_has_every_fact_of_the_json(capsys: pytest.CaptureFixtur
 def test_info_where_the_system_keeps_no_memory_map(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cosmic.finetune.machine.MEMORY_MAP", Path("/no/such/file"))
+    monkeypatch.setattr("cosmic.train.machine.MEMORY_MAP", Path("/no/such/file"))
     assert cli.main(["info"]) == 0
     assert "OpenMP runtimes   unknown" in capsys.readouterr().out
 
@@ -262,7 +263,7 @@ def test_setting_of_the_user_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> N
 def test_plan_prints_each_tensor_and_the_totals(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["plan", "--budget", "2%"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    estimate = cosmic.estimate_memory(models.load_config("tiny-gpt2", from_scratch=True), "2%")
+    estimate = cosmic.estimate_memory(configs.load_config("tiny-gpt2", from_scratch=True), "2%")
     for tensor in estimate.tensors:
         (line,) = [line for line in lines if line.strip().startswith(tensor.name + " ")]
         assert f" {tensor.rung} " in line and f" {tensor.state_bytes:,} " in line

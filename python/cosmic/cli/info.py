@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from cosmic._core import build_info
-from cosmic.finetune import machine
+from cosmic.train import machine
 
 
 def collect() -> dict[str, Any]:

@@ -8,12 +8,13 @@ import sys
 from pathlib import Path
 
 from cosmic.cli.plan_text import format_plan, to_json
+from cosmic.errors import UsageError
 from cosmic.estimate import MemoryEstimate, estimate_memory
 from cosmic.finetune.config import DTYPES as DTYPE_NAMES
-from cosmic.finetune.errors import UsageError
-from cosmic.finetune.models import DTYPES, load_config, silence_transformers
 from cosmic.finetune.optimizers import byte_budget
 from cosmic.grouping.groups import param_groups
+from cosmic.models.building import DTYPES
+from cosmic.models.configs import load_config, silence_transformers
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -27,10 +28,14 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.picture:
         _check_picture(arguments.picture)
     estimate = _estimate(arguments)
+    try:
+        advice = estimate.recommendation
+    except (OSError, ValueError) as error:  # the machine does not tell its memory
+        raise UsageError(str(error)) from error
     if arguments.json:
-        print(json.dumps(to_json(arguments, estimate), indent=2))
+        print(json.dumps(to_json(arguments, estimate, advice), indent=2))
     else:
-        sys.stdout.write(format_plan(estimate))
+        sys.stdout.write(format_plan(estimate, advice))
     if arguments.picture:
         from cosmic.cli.plan_picture import draw
 
@@ -41,21 +46,34 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _estimate(arguments: argparse.Namespace) -> MemoryEstimate:
     silence_transformers()
-    config = load_config(arguments.model, from_scratch=True)
+    load_config(arguments.model, from_scratch=True)  # its errors are about --model
     budget = None if arguments.budget is None else byte_budget(arguments.budget)
     try:
         return estimate_memory(
-            config,
+            arguments.model,
             budget,
             dtype=DTYPES[arguments.dtype],
             release_gradients=arguments.release_gradients,
             groups=param_groups if arguments.roles == "modules" else None,
+            batch=_batch(arguments),
+            activations=arguments.activations,
+            chunk_vocabulary=arguments.chunk_vocabulary,
+            ram=arguments.ram,
             policy=arguments.policy,
             gate=arguments.gate,
             matrix_rule=arguments.matrix_rule,
         )
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error
+
+
+def _batch(arguments: argparse.Namespace) -> tuple[int, int] | None:
+    if arguments.batch_size is None and arguments.block_size is None:
+        if arguments.activations is not None:
+            raise UsageError("--activations needs --batch-size or --block-size: of what batch?")
+        return None
+    sequences, tokens = arguments.batch_size, arguments.block_size
+    return 1 if sequences is None else sequences, 64 if tokens is None else tokens
 
 
 def _check_picture(picture: Path) -> None:

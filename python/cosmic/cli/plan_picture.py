@@ -15,7 +15,7 @@ from matplotlib.patches import Patch
 
 from cosmic.cli.plan_text import bits
 from cosmic.estimate import MemoryEstimate, TensorEstimate
-from cosmic.finetune.plot import GRID
+from cosmic.train.drawing import GRID
 
 # Okabe and Ito's colours, told apart by colour-blind eyes too
 COLOURS = {"table": "#0072B2", "matrix": "#E69F00", "vector": "#009E73"}

@@ -20,7 +20,7 @@ NOTE = (
 )
 
 
-def to_json(arguments: argparse.Namespace, estimate: MemoryEstimate) -> dict[str, Any]:
+def to_json(arguments: argparse.Namespace, estimate: MemoryEstimate, advice: str) -> dict[str, Any]:
     """The plan for programs; sizes in bytes."""
     return {
         "model": arguments.model,
@@ -35,7 +35,15 @@ def to_json(arguments: argparse.Namespace, estimate: MemoryEstimate) -> dict[str
         "state_bytes": estimate.state_bytes,
         "adamw_bytes": estimate.adamw_bytes,
         "scratch_bytes": estimate.scratch_bytes,
+        "largest_gradient_bytes": estimate.largest_gradient_bytes,
+        "batch": estimate.batch,
+        "activations": arguments.activations,
+        "activation_bytes": estimate.activation_bytes,
+        "loss_bytes": estimate.loss_bytes,
         "total_bytes": estimate.total_bytes,
+        "fp16_gb": estimate.fp16_gb,
+        "int8_gb": estimate.int8_gb,
+        "recommendation": advice,
         "tensors": [
             {**tensor._asdict(), "bits_per_parameter": bits(tensor)} for tensor in estimate.tensors
         ],
@@ -48,8 +56,8 @@ def bits(tensor: TensorEstimate) -> float:
     return 8 * tensor.state_bytes / numel if numel else 0.0
 
 
-def format_plan(estimate: MemoryEstimate) -> str:
-    """The table and the totals as plain text."""
+def format_plan(estimate: MemoryEstimate, advice: str) -> str:
+    """The table, the totals and the recommendation as plain text."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for title in ("parameter", "shape", "role", "rung"):
         table.add_column(title, no_wrap=True)
@@ -62,25 +70,31 @@ def format_plan(estimate: MemoryEstimate) -> str:
     out = io.StringIO()
     Console(file=out, width=1000, color_system=None, force_terminal=False).print(table)
     lines = (line.rstrip() for line in out.getvalue().splitlines())
-    return "\n".join(line for line in lines if line) + "\n\n" + _totals(estimate) + f"\n\n{NOTE}\n"
+    return (
+        "\n".join(line for line in lines if line)
+        + "\n\n"
+        + _totals(estimate)
+        + f"\n\n{advice}\n\n{NOTE}\n"
+    )
 
 
 def _totals(estimate: MemoryEstimate) -> str:
     numel = sum(torch.Size(t.shape).numel() for t in estimate.tensors)
     share = estimate.state_bytes / estimate.adamw_bytes if estimate.adamw_bytes else 0.0
     density = 8 * estimate.state_bytes / numel if numel else 0.0
-    counted = "weights, gradients" + (
-        ", state and scratch" if estimate.scratch_bytes else " and state"
-    )
+    batch = estimate.batch and f"of {estimate.batch[0]} x {estimate.batch[1]} tokens"
     rows = [
         ("weights", estimate.weight_bytes, ""),
         ("gradients", estimate.gradient_bytes, ""),
+        ("  the largest", estimate.largest_gradient_bytes, ""),
         ("state", estimate.state_bytes, f"{density:.3f} bits a parameter, {share:.2%} of AdamW's"),
         ("AdamW's state", estimate.adamw_bytes, "fp32 moments"),
         ("scratch", estimate.scratch_bytes, "of a step, for hidden matrices"),
-        ("in all", estimate.total_bytes, f"{counted}; activations not counted"),
+        ("activations", estimate.activation_bytes, f"{batch}, saved for backward"),
+        ("loss", estimate.loss_bytes, "logits and their gradients, while backward begins"),
+        ("in all", estimate.total_bytes, "" if batch else "activations not counted"),
     ]
-    rows = [row for row in rows if row[0] != "scratch" or estimate.scratch_bytes]
+    rows = [row for row in rows if row[1] or row[0] not in ("scratch", "activations", "loss")]
     return "\n".join(
         f"{name:<14}{size / MB:>14,.3f} MB   {note}".rstrip() for name, size, note in rows
     )

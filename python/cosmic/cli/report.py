@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from cosmic.finetune.errors import UsageError
+from cosmic.errors import UsageError
 from cosmic.viewer.log import LogError, Run, read_runs
 from cosmic.viewer.page import page
 
