@@ -14,7 +14,7 @@ import torch
 
 from cosmic import Cosmic
 from cosmic.capital.budget import ADAMW_BYTES
-from cosmic.finetune.models import build_model
+from cosmic.models.building import build_model
 
 
 def main() -> None:

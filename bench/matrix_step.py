@@ -24,7 +24,7 @@ import torch
 import transformers
 
 import cosmic
-from cosmic.finetune.models import silence_transformers
+from cosmic.models.configs import silence_transformers
 from shared.harness import machine, print_table, seconds, write_json
 
 LAYERS, WIDTH = 12, 768

@@ -22,7 +22,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from cosmic.finetune.machine import core_count
+from cosmic.train.machine import core_count
 from noisy.compare import POINTS, Row, compare
 from noisy.store import Store
 from noisy.tasks import TASKS

@@ -16,8 +16,6 @@ import torch
 
 import peers
 from cosmic.finetune.config import RunConfig
-from cosmic.finetune.models import build_model, silence_transformers
-from cosmic.finetune.progress import Progress
 from cosmic.finetune.worker import (
     evaluate,
     load_batches,
@@ -26,6 +24,9 @@ from cosmic.finetune.worker import (
     training_figures,
 )
 from cosmic.logging import EventLog
+from cosmic.models.building import build_model
+from cosmic.models.configs import silence_transformers
+from cosmic.train.progress import Progress
 from shared.variants import parameter_groups, variant
 
 KEPT = (

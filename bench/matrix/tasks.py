@@ -12,9 +12,10 @@ import torch
 from cosmic.finetune import run as finetune
 from cosmic.finetune.batches import training_batches, validation_batches
 from cosmic.finetune.config import RunConfig
-from cosmic.finetune.models import build_model, load_config
 from cosmic.finetune.tokens import TokenFolder
 from cosmic.finetune.worker import gather
+from cosmic.models.building import build_model
+from cosmic.models.configs import load_config
 
 BLOCK = 64  # tokens a sequence
 HELD_OUT = 64  # sequences of a validation loss
@@ -25,7 +26,7 @@ class Task:
     """One training.
 
     Attributes:
-        model: a name of `cosmic.finetune.sources`.
+        model: a name of `cosmic.models.shapes`.
         batch: sequences a step.
         steps: optimizer steps.
         every: steps from one validation loss to the next.

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter
 
-from cosmic.finetune.plot import COLOURS
+from cosmic.train.drawing import COLOURS
 from plots import plotting
 from shared.tuning import Row
 from shared.variants import BUDGETED, YARDSTICK

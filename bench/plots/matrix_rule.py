@@ -9,7 +9,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cosmic.finetune.plot import COLOURS
+from cosmic.train.drawing import COLOURS
 from matrix.optimizers import CONTESTANTS
 from matrix.report import Row
 from plots import plotting

@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cosmic.finetune.plot import COLOURS
+from cosmic.train.drawing import COLOURS
 from noisy.compare import Row
 from noisy.optimizers import COMPRESSED, OPTIMIZERS
 from noisy.tasks import DIGITS, GRADIENTS, GROKKING, LABELS

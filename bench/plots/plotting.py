@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
 
-from cosmic.finetune.plot import COLOURS, GRID
+from cosmic.train.drawing import COLOURS, GRID
 from shared.tuning import Row
 
 PADDING = 1.5  # pixels around a label

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from cosmic.finetune.plot import COLOURS
+from cosmic.train.drawing import COLOURS
 from plots import plotting
 from shared.policy_variants import RANDOM
 from shared.tuning import Row

@@ -9,7 +9,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cosmic.finetune.plot import COLOURS
+from cosmic.train.drawing import COLOURS
 from plots import plotting
 from suite.contestants import BUDGETS, NAMED, YARDSTICK
 from suite.report import ONE_RATE, Cell

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from matplotlib.figure import Figure
 
-from cosmic.finetune.plot import COLOURS
+from cosmic.train.drawing import COLOURS
 from plots import plotting
 from shared.harness import machine
 from tiny.contestants import CONTESTANTS

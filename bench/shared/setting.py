@@ -10,8 +10,8 @@ from typing import Any
 import peers
 from cosmic.finetune import run as finetune
 from cosmic.finetune.config import RunConfig
-from cosmic.finetune.machine import core_count
-from cosmic.finetune.models import load_config
+from cosmic.models.configs import load_config
+from cosmic.train.machine import core_count
 from shared.harness import machine
 from shared.run_store import Store
 from shared.tuning import Row, Tuning

@@ -122,7 +122,7 @@ def test_a_billion_parameters_take_no_memory_to_estimate() -> None:
     assert roles == {"table"}
 
 
-@pytest.mark.parametrize("model", ["gpt2", 3, None, [nn.Parameter(torch.zeros(3))]])
+@pytest.mark.parametrize("model", [3, None, [nn.Parameter(torch.zeros(3))]])
 def test_what_is_no_model_is_refused(model: Any) -> None:
     with pytest.raises(TypeError, match=r"expected an nn\.Module or a configuration"):
         estimate_memory(model)

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from cosmic import Cosmic
-from cosmic.presets import CASMO, TurboAdam
+from cosmic.presets import AXIOM, CASMO, TurboAdam
 from helpers import bits
 
 VOCABULARY, LENGTH, BATCH = 128, 16, 8
@@ -83,6 +83,7 @@ KINDS: dict[str, Kind] = {
     "gate snr": Kind(Cosmic, {"gate": "snr"}),
     "gate agar": Kind(Cosmic, {"gate": "agar", "state_dtype": "u4+v4"}),
     "TurboAdam": Kind(TurboAdam, {}),
+    "AXIOM": Kind(AXIOM, {}),
     # Calibrated after 50 steps, most of whose samples are in the checkpoint.
     "CASMO": Kind(CASMO, {"tau_init_steps": 50}, steps=57, middle=44),
 }

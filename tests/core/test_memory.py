@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from cosmic import Cosmic
-from cosmic.finetune.memory import PeakRss, rss_bytes
+from cosmic.train.memory import PeakRss, rss_bytes
 from helpers import give_gradients, parameters
 
 T = TypeVar("T")

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from torch import Tensor, nn
 
 import cosmic
@@ -143,6 +144,27 @@ class Model(nn.Module):
         return SimpleNamespace(loss=nn.functional.cross_entropy(logits, tokens))
 
 
+def taken_for_granted() -> dict[str, Any]:
+    """A model, batches and the imports of one line."""
+    batches = [torch.randint(600, (8,)) for _ in range(3)]
+    return {"model": Model(), "batches": batches, "Cosmic": cosmic.Cosmic}
+
+
+def taken_by_name() -> dict[str, Any]:
+    """The same on pages where the model is one of transformers, with an optimizer and loaders."""
+    config = transformers.GPT2Config(
+        vocab_size=600, n_embd=32, n_layer=1, n_head=2, bos_token_id=0, eos_token_id=0
+    )
+    model = transformers.GPT2LMHeadModel(config)
+    ids = torch.randint(600, (3, 2, 8))
+    batches = [{"input_ids": some, "labels": some} for some in ids]
+    return {
+        "model": model, "batches": batches, "batch": batches[0], "Cosmic": cosmic.Cosmic,
+        "optimizer": cosmic.Cosmic(model.parameters()), "loader": batches,
+        "train_loader": batches, "val_loader": batches,
+    }  # fmt: skip
+
+
 def examples(path: Path) -> list[tuple[str, str | None]]:
     """Blocks of Python, with what the block of text right after each says that it prints."""
     text = path.read_text()
@@ -164,12 +186,16 @@ ELSEWHERE = {"docs/clients.md"}
 def test_every_example_runs(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, set_threads: Any
 ) -> None:
-    """In the order of the page; a page may take for granted a model, batches and the imports of
-    one line."""
+    """In the order of the page."""
     monkeypatch.chdir(tmp_path)
+    set_threads(1)
     torch.manual_seed(0)
-    batches = [torch.randint(600, (8,)) for _ in range(3)]
-    names: dict[str, Any] = {"model": Model(), "batches": batches, "Cosmic": cosmic.Cosmic}
+    by_name = "model(**batch)" in FILES[name].read_text()
+    names = taken_by_name() if by_name else taken_for_granted()
+    load = cosmic.load_model
+    monkeypatch.setattr(
+        cosmic, "load_model", lambda n, *a, **k: names["model"] if "/" in n else load(n, *a, **k)
+    )  # one from a hub
     for number, (source, printed) in enumerate(examples(FILES[name])):
         out = io.StringIO()
         with contextlib.redirect_stdout(out):

@@ -15,18 +15,19 @@ import cosmic
 #: ones. A folder counts as one name; so does the package itself, its __init__.
 LAYERS = (
     {"_core"},
-    {"command", "loading", "moments", "parts", "rungs", "threads"},
+    {"command", "errors", "loading", "moments", "parts", "rungs", "threads"},
     {"state"},
     {"capital"},
     {"step"},
     {"controllers"},
     {
-        "backends", "backward", "check", "cosmic", "estimate", "grouping", "logging", "ops",
-        "optimizer", "policies", "quantization", "reports", "with_checkpoints", "with_controllers",
-        "with_moments", "with_reports",
+        "activations", "backends", "backward", "check", "cosmic", "estimate", "grouping", "logging",
+        "models", "ops", "optimizer", "planning", "policies", "products", "quantization", "reports",
+        "vocabulary", "with_checkpoints", "with_controllers", "with_moments", "with_reports",
     },
     {"presets"},
-    {"finetune", "viewer"},
+    {"train", "viewer"},
+    {"finetune"},
     {"cli"},
 )  # fmt: skip
 HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from cosmic import Cosmic, _core
-from cosmic.presets import CASMO, Tiger
+from cosmic.presets import AXIOM, CASMO, Tiger
 from helpers import UNUSUAL, normal, parameters
 from trajectories import SPECIAL_VALUES
 
@@ -71,6 +71,9 @@ def matrices(codec: str) -> dict[str, Any]:
 #: Options by scenario; "dtype", "steps" and "special" are of the trajectory.
 SCENARIOS: dict[str, dict[str, Any]] = {
     **{name: combination_options(name) for name in _core.combinations()},
+    "axiom": {"optimizer": AXIOM, "reallocate_every": 3, "steps": 7},
+    "axiom-bfloat16": {"optimizer": AXIOM, "dtype": torch.bfloat16, "gate": "snr", "steps": 23},
+    "axiom-double": {"optimizer": AXIOM, "dtype": torch.float64},
     "casmo": {"optimizer": CASMO, "granularity": "parameter"},
     "ordinary": {"state_dtype": "u4+factored"},
     "tier1": {"tier": 1},

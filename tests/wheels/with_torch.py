@@ -13,7 +13,7 @@ import torch
 
 import cosmic
 import cosmic.ops
-from cosmic.finetune import machine
+from cosmic.train import machine
 
 assert sys.prefix in cosmic.__file__, f"cosmic is not the wheel's: {cosmic.__file__}"
 param = torch.nn.Parameter(torch.ones(100, 100))
