@@ -24,13 +24,13 @@ from .planning.settings import Settings
 from .planning.vacant import held_bytes, stand_in, vacant, vacant_copy
 from .step.choices import Choice, choose, scratch_bytes
 from .threads import thread_count
+from .vocabulary.blocks import DEFAULT_ROWS
 
 __all__ = ["MemoryEstimate", "TensorEstimate", "estimate_memory"]
 
 #: Parameter groups of a model, or what makes them of it, such as `cosmic.param_groups`.
 Groups: TypeAlias = Sequence[dict[str, Any]] | Callable[[nn.Module], Sequence[dict[str, Any]]]
 
-_DEFAULT_ROWS = 8192  # of a block of the vocabulary
 _LEAST_RAM = 2**20  # less is a number of other units
 _COUNTER_BYTES = 4  # AdamW's step, a float32 a tensor
 
@@ -217,7 +217,7 @@ def estimate_memory(
 
 def _rows(chunk_vocabulary: object) -> int:
     if chunk_vocabulary is True:
-        return _DEFAULT_ROWS
+        return DEFAULT_ROWS
     if not isinstance(chunk_vocabulary, int):
         raise TypeError(f"chunk_vocabulary is {chunk_vocabulary!r}; expected a bool or rows as int")
     if chunk_vocabulary < 0:

@@ -9,6 +9,7 @@ from pathlib import Path
 import cosmic
 from cosmic.capital.named import DEFAULT_POLICY
 from cosmic.command import INTERRUPTED
+from cosmic.vocabulary.blocks import DEFAULT_ROWS
 
 OK, FAILED, USAGE, UNREAD = 0, 1, 2, 141
 
@@ -123,10 +124,10 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
         "--chunk-vocabulary",
         type=int,
         nargs="?",
-        const=8192,
+        const=DEFAULT_ROWS,
         default=0,
         metavar="ROWS",
-        help="embedding and head in blocks of that many rows (default: 8192)",
+        help="embedding and head in blocks of that many rows (default: %(const)s)",
     )
     add("--ram", metavar="BYTES", help="to recommend for, such as 16GB (default: this machine's)")
     add("--json", action="store_true", help="for programs")

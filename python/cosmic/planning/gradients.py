@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+from ..vocabulary.blocks import block_rows
+
 __all__ = ["gradient_sizes"]
 
 
@@ -21,8 +23,9 @@ def gradient_sizes(
         module: the model.
         sizes: bytes of each trained parameter's gradient, by its stand-in.
         stand_ins: name and stand-in of each parameter, by its identity.
-        rows: of a block of the vocabulary, by which gradients of embedding and head come; 0: whole.
-    """  # fmt: skip
+        rows: of a block of the vocabulary, in which gradients of embedding and head come; 0: they
+            are whole.
+    """
     tables = set()
     for getter in ("get_input_embeddings", "get_output_embeddings"):
         table = getattr(module, getter, lambda: None)() if rows else None
@@ -35,7 +38,7 @@ def gradient_sizes(
             out.append(nbytes)
             continue
         length = param.shape[0]
-        block = -(-length // -(-length // rows))  # blocks are even
+        block = block_rows(length, rows)
         row = nbytes // length
         out += [row * min(block, length - start) for start in range(0, length, block)]
     return out

@@ -9,7 +9,17 @@ from torch import Tensor, nn
 
 from .handover import Link
 
-__all__ = ["Blocks"]
+__all__ = ["DEFAULT_ROWS", "Blocks", "block_rows"]
+
+#: Of a block at most, where nobody says.
+DEFAULT_ROWS = 8192
+
+
+def block_rows(vocabulary: int, rows: int) -> int:
+    """Rows of each block but the last, so that there are as few blocks of at most ``rows`` as can
+    be, and these are even."""
+    count = -(-vocabulary // rows)
+    return -(-vocabulary // count)
 
 
 class Blocks:
@@ -30,11 +40,9 @@ class Blocks:
     """
 
     def __init__(self, whole: Tensor, rows: int) -> None:
-        vocabulary = whole.shape[0]
-        count = -(-vocabulary // rows)
-        size = -(-vocabulary // count)
+        size = block_rows(whole.shape[0], rows)
         self.whole = whole
-        self.starts = list(range(0, vocabulary, size))
+        self.starts = list(range(0, whole.shape[0], size))
         self.params = [self._block(start, size) for start in self.starts]
         self.link: Link | None = None
         if whole.grad is not None:

@@ -10,7 +10,7 @@ from typing import Any, NoReturn, cast
 
 from torch import Tensor, nn
 
-from .blocks import Blocks
+from .blocks import DEFAULT_ROWS, Blocks
 from .loss import NextTokenLoss
 from .models import Vocabulary, vocabulary_of
 from .modules import Blocked, BlockedEmbedding, BlockedLinear
@@ -139,7 +139,7 @@ class ChunkedVocabulary:
         return forward
 
 
-def chunk_vocabulary(model: nn.Module, rows: int = 8192) -> ChunkedVocabulary:
+def chunk_vocabulary(model: nn.Module, rows: int = DEFAULT_ROWS) -> ChunkedVocabulary:
     """Take a model's embedding, head and cross-entropy in blocks of rows, until left.
 
     A language model's largest gradient is its embedding's or its head's, and the largest tensor of

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..activations.packed import Kept
 from .blocks import Blocks
 from .first_order import first_order
 from .handover import Handover, Link
@@ -61,24 +62,9 @@ def _applied(*inputs: Any) -> Tensor:
     """The loss, with what it saves kept as it is, whatever hooks pack other tensors: normalizers
     belong to the very hidden states that they were taken of."""
     apply: Any = _Loss.apply
-    with torch.autograd.graph.saved_tensors_hooks(_keep, _kept):
+    with torch.autograd.graph.saved_tensors_hooks(Kept, Kept.unpack):
         out: Tensor = apply(*inputs)
     return out
-
-
-def _keep(tensor: Tensor) -> tuple[Tensor, int]:
-    return tensor, tensor._version  # torch does not look at versions where there are hooks
-
-
-def _kept(saved: tuple[Tensor, int]) -> Tensor:
-    tensor, version = saved
-    if tensor._version != version:
-        raise RuntimeError(
-            "one of the variables needed for gradient computation has been modified by an inplace "
-            f"operation: hidden states, labels or a block of the head, of shape "
-            f"{tuple(tensor.shape)}, are at version {tensor._version}; expected version {version}"
-        )
-    return tensor
 
 
 @dataclass(frozen=True)
