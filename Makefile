@@ -11,22 +11,35 @@ BIN := $(VENV)/bin
 SOURCES := CMakeLists.txt pyproject.toml \
 	$(shell find cpp python -name '*.cpp' -o -name '*.h' -o -name '*.cmake' -o -name CMakeLists.txt)
 
-.PHONY: demo test pytest lint sanitize bench docs wheels emulated other-torch clean
+.PHONY: demo test pytest lint style types tidy workflows sanitize bench docs wheels emulated \
+	other-torch clean
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/cosmic finetune
 
-test: lint pytest
+test:
+	$(MAKE) -j 2 lint # mypy has but one thread
+	$(MAKE) pytest
 
+# The tests of a file run one after another, in one of so many processes.
+WORKERS ?= $(shell nproc 2>/dev/null || echo logical)
 pytest: $(VENV)/.installed-test $(VENV)/turboadam-0.1.0
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist loadfile
 
-lint: $(VENV)/.installed-test
+lint: style types tidy workflows
+
+style: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run -Werror $$(git ls-files 'cpp/*.h' 'cpp/*.cpp')
+
+types: $(VENV)/.installed-test
+	$(BIN)/mypy
+
+tidy: $(VENV)/.installed-test
 	$(BIN)/python tests/clang_tidy.py
+
+workflows: $(VENV)/.installed-test
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 	$(BIN)/zizmor --offline --no-online-audits --strict-collection --no-progress .

@@ -8,6 +8,10 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import Any, TypeVar
 
+# Before OpenMP's runtime is loaded: threads that wait shall sleep. By default they hold a core, and
+# where other processes want it, as other tests do, small steps take ten times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 import pytest
 import torch
 
@@ -24,27 +28,37 @@ def isa_in_use() -> str:
     return str(cosmic._core.build_info()["isa"])
 
 
-@pytest.fixture(scope="session", params=ISAS)
-def on_isa(request: pytest.FixtureRequest) -> Iterator[Runner]:
+def started(isa: str) -> ProcessPoolExecutor:
+    """A process that was started with COSMIC_ISA set."""
+    worker = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COSMIC_ISA", isa)  # read when the worker starts, at its first task
+        in_use = worker.submit(isa_in_use).result()
+    assert in_use == isa, f"asked for ISA {isa}, the process runs {in_use}"
+    return worker
+
+
+@pytest.fixture(scope="session")
+def workers() -> Iterator[dict[str, ProcessPoolExecutor]]:
+    """The processes so far, by ISA."""
+    found: dict[str, ProcessPoolExecutor] = {}
+    yield found
+    for worker in found.values():
+        worker.shutdown()
+
+
+@pytest.fixture(params=ISAS)
+def on_isa(request: pytest.FixtureRequest, workers: dict[str, ProcessPoolExecutor]) -> Runner:
     """``on_isa(function, *arguments)`` calls a function of a test module in a process of its own
     that was started with COSMIC_ISA set. Once for each ISA of this machine."""
-    name = request.param
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as worker:
+    isa = str(request.param)
+    if isa not in workers:
+        workers[isa] = started(isa)
 
-        def run(function: Callable[..., T], *arguments: Any) -> T:
-            return worker.submit(function, *arguments).result()
+    def run(function: Callable[..., T], *arguments: Any) -> T:
+        return workers[isa].submit(function, *arguments).result()
 
-        before = os.environ.get("COSMIC_ISA")
-        os.environ["COSMIC_ISA"] = name  # read when the worker starts, at its first task
-        try:
-            in_use = run(isa_in_use)
-        finally:
-            if before is None:
-                del os.environ["COSMIC_ISA"]
-            else:
-                os.environ["COSMIC_ISA"] = before
-        assert in_use == name, f"asked for ISA {name}, the process runs {in_use}"
-        yield run
+    return run
 
 
 @pytest.fixture

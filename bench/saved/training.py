@@ -38,23 +38,26 @@ def batches(text: Tensor, count: int, seed: int) -> Sequence[Tensor]:
     return [torch.stack([text[s : s + SIZE.tokens] for s in row]).long() for row in starts.tolist()]
 
 
+def share_of_rate(step: int, steps: int) -> float:
+    """It warms up over a tenth of the steps and falls linearly to a tenth."""
+    warmup = max(1, steps // 10)
+    share = (step - warmup) / max(1, steps - warmup)
+    return min((step + 1) / warmup, 1 - 0.9 * max(share, 0.0))
+
+
 def train(model_name: str, way: str, lr: float, seed: int, steps: int) -> float:
     """Validation loss in nats a byte after training with AdamW's moments in fp32.
 
-    The seed decides initial weights, batches and random bits. The rate warms up over a tenth of the
-    steps and falls linearly to a tenth.
+    The seed decides initial weights, batches and random bits.
     """
     torch.manual_seed(seed)
     model = build(model_name, SIZE)
     held = holding(way, model, seed)
     optimizer = Cosmic(model.parameters(), lr=lr, weight_decay=0.01, state_dtype="fp32")
-    warmup = max(1, steps // 10)
     text, held_out = texts()
     for step, ids in enumerate(batches(text, steps, seed)):
-        share = (step - warmup) / max(1, steps - warmup)
-        rate = lr * min((step + 1) / warmup, 1 - 0.9 * max(share, 0.0))
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = lr * share_of_rate(step, steps)
         with held():
             loss = loss_of(model, ids)
         optimizer.zero_grad()

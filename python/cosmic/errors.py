@@ -1,11 +1,11 @@
-"""The exceptions that the command line shows as a sentence instead of a stack trace."""
+"""The exceptions that the command line shows as a sentence, and checks that several rooms make."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from importlib.util import find_spec
 
-__all__ = ["MissingPackagesError", "UsageError", "first_line", "require_packages"]
+__all__ = ["MissingPackagesError", "UsageError", "check_count", "first_line", "require_packages"]
 
 
 class UsageError(Exception):
@@ -38,3 +38,24 @@ def require_packages(who: str, packages: Iterable[str], extra: str) -> None:
         raise MissingPackagesError(
             f"{who} needs {', '.join(missing)}: pip install 'cosmic-optim[{extra}]'"
         )
+
+
+def check_count(name: str, value: object, least: int, below: int | None = None) -> int:
+    """The value, if it is a whole number in its range.
+
+    Args:
+        name: of the argument, as messages have it.
+        value: what was given.
+        least: the first number of the range.
+        below: the first number after it; none by default.
+
+    Raises:
+        TypeError: if it is no int.
+        ValueError: if it is out of the range.
+    """
+    limit = "" if below is None else f" and below {below}"
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} is {value!r}; expected an int, {least} or more{limit}")
+    if value < least or (below is not None and value >= below):
+        raise ValueError(f"{name} is {value}; expected {least} or more{limit}")
+    return value

@@ -12,7 +12,9 @@ from cosmic import Cosmic
 from cosmic.presets import AXIOM, CASMO, Tiger, TurboAdam
 from helpers import UNUSUAL, digest, give_gradients, normal, parameter
 
-__all__ = ["ROWS", "SHAPES", "Row", "each", "moved", "params_of", "started", "stepped"]
+__all__ = [
+    "FEW", "ROWS", "SHAPES", "Row", "each", "few", "moved", "params_of", "started", "stepped",
+]  # fmt: skip
 
 
 class Row(NamedTuple):
@@ -89,8 +91,18 @@ ROWS = (
     _row("matrix-rule-budget", matrix_rule="muon", budget="20%", policy="role", reallocate_every=2),
 )
 
-#: Runs a test once for every optimizer of the table.
+_BY_NAME = {row.name: row for row in ROWS}
+
+#: One of each class, and of each kind of step: for what takes long, and where a test has many other
+#: factors that do not depend on what state there is.
+FEW = tuple(
+    _BY_NAME[name]
+    for name in ("fp32", "budget", "turboadam-ustate", "casmo", "tiger", "axiom", "matrix-rule")
+)
+
+#: Runs a test once for every optimizer of the table, or for those few.
 each = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+few = pytest.mark.parametrize("row", FEW, ids=lambda row: row.name)
 
 
 def params_of(optimizer: Cosmic) -> list[nn.Parameter]:

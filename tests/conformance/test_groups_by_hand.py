@@ -14,7 +14,7 @@ from torch.optim import AdamW
 
 from cosmic import Cosmic
 from helpers import UNUSUAL, digest, give_gradients, parameter, refused, same_bits, through_a_file
-from optimizers import ROWS, SHAPES, Row, each, params_of, started, stepped
+from optimizers import FEW, ROWS, SHAPES, Row, each, few, params_of, started, stepped
 
 Edit = Callable[[Any], None]
 Group = dict[str, Any]
@@ -94,9 +94,12 @@ WORKS: dict[str, tuple[Edit, list[str]]] = {
 }
 
 
+#: After how many steps an edit is made.
+STARTS = [*((row, 2) for row in ROWS), *((row, 0) for row in FEW)]
+
+
 @pytest.mark.parametrize("case", WORKS)
-@pytest.mark.parametrize("steps", [0, 2])
-@each
+@pytest.mark.parametrize(("row", "steps"), STARTS, ids=lambda value: getattr(value, "name", None))
 def test_an_edit_that_adamw_takes_is_taken(row: Row, steps: int, case: str) -> None:
     """Every parameter steps; one without a name is called by its index, as text."""
     edit, names = WORKS[case]
@@ -299,7 +302,7 @@ def mended(optimizer: Cosmic) -> Iterator[None]:
 
 @pytest.mark.parametrize("case", REFUSED)
 @pytest.mark.parametrize("steps", [0, 2])
-@each
+@few
 def test_an_edit_that_nothing_can_be_made_of_is_named(row: Row, steps: int, case: str) -> None:
     """Before anything has changed; when it is mended the run goes on."""
     edit, error, fragments = REFUSED[case]

@@ -12,7 +12,7 @@ from torch.optim.swa_utils import SWALR, AveragedModel, get_ema_multi_avg_fn, up
 
 from cosmic import Cosmic
 from helpers import digest, normal, same_bits
-from optimizers import Row, each, params_of
+from optimizers import Row, each, few, params_of
 
 
 def model_of(width: int = 65) -> nn.Sequential:
@@ -63,7 +63,7 @@ def test_a_compiled_model_trains_with_the_same_bits(row: Row) -> None:
 
 
 @pytest.mark.usefixtures("fresh_compiler")
-@each
+@few
 def test_a_step_within_a_compiled_function_is_taken_as_it_is(row: Row) -> None:
     """And without a warning of the compiler's that it cannot trace the core."""
     model = model_of()

@@ -33,7 +33,7 @@ from torch.optim.swa_utils import SWALR
 
 from cosmic import Cosmic
 from helpers import UNUSUAL, digest, parameter
-from optimizers import ROWS, Row, each, params_of, started, stepped
+from optimizers import FEW, ROWS, Row, each, params_of, started, stepped
 
 Scheduler = Any
 STEPS, MIDDLE = 9, 4
@@ -60,7 +60,16 @@ SCHEDULERS: dict[str, Callable[[Optimizer], Scheduler]] = {
     "SWALR": lambda o: SWALR(o, swa_lr=0.05, anneal_epochs=5),
 }
 
-schedulers = pytest.mark.parametrize("kind", SCHEDULERS)
+#: Every schedule for a few optimizers, and a few schedules for every one: one that looks at rates
+#: alone, one that moves a beta, and one that looks at a loss.
+PAIRS = [
+    *((row, kind) for kind in SCHEDULERS for row in FEW),
+    *((row, kind) for kind in ("LambdaLR", "OneCycleLR", "ReduceLROnPlateau")
+      for row in ROWS if row not in FEW),
+]  # fmt: skip
+pairs = pytest.mark.parametrize(
+    ("row", "kind"), PAIRS, ids=lambda value: getattr(value, "name", value)
+)
 
 
 def of_torch() -> set[str]:
@@ -124,8 +133,7 @@ def test_the_schedules_do_move_rates() -> None:
     assert moving == list(SCHEDULERS)
 
 
-@schedulers
-@each
+@pairs
 def test_rates_are_what_adamw_gets_and_the_step_uses_them(row: Row, kind: str) -> None:
     """The twin has no scheduler: it is given rates and betas by hand."""
     found, bits = uninterrupted(row, kind)
@@ -137,8 +145,7 @@ def test_rates_are_what_adamw_gets_and_the_step_uses_them(row: Row, kind: str) -
     assert digest(twin) == bits
 
 
-@schedulers
-@each
+@pairs
 def test_a_schedule_resumes(row: Row, kind: str) -> None:
     """From both state_dicts, in a new optimizer under a new scheduler."""
     first = started(row)
@@ -176,7 +183,7 @@ def test_a_rate_in_a_tensor_may_change_in_place(row: Row) -> None:
     assert ours.param_groups[0]["lr"] is rate
 
 
-@schedulers
+@pytest.mark.parametrize("kind", SCHEDULERS)
 def test_schedulers_fill_a_rate_in_a_tensor(kind: str) -> None:
     """As torch's AdamW with ``lr`` as a tensor, which they change in place."""
     params = [parameter(0, 3), parameter(0, 3)]

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 
 from cosmic import _core, backends
+from fresh_processes import Program, outputs_of
 
 PROGRAM = """
 import json, os
@@ -34,19 +32,39 @@ param.grad = param.detach().sin()
 optimizer.step()
 told(lambda: float(param.detach().double().sum()).hex())
 """
+CONFIGURED = """
+told(backends.available)
+told(backends.configure, "scalar")
+told(backends.selected)
+told(os.environ.get, "COSMIC_ISA")
+told(backends.configure, "scalar")
+"""
+SELECTED = "told(backends.selected)\n"
+TO_SCALAR = 'told(backends.configure, "scalar")\n'
+BEST = backends.available()[0]
+
+#: What processes of their own do, and the ISA that their environment names, by name.
+PROGRAMS: dict[str, tuple[str, str | None]] = {
+    "selected": (SELECTED, None),
+    "selected as named": (SELECTED, "scalar"),
+    "configured": (CONFIGURED, None),
+    "before what there is not": (TO_SCALAR + SELECTED, "mmx"),
+    "after what there is not": (SELECTED + TO_SCALAR, "mmx"),
+    "late": (STEP + TO_SCALAR + 'told(os.environ.get, "COSMIC_ISA")', None),
+    "late, named": (STEP + TO_SCALAR + 'told(os.environ.get, "COSMIC_ISA")', BEST),
+    **{f"step {isa}": (f"told(backends.configure, {isa!r})" + STEP, None)
+       for isa in backends.available()},
+}  # fmt: skip
 
 
-def process(source: str, isa: str | None = None) -> list[Any]:
-    """What a process of its own says."""
-    environment = {k: v for k, v in os.environ.items() if k != "COSMIC_ISA"}
-    if isa is not None:
-        environment["COSMIC_ISA"] = isa
-    ran = subprocess.run(
-        [sys.executable, "-c", PROGRAM % source], env=environment, capture_output=True, text=True,
-        check=True,
-    )  # fmt: skip
-    said: list[Any] = json.loads(ran.stdout)
-    return said
+@pytest.fixture(scope="module")
+def said() -> dict[str, list[Any]]:
+    """What each of the processes says."""
+    programs = [
+        Program(PROGRAM % source, {"COSMIC_ISA": isa} if isa else {})
+        for source, isa in PROGRAMS.values()
+    ]
+    return dict(zip(PROGRAMS, map(json.loads, outputs_of(programs)), strict=True))
 
 
 def test_available_are_those_of_the_build_best_first() -> None:
@@ -54,46 +72,37 @@ def test_available_are_those_of_the_build_best_first() -> None:
     assert backends.available()[-1] == "scalar"
 
 
-def test_selected_is_the_best_or_the_one_that_the_variable_names() -> None:
-    assert process("told(backends.selected)") == [backends.available()[0]]
-    assert process("told(backends.selected)", "scalar") == ["scalar"]
+def test_selected_is_the_best_or_the_one_that_the_variable_names(said: dict[str, Any]) -> None:
+    assert said["selected"] == [BEST]
+    assert said["selected as named"] == ["scalar"]
 
 
-def test_configure_settles_the_process_and_those_that_it_starts() -> None:
-    source = """
-told(backends.available)
-told(backends.configure, "scalar")
-told(backends.selected)
-told(os.environ.get, "COSMIC_ISA")
-told(backends.configure, "scalar")
-"""
-    assert process(source) == [backends.available(), None, "scalar", "scalar", None]
+def test_configure_settles_the_process_and_those_that_it_starts(said: dict[str, Any]) -> None:
+    assert said["configured"] == [backends.available(), None, "scalar", "scalar", None]
 
 
-def test_it_comes_before_a_variable_that_names_what_there_is_not() -> None:
-    found = process('told(backends.configure, "scalar")\ntold(backends.selected)', "mmx")
-    assert found == [None, "scalar"]
-    first, second = process('told(backends.selected)\ntold(backends.configure, "scalar")', "mmx")
+def test_it_comes_before_a_variable_that_names_what_there_is_not(said: dict[str, Any]) -> None:
+    assert said["before what there is not"] == [None, "scalar"]
+    first, second = said["after what there is not"]
     assert first == second
     assert "environment variable COSMIC_ISA: ISA 'mmx' is not available here" in first
 
 
-@pytest.mark.skipif(len(backends.available()) < 2, reason="there is nothing to choose here")
-@pytest.mark.parametrize("isa", [None, backends.available()[0]])
-def test_it_is_too_late_once_something_has_run(isa: str | None) -> None:
-    used = backends.available()[0]
-    source = STEP + 'told(backends.configure, "scalar")\ntold(os.environ.get, "COSMIC_ISA")'
-    _, said, variable = process(source, isa)
-    assert said.startswith(
-        f"RuntimeError: isa is 'scalar', but this process uses {used!r} already; call "
+@pytest.mark.skipif(BEST == "scalar", reason="there is nothing to choose here")
+@pytest.mark.parametrize(("name", "isa"), [("late", None), ("late, named", BEST)])
+def test_it_is_too_late_once_something_has_run(
+    name: str, isa: str | None, said: dict[str, Any]
+) -> None:
+    _, message, variable = said[name]
+    assert message.startswith(
+        f"RuntimeError: isa is 'scalar', but this process uses {BEST!r} already; call "
         "cosmic.backends.configure('scalar') before"
     )
     assert variable == isa
 
 
-def test_a_choice_changes_no_bit() -> None:
-    sums = {process(f"told(backends.configure, {isa!r})" + STEP)[1] for isa in backends.available()}
-    assert len(sums) == 1
+def test_a_choice_changes_no_bit(said: dict[str, Any]) -> None:
+    assert len({said[f"step {isa}"][1] for isa in backends.available()}) == 1
 
 
 @pytest.mark.parametrize("isa", ["mmx", "AVX2", "", None, 2])

@@ -42,7 +42,7 @@ class WithoutLoss(TinyModel):
         ({"nonfinite_loss": "ignore"}, ValueError, "nonfinite_loss is 'ignore'"),
         ({"seed": -1}, ValueError, "seed is -1"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_bad_arguments(options: dict[str, Any], kind: type[Exception], said: str) -> None:
     with pytest.raises(kind, match=said):

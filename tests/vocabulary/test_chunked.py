@@ -51,11 +51,13 @@ def trained(
 
 @pytest.mark.parametrize("name", [*TIED, "gpt-j"])
 def test_steps_are_those_of_the_whole_model(name: str) -> None:
+    """With an eps that keeps Adam from following what has no gradient but rounding, as a bias of
+    keys."""
     plain, chunked = twins(name)
-    expected = trained(plain, 5, chunked=False)
-    found = trained(chunked, 5, chunked=True)
+    expected = trained(plain, 5, chunked=False, eps=1e-4)
+    found = trained(chunked, 5, chunked=True, eps=1e-4)
     for key, tensor in expected.items():
-        torch.testing.assert_close(found[key], tensor, rtol=1e-3, atol=2e-3)
+        torch.testing.assert_close(found[key], tensor, rtol=1e-5, atol=1e-5)
     moved = (expected["lm_head.weight"] - whole(made(name))["lm_head.weight"]).abs()
     assert moved.mean() > 0.02
 

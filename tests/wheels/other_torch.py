@@ -49,7 +49,8 @@ def main() -> int:
         folder = (options.environment or Path(temporary)).resolve()
         python = prepare(folder, (options.wheel or built_wheel()).resolve(), options.torch)
         run(python, "-c", "import torch, cosmic; print(torch.__version__, cosmic.__file__)")
-        return subprocess.run([python, "-m", "pytest", "-q"], check=False, cwd=ROOT).returncode
+        command = [str(python), "-m", "pytest", "-q", "-n", "logical", "--dist", "loadfile"]
+        return subprocess.run(command, check=False, cwd=ROOT).returncode
 
 
 if __name__ == "__main__":

@@ -5,8 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from .._core import UnsupportedTensorError
+from ..errors import check_count
 from ..quantization import QuantizedTensor, quantize
-from .checks import check_number, check_seed
+from .checks import check_seed
 from .codecs import CODECS
 from .packed import random_seed
 from .rules import PACKED_DTYPES
@@ -41,8 +42,8 @@ class ActivationSlots:
     ) -> None:
         if codec not in CODECS:
             raise ValueError(f"codec is {codec!r}; expected one of {', '.join(CODECS)}")
-        self.max_slots = check_number("max_slots", max_slots, 1)
-        self.max_n = check_number("max_n", max_n, 1)
+        self.max_slots = check_count("max_slots", max_slots, 1)
+        self.max_n = check_count("max_n", max_n, 1)
         self.codec = codec
         self._seed = check_seed(seed)
         self._count = 0

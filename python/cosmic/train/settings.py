@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from cosmic.errors import require_packages
+from cosmic.errors import check_count, require_packages
 from cosmic.products import check_when
 
 from .files import check_folder
@@ -98,19 +98,6 @@ def _check_prefix(prefix: Any) -> None:
             f"results_prefix is {os.fspath(prefix)!r}, which names no file; expected such as "
             "'runs/first', for first.json and first.png in runs"
         )
-
-
-def check_count(name: str, value: Any, least: int, below: int | None = None) -> None:
-    """See that an argument is an int in its range.
-
-    Raises:
-        TypeError, ValueError: it is not.
-    """
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name} is {value!r}; expected an int, {least} or more")
-    if value < least or (below is not None and value >= below):
-        limit = "" if below is None else f" and below {below}"
-        raise ValueError(f"{name} is {value}; expected {least} or more{limit}")
 
 
 def _check_number(name: str, value: Any) -> None:

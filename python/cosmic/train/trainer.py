@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from cosmic.errors import check_count
 from cosmic.logging import EventLog
 from cosmic.optimizer import Cosmic
 from cosmic.products import fp32_products as products_in_fp32
@@ -25,7 +26,7 @@ from .forward import Forward
 from .interrupts import Interrupts
 from .randomness import random_state
 from .record import Record
-from .settings import Settings, check_count, check_model_is_here
+from .settings import Settings, check_model_is_here
 from .stepping import Stepper
 from .with_checkpoints import WithCheckpoints
 
