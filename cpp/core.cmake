@@ -20,10 +20,19 @@ add_library(
   cosmic_core STATIC
   ${CMAKE_CURRENT_LIST_DIR}/budget/knapsack.cpp
   ${CMAKE_CURRENT_LIST_DIR}/core/overlap.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/core/sha256.cpp
   ${CMAKE_CURRENT_LIST_DIR}/core/strided.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/exact/elements.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/exact/row_norms.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/exact/rows.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/exact/column_sums.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/exact/embedding.cpp
   ${CMAKE_CURRENT_LIST_DIR}/gates/calibrated_agar.cpp
   ${CMAKE_CURRENT_LIST_DIR}/gates/tiger_literal.cpp
   ${CMAKE_CURRENT_LIST_DIR}/isa/dispatch.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/matmul/batched.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/matmul/exact_product.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/matmul/exact_sum.cpp
   ${CMAKE_CURRENT_LIST_DIR}/matmul/newton_schulz.cpp
   ${CMAKE_CURRENT_LIST_DIR}/matmul/orthogonalize.cpp
   ${CMAKE_CURRENT_LIST_DIR}/matmul/panels.cpp
@@ -50,7 +59,10 @@ add_library(
   ${CMAKE_CURRENT_LIST_DIR}/plan/self_test.cpp
   ${CMAKE_CURRENT_LIST_DIR}/plan/transfer.cpp
   ${CMAKE_CURRENT_LIST_DIR}/plan/whole_rows.cpp
-  ${CMAKE_CURRENT_LIST_DIR}/plan/work.cpp)
+  ${CMAKE_CURRENT_LIST_DIR}/plan/work.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/reference/layers.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/reference/reference_training.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/wire/wire.cpp)
 target_include_directories(cosmic_core PUBLIC ${CMAKE_CURRENT_LIST_DIR})
 target_compile_options(cosmic_core PRIVATE ${COSMIC_OPTIONS} ${COSMIC_WARNINGS})
 # loops over a matrix's rows and columns, which take lanes

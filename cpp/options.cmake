@@ -26,6 +26,7 @@ set(COSMIC_SANITIZE "" CACHE STRING "Sanitizers to build with, such as address,u
 # the C library do not change a value and are switched off so that square roots stay inline.
 set(COSMIC_OPTIONS -O2 -ffp-contract=off -fno-math-errno -fno-trapping-math -fno-strict-aliasing)
 set(COSMIC_FASTEST -O3)
+set(COSMIC_SMALLEST -Os)
 set(COSMIC_WARNINGS -Wall -Wextra -Wno-psabi)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   list(APPEND COSMIC_WARNINGS -Wno-ignored-attributes)
@@ -37,6 +38,7 @@ if(COSMIC_SANITIZE)
   # -O1: little of what is undefined is optimized away before it is looked for, and it compiles soon
   list(TRANSFORM COSMIC_OPTIONS REPLACE "^-O2$" "-O1")
   set(COSMIC_FASTEST -O1)
+  set(COSMIC_SMALLEST -O1)
   add_compile_options(-fsanitize=${COSMIC_SANITIZE} -fno-sanitize-recover=all
                       -fno-omit-frame-pointer -g1)
   add_link_options(-fsanitize=${COSMIC_SANITIZE})

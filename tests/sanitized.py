@@ -26,7 +26,9 @@ RUNS: list[list[str]] = [
         "state/test_bad_packed_state.py",
     ],
     ["capital/test_bytes.py", "state/test_quantization.py", "state/test_moments.py"],
+    ["distributed/test_wire.py"],
     ["conformance/test_exchanged_state.py", "conformance/test_state_shapes.py"],
+    ["exact/test_exact_products.py", "exact/test_reference_training.py"],
     ["slices/test_part_options.py", "slices/test_part_steps.py", "-k", "layout or memory or plan"],
 ]
 

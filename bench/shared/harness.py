@@ -38,12 +38,14 @@ class Paired:
     torch: float
 
 
-def seconds(step: Callable[[], Any], repeat: int) -> float:
+def seconds(
+    step: Callable[[], Any], repeat: int, clock: Callable[[], float] = time.perf_counter
+) -> float:
     """Mean seconds of ``repeat`` steps in a row."""
-    start = time.perf_counter()
+    start = clock()
     for _ in range(repeat):
         step()
-    return (time.perf_counter() - start) / repeat
+    return (clock() - start) / repeat
 
 
 def paired(
@@ -53,6 +55,7 @@ def paired(
     pairs: int,
     repeat: int = 1,
     tries: int = 6,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Paired:
     """Time reference, variant, reference in turn until ``pairs`` pairs agree.
 
@@ -60,14 +63,14 @@ def paired(
     result is 0, which says that the machine was too restless.
     """
     for _ in range(2):
-        seconds(reference, repeat)
-        seconds(variant, repeat)
+        seconds(reference, repeat, clock)
+        seconds(variant, repeat, clock)
     good: list[tuple[float, float]] = []
     every: list[tuple[float, float]] = []
     while len(good) < pairs and len(every) < pairs * tries:
-        before = seconds(reference, repeat)
-        mine = seconds(variant, repeat)
-        after = seconds(reference, repeat)
+        before = seconds(reference, repeat, clock)
+        mine = seconds(variant, repeat, clock)
+        after = seconds(reference, repeat, clock)
         every.append((mine, (before + after) / 2))
         if abs(before - after) <= AGREEMENT * (before + after) / 2:
             good.append(every[-1])

@@ -32,6 +32,7 @@ void register_errors(py::module_ &m) {
     } catch (const Error &error) {
       PyObject *type = error.kind == ErrorKind::tensor  ? unsupported_tensor
                        : error.kind == ErrorKind::value ? PyExc_ValueError
+                       : error.kind == ErrorKind::index ? PyExc_IndexError
                                                         : PyExc_RuntimeError;
       PyErr_SetString(type, error.what());
     }

@@ -5,6 +5,7 @@
 #include "kernels/kernels.h"
 #include "parts/rule.h"
 #include "plan/self_test.h"
+#include "reference/reference_training.h"
 
 namespace py = pybind11;
 
@@ -40,6 +41,14 @@ py::dict tested() {
   return found;
 }
 
+std::string train_reference(const std::string &accumulate, int threads, const std::string &isa,
+                            int64_t steps) {
+  const Accumulate how = accumulate_named(accumulate);
+  const Kernels &kernels = isa.empty() ? chosen_kernels() : kernels_for(isa);
+  const py::gil_scoped_release released;
+  return reference_training(kernels, how, threads, steps);
+}
+
 } // namespace
 
 void register_info(py::module_ &m) {
@@ -48,6 +57,8 @@ void register_info(py::module_ &m) {
   m.def("build_info", &build_info);
   m.def("available_isas", &available_isas);
   m.def("self_test", &tested);
+  m.def("reference_training", &train_reference, py::arg("accumulate"), py::arg("threads"),
+        py::arg("isa") = "", py::arg("steps") = kReferenceSteps);
   m.def("sign_scale", &rules::sign_scale, py::arg("beta1"));
 }
 

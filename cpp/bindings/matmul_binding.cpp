@@ -14,6 +14,7 @@
 #include "kernels/kernels.h"
 #include "matmul/orthogonalize.h"
 #include "matmul/product.h"
+#include "matmul/product_kernels.h"
 
 namespace py = pybind11;
 
@@ -72,7 +73,7 @@ Product product_of(const py::object &a, const py::object &b, const py::object &o
 void multiply(const py::object &a, const py::object &b, const py::object &out, int threads,
               const std::string &isa) {
   const Product product = product_of(a, b, out);
-  const TileKernel &kernel = kernels_named(isa).tile;
+  const TileKernel &kernel = kernels_named(isa).products->f32;
   threads = std::max(threads, 1);
   const py::gil_scoped_release released;
   const bool wide = product.columns >= product.rows;
@@ -89,7 +90,7 @@ void multiply_symmetrically(const py::object &a, const py::object &b, const py::
   const Product product = product_of(a, b, out);
   if (product.rows != product.columns)
     throw Error(ErrorKind::value, "a symmetric product is square");
-  const TileKernel &kernel = kernels_named(isa).tile;
+  const TileKernel &kernel = kernels_named(isa).products->f32;
   const py::gil_scoped_release released;
   const auto scratch = room_for(symmetric_scratch(product.rows, product.depth));
   multiply_symmetric(kernel, product, true, scratch.get(), std::max(threads, 1));

@@ -1,6 +1,7 @@
-// Signed integers under one scale a block, rounded stochastically: what `u4` and `q8` share.
+// Signed integers under one scale a block, rounded stochastically or to nearest: what `u4` and `q8`
+// share. A state rounds stochastically, gradients on a wire do either.
 //   L = 2^(bits-1) - 1      scale = bf16 of absmax / L, rounded up      x ~ scale (code - L - 1)
-//   code = floor(x / scale + L + 1 + r), r uniform in [0, 1) from the counter: unbiased
+//   code = floor(x / scale + L + 1 + r), r uniform in [0, 1) from the counter: unbiased; or r = 1/2
 // Codes of 8 bits in update units are the integers themselves, in two's complement: x ~ scale code.
 // That saves a subtraction, and a step in cache is nothing but instructions.
 // A block whose largest magnitude is below 2^-100 is stored as zeros: its inverse would overflow.
@@ -12,6 +13,22 @@
 namespace cosmic::COSMIC_TARGET {
 
 constexpr uint32_t kLeastAbsmax = 27u << 23; // the bits of 2^-100
+
+// What is added before the fraction is dropped: `above<k>(base).of(group)` is base + r, where base
+// lies in [2^k, 2^(k + 1)).
+struct Stochastically {
+  uint32_t key;
+  template <int k> COSMIC_METHOD RandomAbove<k> above(float base) const {
+    return RandomAbove<k>(key, base);
+  }
+};
+struct ToNearest {
+  struct Half {
+    F32 sum;
+    COSMIC_METHOD F32 of(int /*group*/) const { return sum; }
+  };
+  template <int k> COSMIC_METHOD Half above(float base) const { return {F32::splat(base + 0.5f)}; }
+};
 
 template <int kBitsOfCode, bool kUnits> struct SignedLevels {
   static constexpr int kBits = kBitsOfCode;
@@ -64,26 +81,30 @@ template <int kBitsOfCode, bool kUnits> struct SignedLevels {
   COSMIC_METHOD static Word encode(const float *values, Summary top,
                                    const BlockContext & /*context*/, uint32_t key,
                                    Codes<kBits> &codes) {
+    return encode_rounded(values, top, Stochastically{key}, codes);
+  }
+  template <class Rounding> COSMIC_METHOD static Word
+  encode_rounded(const float *values, Summary top, Rounding rounding, Codes<kBits> &codes) {
     // a little more than absmax / L, so that no value lies above the top level
     const float wanted = float_of(top) * (1.000001f / (float)(kZero - 1));
     const uint32_t word = top < kLeastAbsmax ? 0 : (bits_of(wanted) + 0xffff) >> 16;
     const F32 inverse = F32::splat(word ? 1.0f / float_of(word << 16) : 0.0f);
     if constexpr (kBits == 4)
-      put_pairs(values, inverse, key, codes);
+      put_pairs(values, inverse, rounding, codes);
     else
-      put_each(values, inverse, key, codes);
+      put_each(values, inverse, rounding, codes);
     return (Word)word;
   }
 
 private:
   // 192 + kZero + x / scale + r lies between 2^7 and its double: the code is the lower four bits of
   // the float's upper half, above a constant. Two groups' halves make one number.
-  COSMIC_METHOD static void put_pairs(const float *values, F32 inverse, uint32_t key,
-                                      Codes<kBits> &codes) {
+  template <class Rounding> COSMIC_METHOD static void
+  put_pairs(const float *values, F32 inverse, Rounding rounding, Codes<kBits> &codes) {
     constexpr float base = 192.0f + kZero;
-    const RandomAbove<7> random(key, base);
+    const auto above = rounding.template above<7>(base);
     const auto place = [&](int i) COSMIC_LAMBDA {
-      return as_int(F32::load(values + i * kLanes) * inverse + random.of(i));
+      return as_int(F32::load(values + i * kLanes) * inverse + above.of(i));
     };
     const auto pair = [&](int i) COSMIC_LAMBDA { return upper_halves(place(i), place(i + 4)); };
     I32 row = pair(3);
@@ -94,17 +115,17 @@ private:
     codes.rows[0] = row;
     codes.less(0x4340u);
   }
-  COSMIC_METHOD static void put_each(const float *values, F32 inverse, uint32_t key,
-                                     Codes<kBits> &codes) {
+  template <class Rounding> COSMIC_METHOD static void
+  put_each(const float *values, F32 inverse, Rounding rounding, Codes<kBits> &codes) {
     // 1.5 2^k + x / scale + r lies between 2^k and its double, so that the code follows the
     // exponent: at once, with kZero in it, or a bit later, without
-    constexpr int above = kBits + kTwosComplement;
-    constexpr float base = (float)(3 << (above - 1));
-    const RandomAbove<above> random(key, base);
+    constexpr int exponent = kBits + kTwosComplement;
+    constexpr float base = (float)(3 << (exponent - 1));
+    const auto above = rounding.template above<exponent>(base);
     for_each_group([&](auto group) COSMIC_LAMBDA {
       constexpr int i = decltype(group)::index;
-      const F32 place = F32::load(values + i * kLanes) * inverse + random.of(i);
-      codes.template put<23 - above>(group, as_int(place));
+      const F32 place = F32::load(values + i * kLanes) * inverse + above.of(i);
+      codes.template put<23 - exponent>(group, as_int(place));
     });
   }
 };

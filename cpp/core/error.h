@@ -6,8 +6,9 @@
 
 namespace cosmic {
 
-// tensor: one that cannot be used, by its layout, device, dtype or memory.
-enum class ErrorKind { value, tensor, runtime };
+// tensor: one that cannot be used, by its layout, device, dtype or memory. index: one that reaches
+// outside of what it is to be found in.
+enum class ErrorKind { value, tensor, runtime, index };
 
 struct Error : std::runtime_error {
   ErrorKind kind;

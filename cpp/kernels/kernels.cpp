@@ -6,7 +6,6 @@
 #include "kernels/descend.h"
 #include "kernels/inlined.h"
 #include "kernels/parts.h"
-#include "matmul/tile_kernel.h"
 
 namespace cosmic::COSMIC_TARGET {
 
@@ -155,6 +154,9 @@ void narrow_f16(const float *from, int64_t count, uint16_t *to) {
 
 } // namespace
 
+extern const ProductKernels product_kernels;
+extern const ExactKernels exact_kernels;
+extern const WireKernels wire_kernels;
 extern const Kernels kernels;
 const Kernels kernels = {
     COSMIC_ISA_NAME,
@@ -181,7 +183,9 @@ const Kernels kernels = {
     narrow_f16,
     quantize_absmax,
     dequantize_absmax,
-    {kTileRows, kTileColumns, run_tile},
+    &product_kernels, // kernels/products.cpp
+    &exact_kernels,   // kernels/exact.cpp
+    &wire_kernels,    // kernels/wire.cpp
 };
 
 } // namespace cosmic::COSMIC_TARGET

@@ -6,7 +6,6 @@
 #include "core/types.h"
 #include "kernels/composition.h"
 #include "kernels/matrix_sums.h"
-#include "matmul/tile.h"
 
 namespace cosmic {
 
@@ -68,6 +67,10 @@ struct PlainRun {
 // overlap.
 constexpr int kStageBlocks = 4;
 
+struct ProductKernels; // matmul/product_kernels.h
+struct ExactKernels;   // exact/exact_kernels.h
+struct WireKernels;    // wire/format.h
+
 struct Kernels {
   const char *isa;
   // Bytes of a plane of a codec (CodecAt) for so many elements, -1 if it has no such plane: for a
@@ -107,7 +110,11 @@ struct Kernels {
   void (*dequantize)(const uint8_t *codes, const float *scales, int64_t count, int bits,
                      int64_t block_size, float *to);
   // products of matrices, see matmul/product.h
-  TileKernel tile;
+  const ProductKernels *products;
+  // functions of elements and of rows, see exact/elements.h and exact/rows.h
+  const ExactKernels *exact;
+  // gradients to bytes and back, see wire/wire.h
+  const WireKernels *wire;
 };
 
 } // namespace cosmic

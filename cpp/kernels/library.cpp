@@ -22,7 +22,10 @@ COSMIC_DECLARE(neon)
 namespace {
 
 #if defined(COSMIC_HAS_AVX2)
-bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c"); }
+bool has_avx2() {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+         __builtin_cpu_supports("f16c");
+}
 #endif
 #if defined(COSMIC_HAS_AVX512)
 bool has_avx512() {

@@ -7,6 +7,7 @@
 #include "isa/float_environment.h"
 #include "kernels/kernels.h"
 #include "matmul/product.h"
+#include "matmul/product_kernels.h"
 
 namespace cosmic {
 
@@ -37,7 +38,7 @@ int last_of_stretch(const NewtonSchulz &steps, int first) {
 class Orthogonalization {
 public:
   Orthogonalization(const Kernels &kernels, const SubMatrix &matrix, float *scratch, int threads)
-      : kernel_(kernels.tile), matrix_(matrix), threads_(threads),
+      : kernel_(kernels.products->f32), matrix_(matrix), threads_(threads),
         size_(std::min(matrix.rows, matrix.columns)), gram_(scratch), poly_(gram_ + size_ * size_),
         total_(poly_ + size_ * size_), rest_(total_ + size_ * size_) {}
 

@@ -3,18 +3,9 @@
 
 #include <cstdint>
 
+#include "matmul/view.h"
+
 namespace cosmic {
-
-// A matrix of floats as it lies in memory.
-struct MatrixView {
-  const float *data = nullptr;
-  int64_t row_step = 0, column_step = 0; // in floats
-
-  MatrixView transposed() const { return {data, column_step, row_step}; }
-  const float *at(int64_t row, int64_t column) const {
-    return data + row * row_step + column * column_step;
-  }
-};
 
 // Columns [first, first + width) of some of a matrix's rows, `panel` of them beside one another for
 // each row, times `factor`; what is missing of a panel is zero. Of A give the transposed view.

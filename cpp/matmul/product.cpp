@@ -101,6 +101,8 @@ private:
   void compute_tile(Tile &tile, int64_t i, int64_t j) const {
     tile.c = product_.c + i * product_.c_stride + j;
     tile.c_stride = product_.c_stride;
+    tile.out = tile.c;
+    tile.out_stride = tile.c_stride;
     tile.d = product_.d ? product_.d + i * product_.d_stride + j : nullptr;
     tile.d_stride = product_.d_stride;
     kernel_.run(tile);
@@ -116,9 +118,9 @@ private:
       if (!tile.first) std::memcpy(c + r * stride, p.c + (i + r) * p.c_stride + j, bytes);
       if (p.d) std::memcpy(d + r * stride, p.d + (i + r) * p.d_stride + j, bytes);
     }
-    tile.c = c;
+    tile.c = tile.out = c;
     tile.d = p.d ? d : nullptr;
-    tile.c_stride = tile.d_stride = stride;
+    tile.c_stride = tile.out_stride = tile.d_stride = stride;
     kernel_.run(tile);
     for (int64_t r = 0; r < rows; ++r)
       std::memcpy(p.c + (i + r) * p.c_stride + j, c + r * stride, bytes);

@@ -9,25 +9,31 @@
 
 namespace cosmic {
 
-// C = alpha (A B) + beta D, rounded after each product and sum.
-struct Tile {
-  const float *a; // of each k the tile's rows, one beside the other
-  const float *b; // of each k the tile's columns
-  int64_t depth;  // how many k
-  float *c;       // sums so far, and what becomes of them
+// out = alpha (A B) + beta D, rounded after each product and sum, and then to `out`. What is not a
+// number becomes the same NaN on every ISA.
+template <class Sum, class Out> struct TileOf {
+  const Sum *a;  // of each k the tile's rows, one beside the other
+  const Sum *b;  // of each k the tile's columns
+  int64_t depth; // how many k
+  Sum *c;        // sums so far; neither read nor written where they are both first and last
   int64_t c_stride;
-  const float *d; // null: none
+  Out *out; // what becomes of complete sums; may be c
+  int64_t out_stride;
+  const Sum *d; // null: none
   int64_t d_stride;
-  float alpha, beta;
+  Sum alpha, beta;
   bool first; // whether sums start at zero, not at what c holds
-  bool last;  // whether sums are complete, to be scaled
+  bool last;  // whether sums are complete
 };
 
 // How an ISA computes them.
-struct TileKernel {
+template <class Sum, class Out> struct TileKernelOf {
   int rows, columns; // of a tile
-  void (*run)(const Tile &tile);
+  void (*run)(const TileOf<Sum, Out> &tile);
 };
+
+using Tile = TileOf<float, float>;
+using TileKernel = TileKernelOf<float, float>;
 
 constexpr int kMostPanel = 32, kMostTileElements = 12 * 32; // of every ISA
 

@@ -125,6 +125,14 @@ def self_test() -> dict[str, Any]:
     """
     ...
 
+def reference_training(accumulate: str, threads: int, isa: str = "", steps: int = 50) -> str:
+    """Train a small language model by the kernels alone, without torch.
+
+    Returns:
+        SHA-256 of the parameters' bytes, 64 hexadecimal digits: the same on every machine.
+    """
+    ...
+
 def looks_together(gates: str, group: dict[str, Any], index: int) -> bool: ...
 def check_group(group: dict[str, Any], index: int) -> None: ...
 def combinations() -> list[str]: ...
@@ -170,10 +178,50 @@ def unpack(codes: Tensor, scales: Tensor, codec: str, out: Tensor, threads: int)
 def plain_codec(codec: str) -> tuple[int, str, bool]: ...
 def quantized_code_bytes(numel: int, bits: int, block_size: int) -> int: ...
 
+# gradients as bytes of a wire, and their mean over ranks; an ISA that is empty is the one in use
+def wire_bytes(numel: int, codec: str) -> int: ...
+def wire_encode(
+    gradient: Tensor,
+    residual: Tensor | None,
+    decay: float,
+    message: Tensor,
+    offset: int,
+    codec: str,
+    stochastic: bool,
+    seed: int,
+    step: int,
+    index: int,
+    rank: int,
+    threads: int,
+    isa: str = "",
+) -> None: ...
+def wire_decode(
+    messages: Tensor,
+    ranks: int,
+    offset: int,
+    codec: str,
+    out: Tensor,
+    threads: int,
+    isa: str = "",
+) -> None: ...
+
 # tests and benchmarks of matmul/; an ISA that is empty is the one in use
 NewtonSchulz: TypeAlias = Sequence[tuple[float, float, float]]
 
 def matmul(a: Tensor, b: Tensor, out: Tensor, threads: int, isa: str = "") -> None: ...
+def exact_product(
+    a: Tensor,
+    b: Tensor,
+    out: Tensor,
+    add: Tensor | None,
+    accumulate: str,
+    threads: int,
+    isa: str = "",
+) -> None:
+    """``out = a @ b + add`` of batches [batch, m, k] and [batch, k, n], with the same bits on every
+    ISA, for any number of threads and in any batch."""
+    ...
+
 def symmetric_product(a: Tensor, b: Tensor, out: Tensor, threads: int, isa: str = "") -> None:
     """Where ``a @ b`` is symmetric: what lies on and below its diagonal, mirrored."""
     ...
@@ -190,3 +238,154 @@ def orthogonalize(
 ) -> None: ...
 def polar_express(iterations: int) -> NewtonSchulz: ...
 def muon_quintic(iterations: int) -> NewtonSchulz: ...
+
+# What `cosmic.exact` computes by: the same bits on every ISA and for every number of threads. All
+# float tensors of a call have one dtype, float32 or float64, and are contiguous; `out` and what
+# else is written has its memory already. An ISA that is empty is the one in use.
+def exact_map(op: str, x: Tensor, out: Tensor, threads: int, isa: str = "") -> None:
+    """``op``: exp, log, tanh, erf, sigmoid, gelu, gelu_tanh or silu, of every element."""
+    ...
+
+def exact_map_backward(
+    op: str, x: Tensor, grad: Tensor, out: Tensor, threads: int, isa: str = ""
+) -> None:
+    """``grad`` times the derivative of ``op`` at ``x``."""
+    ...
+
+def exact_softmax(
+    x: Tensor, out: Tensor, scale: float, causal: bool, threads: int, isa: str = ""
+) -> None:
+    """softmax(scale * x) over columns; x [matrices, rows, columns], scale > 0. Causal: row r sees
+    columns <= r + columns - rows, the others get 0. A row that sees nothing above -inf gets 0; one
+    with a NaN or +inf gets NaN."""
+    ...
+
+def exact_softmax_backward(
+    y: Tensor, grad: Tensor, out: Tensor, scale: float, threads: int, isa: str = ""
+) -> None:
+    """scale * y * (grad - sum(y * grad)) over columns; all [matrices, rows, columns]."""
+    ...
+
+def exact_layer_norm(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    out: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+    threads: int,
+    isa: str = "",
+) -> None:
+    """(x - mean) * rstd * weight + bias; x [rows, columns], mean and rstd [rows]."""
+    ...
+
+def exact_layer_norm_backward(
+    x: Tensor,
+    weight: Tensor | None,
+    mean: Tensor,
+    rstd: Tensor,
+    grad: Tensor,
+    dx: Tensor | None,
+    dweight: Tensor | None,
+    dbias: Tensor | None,
+    threads: int,
+    isa: str = "",
+) -> None: ...
+def exact_rms_norm(
+    x: Tensor,
+    weight: Tensor | None,
+    eps: float,
+    out: Tensor,
+    rstd: Tensor,
+    threads: int,
+    isa: str = "",
+) -> None:
+    """x * rstd * weight; x [rows, columns], rstd [rows] = 1 / sqrt(mean(x^2) + eps)."""
+    ...
+
+def exact_rms_norm_backward(
+    x: Tensor,
+    weight: Tensor | None,
+    rstd: Tensor,
+    grad: Tensor,
+    dx: Tensor | None,
+    dweight: Tensor | None,
+    threads: int,
+    isa: str = "",
+) -> None: ...
+def exact_column_sums(x: Tensor, out: Tensor, threads: int, isa: str = "") -> None:
+    """x [rows, columns], out [columns]."""
+    ...
+
+def exact_sum(x: Tensor, out: Tensor, threads: int, isa: str = "") -> None:
+    """Of all elements; out has one."""
+    ...
+
+def exact_cross_entropy(
+    logits: Tensor,
+    targets: Tensor,
+    ignore_index: int,
+    label_smoothing: float,
+    losses: Tensor,
+    lse: Tensor,
+    threads: int,
+    isa: str = "",
+) -> None:
+    """(1 - s) (lse - x[target]) + s (lse - mean(x)), s the smoothing, lse = log(sum(exp(x))) of
+    each row; logits [rows, classes], targets int64 [rows], losses and lse [rows]. The loss of a row
+    whose target is ``ignore_index`` is 0.
+
+    Raises:
+        IndexError: for another target that is no class.
+    """
+    ...
+
+def exact_cross_entropy_backward(
+    logits: Tensor,
+    lse: Tensor,
+    targets: Tensor,
+    ignore_index: int,
+    label_smoothing: float,
+    row_grad: Tensor,
+    out: Tensor,
+    threads: int,
+    isa: str = "",
+) -> None:
+    """row_grad * (exp(x - lse) - (1 - s) [class is target] - s / classes); row_grad [rows]."""
+    ...
+
+def exact_embedding_backward(
+    indices: Tensor, grad: Tensor, padding_index: int, out: Tensor, threads: int, isa: str = ""
+) -> None:
+    """out[v] = the sum of grad[i] over all i with indices[i] == v; indices int64 [n], grad [n, d],
+    out [vocabulary, d]. ``padding_index`` gets 0; -1: there is none."""
+    ...
+
+def exact_dropout(x: Tensor, out: Tensor, p: float, key: int, threads: int, isa: str = "") -> None:
+    """x / (1 - p) where a random number of (key, element's index) keeps it, else 0; 0 <= p < 1."""
+    ...
+
+def exact_inverse_frequencies(base: float, out: Tensor, isa: str = "") -> None:
+    """base^(-2 i / dim) for i < dim / 2; out float64 [dim / 2]."""
+    ...
+
+def exact_rotary_tables(
+    positions: Tensor,
+    inverse_frequencies: Tensor,
+    scaling: float,
+    cos: Tensor,
+    sin: Tensor,
+    threads: int,
+    isa: str = "",
+) -> None:
+    """scaling * cos and sin of position * frequency; positions int64 [n], inverse_frequencies
+    float64 [h], cos and sin [n, 2 h], whose halves are the same."""
+    ...
+
+def exact_uniform(
+    out: Tensor, low: float, high: float, key: int, threads: int, isa: str = ""
+) -> None: ...
+def exact_normal(
+    out: Tensor, mean: float, std: float, key: int, threads: int, isa: str = ""
+) -> None: ...

@@ -53,7 +53,13 @@ class SignedLevels:
     def padding(self, values: Array) -> Array:
         return np.zeros_like(values)
 
-    def encode(self, values: Array, counts: Array, keys: NDArray[np.uint64]) -> tuple[Array, Array]:
+    def encode(
+        self,
+        values: Array,
+        counts: Array,
+        keys: NDArray[np.uint64],
+        to_nearest: bool = False,  # as gradients are on a wire
+    ) -> tuple[Array, Array]:
         top = np.abs(values).max(axis=1, keepdims=True)
         wanted = top * (HEADROOM / np.float32(self.half - 1))
         words = (wanted.view(np.uint32) + np.uint32(0xFFFF)) >> 16  # up
@@ -66,6 +72,7 @@ class SignedLevels:
         else:
             k = self.bits + 1 if self.signed else self.bits
             base = 3 << (k - 1)
-        places = values * inverse + (np.float32(base) + uniform(keys, 23 - k))
+        r = np.float32(0.5) if to_nearest else uniform(keys, 23 - k)
+        places = values * inverse + (np.float32(base) + r)
         codes = np.floor(places).astype(np.int64) & (1 << self.bits) - 1
         return codes, words.reshape(-1)

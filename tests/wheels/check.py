@@ -4,7 +4,8 @@
 
 What it holds: its size, no library of torch or OpenMP in it, no C++ symbol of torch asked for. What
 it does in a fresh environment without torch: explain itself, and step every combination of rule and
-codecs on every instruction set of this machine with the same bits, those in `fingerprint.txt`. And,
+codecs on every instruction set of this machine with the same bits, those in `fingerprint.txt`, and
+train a small model to the weights in `digest.txt`. And,
 where torch is at hand for that Python, one OpenMP runtime in the process. Exits with 1 if something
 is not so. Needs nothing but Python and, on Linux, binutils.
 """
@@ -25,6 +26,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 FINGERPRINT = (HERE / "fingerprint.txt").read_text().split()[-1]
+#: Of the reference training, by how its products are summed.
+DIGESTS = dict(line.split() for line in (HERE / "digest.txt").read_text().splitlines()[1:])
 LARGEST = 2_000_000  # bytes
 
 #: A mangled name with at::, c10:: or torch:: in it.
@@ -123,6 +126,8 @@ class Environment:
         test = found["self_test"]
         if test["fingerprint"] != FINGERPRINT:
             raise Failure(f"fingerprint {test['fingerprint']}; expected {FINGERPRINT}")
+        if found["digests"] != DIGESTS:
+            raise Failure(f"reference training {found['digests']}; expected {DIGESTS}")
         isas = ", ".join(test["isas"])
         return f"{test['combinations']} combinations, the same bits on {isas}: {FINGERPRINT}"
 

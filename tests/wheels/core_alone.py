@@ -1,4 +1,5 @@
-"""Load the compiled core without torch, let it test itself, print what it found as JSON.
+"""Load the compiled core without torch, let it test itself and train its reference model, and print
+what it found as JSON.
 
 python core_alone.py
 """
@@ -25,4 +26,5 @@ assert spec is not None and spec.loader is not None
 core = module_from_spec(spec)
 spec.loader.exec_module(core)
 assert "torch" not in sys.modules
-print(json.dumps({"build": core.build_info(), "self_test": core.self_test()}))
+digests = {sums: core.reference_training(sums, 2) for sums in ("fp32", "fp64")}
+print(json.dumps({"build": core.build_info(), "self_test": core.self_test(), "digests": digests}))

@@ -2,9 +2,10 @@
 
     python tests/wheels/emulated.py [WHEEL]
 
-x86-64 without AVX (Nehalem, of 2008): the wheel's core must choose the baseline and find the same
-bits as everywhere. AArch64: the core, cross-compiled, must do so with NEON. Needs qemu-user and
-g++-aarch64-linux-gnu, as Debian and Ubuntu name them; exits with 1 if something is not so.
+x86-64 without AVX (Nehalem, of 2008): the wheel's core must choose the baseline, find the same bits
+as everywhere and train the reference model to the same weights. AArch64: the core, cross-compiled,
+must do so with NEON. Needs qemu-user and g++-aarch64-linux-gnu, as Debian and Ubuntu name them;
+exits with 1 if something is not so.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from check import FINGERPRINT, HERE, Environment, Failure, built_wheel, report
+from check import DIGESTS, FINGERPRINT, HERE, Environment, Failure, built_wheel, report
 
 ROOT = HERE.parents[1]
 
@@ -42,6 +43,8 @@ def check_old_x86(wheel: Path) -> str:
     test, isa = found["self_test"], found["build"]["isa"]
     if (isa, test["isas"], test["fingerprint"]) != ("scalar", ["scalar"], FINGERPRINT):
         raise Failure(f"ISA {isa} of {test['isas']}, fingerprint {test['fingerprint']}")
+    if found["digests"] != DIGESTS:
+        raise Failure(f"reference training {found['digests']}; expected {DIGESTS}")
     return f"{test['combinations']} combinations with ISA {isa}: {test['fingerprint']}"
 
 
@@ -59,11 +62,13 @@ def check_aarch64() -> str:
         ["cmake", "--build", folder, "--parallel", jobs], check=True, stdout=subprocess.DEVNULL
     )
     system = "/usr/aarch64-linux-gnu"  # its loader and C library
-    *isas, combinations, fingerprint = Environment.output(
-        emulator, "-L", system, folder / "self_test"
-    ).split()
+    first, *rest = Environment.output(emulator, "-L", system, folder / "self_test").splitlines()
+    *isas, combinations, fingerprint = first.split()
     if (isas, fingerprint) != (["neon", "scalar"], FINGERPRINT):
         raise Failure(f"ISAs {isas}, fingerprint {fingerprint}; expected {FINGERPRINT}")
+    digests = dict(line.split() for line in rest)
+    if digests != DIGESTS:
+        raise Failure(f"reference training {digests}; expected {DIGESTS}")
     return f"{combinations} combinations with {isas}: {fingerprint}"
 
 
