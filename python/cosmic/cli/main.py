@@ -1,4 +1,4 @@
-"""Entry of the command line: `cosmic finetune`, `plan`, `report` and `info`."""
+"""Entry of the command line: `cosmic finetune`, `plan`, `report`, `digest` and `info`."""
 
 import argparse
 import os
@@ -28,6 +28,9 @@ REPORT = """\
 Make a page of an event log, such as EventLog("run.jsonl").attach(optimizer) or cosmic finetune
 writes: losses, learning rate, gates, bytes of state and what each tensor holds. It is one file that
 needs nothing else."""
+DIGEST = """\
+Train a small reference model by cosmic.exact and print the digest of its weights, which must be the
+same on every machine. Ends with 1 where it is not this release's."""
 EXAMPLES = """\
 examples:
   cosmic finetune
@@ -64,7 +67,23 @@ def make_parser() -> argparse.ArgumentParser:
     _add_report(
         commands.add_parser("report", help="show a training's event log", description=REPORT)
     )
+    _add_digest(
+        commands.add_parser("digest", help="check the bits of a training", description=DIGEST)
+    )
     return parser
+
+
+def _add_digest(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "--accumulate",
+        choices=("fp64", "fp32", "exact"),
+        default="fp64",
+        help="how products are summed (default: %(default)s)",
+    )
+    add("--steps", type=int, default=50, metavar="N", help="default: %(default)s")
+    add("--threads", type=int, metavar="N", help="default: torch's choice")
+    add("--json", action="store_true", help="for programs")
 
 
 def _add_report(parser: argparse.ArgumentParser) -> None:
@@ -285,6 +304,10 @@ def _run(arguments: argparse.Namespace) -> int:
 
         run_report(arguments)
         return OK
+    if arguments.command == "digest":
+        from cosmic.cli.digest import run as run_digest
+
+        return OK if run_digest(arguments) else FAILED
     if arguments.command == "plan":
         from cosmic.finetune.errors import require_demo_packages
 
