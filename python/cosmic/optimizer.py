@@ -335,8 +335,9 @@ class Cosmic(WithMoments, WithReports, WithCheckpoints):
 
         ``step()`` is still to be called once after every backward: it ends the step. Parameters and
         state are bit-identical to the ordinary step's. What changes is in ``docs/design.md``: no
-        accumulation over several backwards, no closure, no ``nonfinite="raise"``, no GradScaler,
-        and nothing left for ``clip_grad_norm_`` to clip, for which there is ``max_norm``.
+        accumulation over several backwards, no closure, no ``nonfinite="raise"``, no GradScaler, no
+        DistributedDataParallel, whose mean comes after the step, and nothing left for
+        ``clip_grad_norm_`` to clip, for which there is ``max_norm``.
 
         Args:
             model: checked to have the optimizer's parameters and no others that train; None: no
@@ -351,7 +352,7 @@ class Cosmic(WithMoments, WithReports, WithCheckpoints):
 
         Raises:
             ValueError: for an option out of range, ``nonfinite="raise"``, or a model whose
-                parameters are not the optimizer's.
+                parameters are not the optimizer's or that is a DistributedDataParallel.
             RuntimeError: if the mode is on already, or for a wrapper that passes for the optimizer,
                 such as Lightning's.
         """

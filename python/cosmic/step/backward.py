@@ -163,7 +163,8 @@ class StepInBackward:
             raise RuntimeError(
                 f"{_label(optimizer, param)} has a second gradient since the last step(): it was "
                 "stepped with the first, so gradients cannot be accumulated over several backwards "
-                "here; call step() after every backward, or leave step_in_backward()"
+                "here, nor come from DistributedDataParallel; call step() after every backward, or "
+                "leave step_in_backward()"
             )
         if param not in self._positions:
             return False  # taken out of the groups: its gradient is its owner's

@@ -42,6 +42,11 @@ def check_gates(group: Group, index: int) -> None:
 
 
 def check_model(optimizer: Planned, model: nn.Module) -> None:
+    if isinstance(model, nn.parallel.DistributedDataParallel):
+        raise ValueError(
+            "DistributedDataParallel exchanges gradients after step_in_backward() has taken its "
+            "steps with each rank's own, and ranks would part; call step() after backward"
+        )
     own = {param for _, _, param in placed_params(optimizer.param_groups)}
     named = dict(model.named_parameters())
     missing = [name for name, p in named.items() if p.requires_grad and p not in own]
