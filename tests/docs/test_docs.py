@@ -19,7 +19,7 @@ import transformers
 from torch import Tensor, nn
 
 import cosmic
-from cosmic import ops, presets
+from cosmic import exact, ops, presets
 from cosmic.cli.main import make_parser
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -77,7 +77,8 @@ def test_every_public_name_is_in_the_reference() -> None:
         re.findall(r"`(cosmic\.__version__)`", text)
     )
     public = {f"cosmic.{name}" for name in cosmic.__all__}
-    assert shown >= public | {f"cosmic.presets.{name}" for name in presets.__all__}
+    rooms = {"presets": presets.__all__, "exact": exact.__all__}
+    assert shown >= public | {f"cosmic.{room}.{n}" for room, names in rooms.items() for n in names}
 
 
 @pytest.mark.parametrize("name", ops.__all__)
@@ -126,7 +127,7 @@ def commands(path: Path) -> Iterator[list[str]]:
 
 def test_every_command_line_is_understood() -> None:
     found = [words for path in FILES.values() for words in commands(path)]
-    assert {words[0] for words in found} == {"finetune", "info", "plan", "report"}
+    assert {words[0] for words in found} == {"digest", "finetune", "info", "plan", "report"}
     for words in found:
         make_parser().parse_args(words)  # exits with a message where an option is not known
 
