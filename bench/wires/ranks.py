@@ -36,7 +36,7 @@ class Course:
 
 def run(courses: Sequence[Course], ranks: int, out: Path) -> None:
     """Train each in turn, in one group of processes with one thread each; results go to ``out``."""
-    rendezvous = out.with_suffix(f".{time.time_ns()}")
+    rendezvous = out.resolve().with_suffix(f".{time.time_ns()}")  # of an absolute path, in a URL
     start_processes(  # type: ignore[no-untyped-call]
         _rank, (ranks, list(courses), rendezvous, out), ranks, start_method="spawn"
     )
