@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 
 from torch import Tensor, nn
 
-from ..errors import UsageError
+from ..errors import UsageError, check_count
 from .wire import CODECS
 
 __all__ = ["check_options", "named_of"]
@@ -75,10 +75,5 @@ def check_options(
         raise TypeError(f"decay is {decay!r}; expected a number from 0 to 1, or None")
     if decay is not None and not 0 <= decay <= 1:
         raise ValueError(f"decay is {decay}; expected a number from 0 to 1, or None")
-    for name, value in (("min_numel", min_numel), ("seed", seed)):
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise TypeError(f"{name} is {value!r}; expected an int")
-    if min_numel < 0:  # type: ignore[operator]
-        raise ValueError(f"min_numel is {min_numel}; expected 0 or more")
-    if not 0 <= seed < 2**64:  # type: ignore[operator]
-        raise ValueError(f"seed is {seed}; expected an int from 0 to 2**64 - 1")
+    check_count("min_numel", min_numel, 0)
+    check_count("seed", seed, 0, below=2**64)

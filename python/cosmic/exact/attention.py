@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .activations import softmax_rows, softmax_rows_backward
 from .nodes import Gradients, applied, first_order
-from .products import check_accumulate, product
+from .products import check_accumulate, check_precision, product
 from .randomness import check_probability, draw_key, dropped
 from .tensors import check_dtype, check_tensors, common_shape
 
@@ -58,11 +58,8 @@ def attention(
     """
     check_tensors("attention", query=query, key=key, value=value)
     check_accumulate("attention", accumulate)
+    check_precision("attention", query, accumulate)
     check_probability("attention", dropout)
-    if accumulate == "fp32" and query.dtype == torch.float64:
-        raise ValueError(
-            "exact.attention(): accumulate='fp32' would round float64; expected 'fp64'"
-        )
     _check_shapes(query, key, value)
     if mask is not None:
         _check_mask(mask, query, key, causal)

@@ -14,7 +14,15 @@ from .nodes import Gradients, applied, first_order
 from .sums import column_sums
 from .tensors import check_shape, check_tensors, check_word, common_shape
 
-__all__ = ["ACCUMULATE", "check_accumulate", "conv1d", "linear", "matmul", "product"]
+__all__ = [
+    "ACCUMULATE",
+    "check_accumulate",
+    "check_precision",
+    "conv1d",
+    "linear",
+    "matmul",
+    "product",
+]
 
 ACCUMULATE = ("fp64", "fp32", "exact")
 
@@ -110,7 +118,7 @@ def _linear(
     transposed: bool,
 ) -> Tensor:
     check_accumulate(op, accumulate)
-    _check_precision(op, input, accumulate)
+    check_precision(op, input, accumulate)
     if weight.ndim != 2:
         raise ValueError(
             f"exact.{op}(): weight has shape {tuple(weight.shape)}; expected a matrix of 2 "
@@ -128,7 +136,12 @@ def _linear(
     return out.view(*input.shape[:-1], outputs)
 
 
-def _check_precision(op: str, tensor: Tensor, accumulate: str) -> None:
+def check_precision(op: str, tensor: Tensor, accumulate: str) -> None:
+    """See that products of a tensor are not to be summed in less than its own dtype.
+
+    Raises:
+        ValueError: they are.
+    """
     if accumulate == "fp32" and tensor.dtype == torch.float64:
         raise ValueError(
             f"exact.{op}(): accumulate='fp32' would round float64 tensors; expected 'fp64'"
@@ -187,7 +200,7 @@ def matmul(a: Tensor, b: Tensor, *, accumulate: str = "fp64") -> Tensor:
     """
     check_tensors("matmul", a=a, b=b)
     check_accumulate("matmul", accumulate)
-    _check_precision("matmul", a, accumulate)
+    check_precision("matmul", a, accumulate)
     if a.ndim < 2 or b.ndim < 2 or a.shape[-1] != b.shape[-2]:
         raise ValueError(
             f"exact.matmul(): shapes {tuple(a.shape)} and {tuple(b.shape)}; expected (..., m, k) "
