@@ -47,6 +47,7 @@ add_library(
   ${CMAKE_CURRENT_LIST_DIR}/plan/combinations.cpp
   ${CMAKE_CURRENT_LIST_DIR}/plan/density.cpp
   ${CMAKE_CURRENT_LIST_DIR}/plan/direction.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/plan/exchange.cpp
   ${CMAKE_CURRENT_LIST_DIR}/plan/gating.cpp
   ${CMAKE_CURRENT_LIST_DIR}/plan/hyperparameters.cpp
   ${CMAKE_CURRENT_LIST_DIR}/plan/layout.cpp
@@ -56,6 +57,7 @@ add_library(
   ${CMAKE_CURRENT_LIST_DIR}/plan/plan.cpp
   ${CMAKE_CURRENT_LIST_DIR}/plan/probe_test.cpp
   ${CMAKE_CURRENT_LIST_DIR}/plan/quantize.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/plan/reduction.cpp
   ${CMAKE_CURRENT_LIST_DIR}/plan/self_test.cpp
   ${CMAKE_CURRENT_LIST_DIR}/plan/transfer.cpp
   ${CMAKE_CURRENT_LIST_DIR}/plan/whole_rows.cpp

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "bindings/register.h"
+#include "bindings/shard_reader.h"
 #include "bindings/tensor_reader.h"
 #include "core/error.h"
 #include "parts/registry.h"
@@ -81,12 +82,6 @@ int64_t scratch_of_matrices(const std::string &rule, const std::vector<MatrixGiv
   return MatrixRoom(places, hows, threads).floats() * static_cast<int64_t>(sizeof(float));
 }
 
-// NaN where no part asks for it.
-double param_rms_of(const Row &row) {
-  const bool asked = row.step_pass.square_param || (row.exact && row.gate_pass.square_param);
-  return asked ? row.last.param_rms : NAN;
-}
-
 // Whether one of the gates of a group looks at all of its tensors together.
 bool looks_together(const std::string &gates, const py::dict &group, int index) {
   Group parsed;
@@ -96,11 +91,13 @@ bool looks_together(const std::string &gates, const py::dict &group, int index) 
                      [&](const RowGate &gate) { return gate.part->looks_together(parsed); });
 }
 
-Slice slice_of(const PlanBinding::PartGiven &given, const TensorView &param,
+Slice slice_of(const PlanBinding::PartGiven &given, const TensorView &param, bool of_shard,
                const std::string &name) {
   const auto &[dimension, start, size] = given;
   const Slice slice{dimension, start, size};
-  if (slice.lies_within(param)) return slice;
+  const bool has_dimension = dimension >= 0 && dimension < param.ndim;
+  const bool nothing = of_shard && has_dimension && size == 0 && start >= 0;
+  if (slice.lies_within(param) || (nothing && start <= param.sizes[dimension])) return slice;
   throw Error(ErrorKind::value, name + " is said to be " + std::to_string(size) +
                                     " elements from " + std::to_string(start) +
                                     " on along dimension " + std::to_string(dimension) +
@@ -116,10 +113,11 @@ void PlanBinding::add_idle(const py::object &param) {
 }
 
 void PlanBinding::add_entry(Entry entry) {
-  const bool continues = entry.part && entry.part->start > 0;
+  const Entry *before = entries_.empty() ? nullptr : &entries_.back();
+  if (before && before->param.ptr() != entry.param.ptr()) before = nullptr;
+  const bool continues = entry.part && (before || entry.part->start > 0);
   if (continues) {
-    const Entry *before = entries_.empty() ? nullptr : &entries_.back();
-    const bool follows = before && before->part && before->param.ptr() == entry.param.ptr() &&
+    const bool follows = before && before->part &&
                          before->part->dimension == entry.part->dimension &&
                          before->part->start + before->part->size == entry.part->start;
     if (!follows)
@@ -136,7 +134,9 @@ void PlanBinding::add_row(const py::object &param, const std::string &name, int 
                           uint32_t index, const std::string &rule, const std::string &m,
                           const std::string &m_slow, const std::string &v, const std::string &gate,
                           bool exact, const py::dict &state, double lr_scale,
-                          const std::optional<PartGiven> &part, const std::string &prefix) {
+                          const std::optional<PartGiven> &part, const std::string &prefix,
+                          const std::optional<PlaceGiven> &place,
+                          const std::optional<MatrixOfShard> &matrix) {
   Entry entry;
   Row row;
   entry.param = param;
@@ -156,25 +156,35 @@ void PlanBinding::add_row(const py::object &param, const std::string &name, int 
                                         " measures before the step; expected exact=True");
   entry.codecs = {codec_named(m), codec_named(m_slow), codec_named(v)};
   row.m_codec = entry.codecs.m;
-  entry.param_view = read_tensor(param.ptr(), name);
+  entry.wraps = wraps_local(param.ptr());
+  const py::object here = local(entry);
+  entry.param_view = read_tensor(here.ptr(), name);
   entry.complex =
-      PyObject_HasAttrString(param.ptr(), "is_complex") && param.attr("is_complex")().cast<bool>();
-  if (entry.param_view.numel() > 0) place_of(param.ptr(), name); // within its storage
+      PyObject_HasAttrString(here.ptr(), "is_complex") && here.attr("is_complex")().cast<bool>();
+  if (entry.param_view.numel() > 0) place_of(here.ptr(), name); // within its storage
   entry.view = entry.param_view;
   entry.order = bind_param(row, entry.param_view);
   entry.dense = entry.order.dense;
   if (part) {
-    entry.part = slice_of(*part, entry.param_view, name);
+    entry.part = slice_of(*part, entry.param_view, entry.wraps, name);
     entry.view = narrowed(entry.param_view, *entry.part);
     entry.order = bind_param(row, entry.view);
   }
   set_passes(row, entry.codecs);
-  if (row.rule->matrix) row.whole = std::make_shared<MatrixStep>(entry.view, entry.order, name);
+  if (place) {
+    put_shard(row, *place, matrix, entry.codecs, entry.view, entry.order);
+  }
+  if (row.rule->matrix && !(row.shard && row.numel == 0))
+    row.whole = std::make_shared<MatrixStep>(entry.view, entry.order, name);
   entry.held = HeldState(state, prefix);
   bind_state(row, state, prefix, entry.codecs, entry.view, entry.order);
   entry.row = static_cast<int>(plan_.rows.size());
   add_entry(std::move(entry));
   plan_.rows.push_back(std::move(row));
+}
+
+void PlanBinding::set_exchange(const py::object &exchange) {
+  plan_.exchange = exchange_through(exchange);
 }
 
 void PlanBinding::set_memory(size_t group, std::shared_ptr<GateMemory> memory) {
@@ -183,22 +193,27 @@ void PlanBinding::set_memory(size_t group, std::shared_ptr<GateMemory> memory) {
 }
 
 py::object PlanBinding::step(const py::list &groups, const py::dict &states, int threads,
-                             int64_t steps) {
+                             int64_t steps, const py::object &copies) {
   Gradients gradients; // held while the GIL is away
   if (!refresh(groups, states, gradients)) return py::none();
+  const py::list given = copies.is_none() ? py::list() : py::list(copies); // held likewise
+  refresh_copies(copies);
   for (const Row &row : plan_.rows)
     if (row.active) check_gated(row);
   {
     const py::gil_scoped_release released;
     refused_ = !plan_.step(threads, steps);
   }
-  py::list stepped;
+  py::list stepped, written;
   if (refused_) return stepped;
-  for (const size_t first : firsts_) {
-    const Entry &entry = entries_[first];
-    if (entry.row >= 0 && plan_.rows[static_cast<size_t>(entry.row)].active)
-      stepped.append(entry.param);
+  for (size_t p = 0; p < firsts_.size(); ++p) {
+    const Entry &entry = entries_[firsts_[p]];
+    if (entry.row < 0 || !plan_.rows[static_cast<size_t>(entry.row)].active) continue;
+    stepped.append(entry.param);
+    if (entry.wraps) stepped.append(local(entry));
+    if (copying_ && !given[p].is_none()) written.append(given[p]);
   }
+  for (const py::handle copy : written) stepped.append(copy);
   return stepped;
 }
 
@@ -218,10 +233,12 @@ bool PlanBinding::begin(const py::list &groups, const py::dict &states) {
 }
 
 bool PlanBinding::step_one(const py::list &groups, const py::dict &states, int threads,
-                           int64_t steps, size_t position, const py::object &param) {
+                           int64_t steps, size_t position, const py::object &param,
+                           const py::object &copy) {
   Gradients gradients; // held while the GIL is away
   const RowRange range = refresh_one(groups, states, position, param, gradients);
   if (range.empty()) return false;
+  refresh_copy(position, copy);
   mark(range, true);
   const py::gil_scoped_release released;
   plan_.step_rows(range.first, range.last, threads, steps);
@@ -323,28 +340,6 @@ std::vector<double> PlanBinding::started_numbers(const std::string &rule,
   return cosmic::started_numbers(*rule_named(rule), mean_root(row, parsed), row, parsed);
 }
 
-py::list PlanBinding::statistics() const {
-  py::list out;
-  for (const Row &row : plan_.rows)
-    if (row.active)
-      out.append(py::make_tuple(row.index, row.group, row.last.mean_abs_gradient,
-                                row.last.update_rms, row.last.gate, param_rms_of(row)));
-  return out;
-}
-
-py::list PlanBinding::refused() const {
-  py::list out;
-  for (const Row &row : plan_.rows)
-    if (refused_ && row.last.nonfinite) out.append(py::make_tuple(row.index, row.last.nonfinite));
-  return out;
-}
-
-int64_t PlanBinding::nonfinite() const {
-  int64_t total = 0;
-  for (const Row &row : plan_.rows) total += row.last.nonfinite;
-  return total;
-}
-
 void register_plan(py::module_ &m) {
   py::class_<PlanBinding>(m, "Plan")
       .def(py::init<uint64_t>(), py::arg("seed"))
@@ -352,15 +347,18 @@ void register_plan(py::module_ &m) {
       .def("add_row", &PlanBinding::add_row, py::arg("param"), py::arg("name"), py::arg("group"),
            py::arg("index"), py::arg("rule"), py::arg("m"), py::arg("m_slow"), py::arg("v"),
            py::arg("gate"), py::arg("exact"), py::arg("state"), py::arg("lr_scale") = 1.0,
-           py::arg("part") = py::none(), py::arg("prefix") = "")
+           py::arg("part") = py::none(), py::arg("prefix") = "", py::arg("place") = py::none(),
+           py::arg("matrix") = py::none())
+      .def("set_exchange", &PlanBinding::set_exchange, py::arg("exchange"))
       .def("set_memory", &PlanBinding::set_memory, py::arg("group"), py::arg("memory"))
       .def("step", &PlanBinding::step, py::arg("groups"), py::arg("states"), py::arg("threads"),
-           py::arg("steps"))
+           py::arg("steps"), py::arg("copies") = py::none())
       .def("inspect", &PlanBinding::inspect, py::arg("groups"), py::arg("states"),
            py::arg("threads"))
       .def("begin", &PlanBinding::begin, py::arg("groups"), py::arg("states"))
       .def("step_one", &PlanBinding::step_one, py::arg("groups"), py::arg("states"),
-           py::arg("threads"), py::arg("steps"), py::arg("position"), py::arg("param"))
+           py::arg("threads"), py::arg("steps"), py::arg("position"), py::arg("param"),
+           py::arg("copy") = py::none())
       .def("inspect_one", &PlanBinding::inspect_one, py::arg("groups"), py::arg("states"),
            py::arg("threads"), py::arg("position"), py::arg("param"))
       .def("inherit", &PlanBinding::inherit, py::arg("before"))

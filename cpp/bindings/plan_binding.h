@@ -11,6 +11,7 @@
 
 #include "bindings/group_reader.h"
 #include "bindings/held_state.h"
+#include "bindings/place_reader.h"
 #include "bindings/state_reader.h"
 #include "core/tensor_watch.h"
 #include "plan/plan.h"
@@ -25,7 +26,8 @@ public:
   // A parameter without state: it is expected to have no gradient.
   void add_idle(const pybind11::object &param);
 
-  // A dimension, where the part begins along it, and its size.
+  // A dimension, where the part begins along it, and its size: of a DTensor in its local tensor,
+  // which may have nothing of a part.
   using PartGiven = std::tuple<int, int64_t, int64_t>;
 
   // A parameter with the state of its rung, as tensors in `state`. Or a part of one, whose keys in
@@ -35,18 +37,27 @@ public:
                const std::string &rule, const std::string &m, const std::string &m_slow,
                const std::string &v, const std::string &gate, bool exact,
                const pybind11::dict &state, double lr_scale, const std::optional<PartGiven> &part,
-               const std::string &prefix);
+               const std::string &prefix, const std::optional<PlaceGiven> &place,
+               const std::optional<MatrixOfShard> &matrix);
+
+  // Sums of rows with a place from now on go through `exchange(sums, rows)`, which adds to each of
+  // `sums`, a buffer of doubles, those of the other shards, in place; `rows` says whose they are,
+  // as (position among the plan's rows, how many). None: each shard's are its own.
+  void set_exchange(const pybind11::object &exchange);
 
   // What the gate of a parameter group keeps of it.
   void set_memory(size_t group, std::shared_ptr<GateMemory> memory);
 
-  // Steps every parameter that has a gradient and returns these parameters; returns None, and has
+  // Steps every parameter that has a gradient and returns these parameters, and of those that wrap
+  // others their local tensors, too; returns None, and has
   // changed nothing, if the plan no longer describes the groups and must be built anew. Where the
   // gate refuses the gradients, the list is empty and `refused` has them.
   // `states` is the optimizer's state by parameter.
   // `steps` counts the optimizer's steps before this one.
+  // `copies`: None, or of each parameter None or a tensor in 16 bits that the step leaves a copy
+  // in; those that it has written follow the parameters.
   pybind11::object step(const pybind11::list &groups, const pybind11::dict &states, int threads,
-                        int64_t steps);
+                        int64_t steps, const pybind11::object &copies);
 
   // As `step`, but only looks: (index of the row, mean of |g|, non-finite elements) a row.
   pybind11::object inspect(const pybind11::list &groups, const pybind11::dict &states, int threads);
@@ -59,7 +70,8 @@ public:
   // False, with nothing changed, if the plan no longer describes it. Costs nothing for the other
   // parameters.
   bool step_one(const pybind11::list &groups, const pybind11::dict &states, int threads,
-                int64_t steps, size_t position, const pybind11::object &param);
+                int64_t steps, size_t position, const pybind11::object &param,
+                const pybind11::object &copy);
 
   // As `step_one`, but only looks: the non-finite elements of the gradient, or None.
   pybind11::object inspect_one(const pybind11::list &groups, const pybind11::dict &states,
@@ -94,7 +106,8 @@ public:
 private:
   struct Entry {
     pybind11::object param;
-    int row = -1;              // in plan_.rows; -1: idle
+    bool wraps = false; // the parameter is a DTensor: what is stepped lies in its local tensor
+    int row = -1;       // in plan_.rows; -1: idle
     std::optional<Slice> part; // of the parameter that the row steps; none: all of it
     pybind11::object state;
     std::string prefix;                    // of the row's keys in `state`
@@ -102,12 +115,13 @@ private:
     size_t first_watched = 0, watched = 0; // tensors of `held` in watch_
     SlotCodecs codecs;
     bool complex = false;
-    TensorView param_view, grad_view; // whole
-    bool dense = true;                // the whole parameter
-    TensorView view;                  // what the row steps of it
-    WalkOrder order;                  // of `view`
-    bool gradient_bound = false;      // grad_view describes the row's gradient
-    bool distinct = false;            // known to share no memory with another active parameter
+    TensorView param_view, grad_view, copy_view; // whole
+    bool dense = true;                           // the whole parameter
+    TensorView view;                             // what the row steps of it
+    WalkOrder order;                             // of `view`
+    bool gradient_bound = false;                 // grad_view describes the row's gradient
+    bool copy_bound = false; // copy_view describes the copy that was last asked for
+    bool distinct = false;   // known to share no memory with another active parameter
   };
 
   // Rows of one parameter, side by side; none: the plan must be built anew.
@@ -141,6 +155,13 @@ private:
   bool still_watched(PyObject *states) const;
   // Binds the gradient, or a copy that takes its place in `gradient` if it is a lazy view.
   void refresh_gradient(Entry &entry, Row &row, pybind11::object &gradient);
+  // Binds the copies that rows with a gradient are to leave, of all parameters or of one.
+  void refresh_copies(const pybind11::object &copies);
+  void refresh_copy(size_t position, const pybind11::object &copy);
+  static void bind_copy(Entry &entry, Row &row, PyObject *copy);
+  void check_copies(size_t first, size_t last) const;
+  // The memory of an entry's parameter.
+  static pybind11::object local(const Entry &entry);
   bool check_all_overlaps();          // false if a parameter's geometry changed
   void check_overlaps(bool idle_too); // idle: rows without a gradient at this step
   Moments moments(const pybind11::dict &tensors) const;
@@ -154,6 +175,7 @@ private:
   std::vector<const Entry *> watched_; // in the order of the optimizer's state
   Py_ssize_t watched_size_ = -1;       // of the optimizer's state; -1: it is not watched
   bool refused_ = false;               // the last step
+  bool copying_ = false;               // some row may have a copy of an earlier call
 };
 
 } // namespace cosmic

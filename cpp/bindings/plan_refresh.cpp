@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "bindings/plan_binding.h"
+#include "bindings/shard_reader.h"
 #include "bindings/tensor_reader.h"
 #include "core/error.h"
 #include "core/overlap.h"
@@ -43,16 +44,21 @@ bool PlanBinding::refresh_groups(const py::list &groups) {
   return e == firsts_.size();
 }
 
+py::object PlanBinding::local(const Entry &entry) {
+  return entry.wraps ? local_of(entry.param) : entry.param;
+}
+
 bool PlanBinding::refresh_param(Entry &entry, Row &row) {
-  void *data = data_if_unchanged(entry.param.ptr(), entry.param_view, row.name);
+  const py::object param = local(entry);
+  void *data = data_if_unchanged(param.ptr(), entry.param_view, row.name);
   if (!data ||
       data != entry.param_view.data) { // elsewhere: it may be a lazy view of other memory by now
-    const TensorView view = read_tensor(entry.param.ptr(), row.name);
+    const TensorView view = read_tensor(param.ptr(), row.name);
     if (!view.same_geometry(entry.param_view)) return false;
     data = view.data;
   }
   if (data != entry.param_view.data) {
-    if (row.numel > 0) place_of(entry.param.ptr(), row.name); // within its storage
+    if (row.numel > 0) place_of(param.ptr(), row.name); // within its storage
     entry.param_view.data = data;
     row.param.data = entry.view.data = part_of(entry.param_view, entry.part).data;
     entry.distinct = false;
@@ -68,7 +74,8 @@ void PlanBinding::check_gated(const Row &row) const {
     const GatePart &part = *gate.part;
     if (part.remember && (group >= memories.size() || !memories[group]))
       throw Error(ErrorKind::runtime, where + part.name + "', but the plan has no memory of it");
-    if (row.whole && row.exact && part.square_update && part.looks_together(plan_.groups[group]))
+    if (row.rule->matrix && row.exact && part.square_update &&
+        part.looks_together(plan_.groups[group]))
       throw Error(ErrorKind::value,
                   where + part.name + "', which looks at all of the group before the step, but " +
                       row.name + " is stepped as a whole matrix and has its update within the " +
@@ -112,6 +119,9 @@ bool PlanBinding::refresh_state(Entry &entry, Row &row) {
 
 void PlanBinding::refresh_gradient(Entry &entry, Row &row, py::object &gradient) {
   static const std::string kWhat = "gradient";
+  if (entry.wraps || wraps_local(gradient.ptr()))
+    check_gradient_placed(entry.param, gradient, row.name);
+  gradient = local_of(std::move(gradient));
   try {
     if (entry.gradient_bound && !can_be_negated(entry.grad_view)) {
       entry.grad_view.data = data_if_unchanged(gradient.ptr(), entry.grad_view, kWhat);

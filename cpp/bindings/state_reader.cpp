@@ -19,7 +19,7 @@ public:
   StateReader(Row &row, const py::dict &state, const std::string &prefix, const TensorView &param,
               const WalkOrder &order)
       : row_(row), state_(state), prefix_(prefix), param_(param), order_(order),
-        matrix_(matrix_shape(param, order)) {}
+        matrix_(row.shard.matrix ? row.shard.matrix : matrix_shape(param, order)) {}
 
   void slot(const std::string &key, const CodecPart *codec, bool second_moment,
             Planes &planes) const {
@@ -30,7 +30,7 @@ public:
 
   // A second moment by rows and columns is not the kernels' to address.
   void matrix(const CodecPart *codec) const {
-    row_.matrix = matrix_moment(codec, matrix_, row_.v);
+    row_.matrix = matrix_moment(codec, matrix_, row_.v, row_.shard);
     if (row_.matrix) row_.v = Planes{};
   }
 
@@ -65,6 +65,19 @@ public:
   double *signal() const {
     if (!has("budget_signal")) return nullptr;
     return static_cast<double *>(raw("budget_signal", kFloatCode, 64, 1, "one float64"));
+  }
+
+  // 8 bits more of a parameter in bf16, where the state has them.
+  int8_t *low() const {
+    const std::string key = "master_low";
+    if (!has(key)) return nullptr;
+    const TensorView view = read_bytes(entry(key).ptr(), what(key));
+    if (param_.dtype != DType::bf16 || !view.same_sizes(param_) ||
+        !walk_along(view, order_).contiguous())
+      throw Error(ErrorKind::value, what(key) + " is of shape " + sizes_text(view) +
+                                        "; expected an int8 tensor of shape " + sizes_text(param_) +
+                                        ", laid out in memory as its parameter in bfloat16");
+    return static_cast<int8_t *>(view.data);
   }
 
   // An optional count of steps, which says when something started: a plain int, 0 if it is absent.
@@ -131,6 +144,7 @@ void bind_state(Row &row, const py::dict &state, const std::string &prefix,
   for (RowGate &gate : row.gates)
     gate.numbers = read.numbers(gate.part, !row.exact || gate.part->keeps_if_exact);
   row.signal = read.signal();
+  row.low = read.low();
   if (row.rule->first) row.m_start = read.start("exp_avg_start", *row.step);
 }
 

@@ -134,8 +134,8 @@ bool is_lazy(PyObject *tensor, bool complex) {
 }
 
 constexpr const char *kNoMemory =
-    "It has no memory of its own: it wraps other tensors (DTensor, FakeTensor, a subclass), or its "
-    "storage was freed. Step the plain tensors inside, such as a DTensor's to_local().";
+    "It has no memory of its own: it wraps other tensors (FakeTensor, a subclass), or its "
+    "storage was freed. Step the plain tensors inside.";
 
 // Null for a tensor without elements, and for one without memory of its own.
 void *data_of(const DLTensor &tensor) {
@@ -165,17 +165,11 @@ void check_memory(PyObject *tensor, const DLTensor &t, const std::string &what) 
 
 } // namespace
 
-TensorView read_tensor(PyObject *tensor, const std::string &what) {
-  const DLTensorOf dl(tensor, what);
-  const DLTensor &t = dl.value;
+namespace {
+
+// Sizes and strides in elements of a real type, of which a complex one has `width`.
+TensorView geometry_of(const DLTensor &t, int64_t width) {
   TensorView view;
-  if (!dtype_of(t.dtype, view.dtype)) throw_unreadable(tensor, what, kWanted);
-  const bool complex = t.dtype.code == kDLComplex;
-  if (is_lazy(tensor, complex))
-    throw_unreadable(tensor, what,
-                     "It is a lazily conjugated or negated view, whose memory holds other values; "
-                     "use its resolve_conj().resolve_neg().");
-  const int64_t width = complex ? 2 : 1;
   view.data = data_of(t);
   view.ndim = t.ndim;
   int64_t contiguous = width;
@@ -184,12 +178,38 @@ TensorView read_tensor(PyObject *tensor, const std::string &what) {
     view.strides[d] = t.strides ? t.strides[d] * width : contiguous;
     contiguous *= t.shape[d];
   }
-  if (complex) {
-    view.sizes[view.ndim] = 2;
+  if (width > 1) {
+    view.sizes[view.ndim] = width;
     view.strides[view.ndim++] = 1;
   }
+  return view;
+}
+
+} // namespace
+
+TensorView read_tensor(PyObject *tensor, const std::string &what) {
+  const DLTensorOf dl(tensor, what);
+  const DLTensor &t = dl.value;
+  DType dtype = DType::f32;
+  if (!dtype_of(t.dtype, dtype)) throw_unreadable(tensor, what, kWanted);
+  const bool complex = t.dtype.code == kDLComplex;
+  if (is_lazy(tensor, complex))
+    throw_unreadable(tensor, what,
+                     "It is a lazily conjugated or negated view, whose memory holds other values; "
+                     "use its resolve_conj().resolve_neg().");
+  TensorView view = geometry_of(t, complex ? 2 : 1);
+  view.dtype = dtype;
   check_memory(tensor, t, what);
   return view;
+}
+
+TensorView read_bytes(PyObject *tensor, const std::string &what) {
+  const DLTensorOf dl(tensor, what);
+  const DLTensor &t = dl.value;
+  if (t.dtype.code != kDLInt || t.dtype.bits != 8 || t.dtype.lanes != 1)
+    throw_unreadable(tensor, what, "Expected a dense (strided) CPU tensor of dtype int8.");
+  check_memory(tensor, t, what);
+  return geometry_of(t, 1);
 }
 
 namespace {

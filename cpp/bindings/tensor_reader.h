@@ -27,6 +27,10 @@ struct RawTensor {
 // CPU tensors of a floating dtype.
 TensorView read_tensor(PyObject *tensor, const std::string &what);
 
+// The geometry and the memory of an int8 tensor; its view's dtype means nothing. Throws Error for
+// another dtype.
+TensorView read_bytes(PyObject *tensor, const std::string &what);
+
 // What `tensor.grad` is, without looking the attribute up for every parameter of every step.
 pybind11::object gradient_of(PyObject *tensor);
 

@@ -17,16 +17,21 @@ COSMIC_INLINE uint32_t hash32(uint32_t x) {
   return x ^ (x >> 16);
 }
 
-// The random bits of one block at one step: one hash a slot, then a Weyl sequence along the lanes.
+// The random bits of one block at one step: one hash a slot, then a Weyl sequence along the lanes,
+// which may begin at a later one: elements that share their block with another shard.
 struct BlockRandom {
   uint32_t tensor_key; // of all blocks at this step
   uint32_t key;
+  uint32_t skipped; // of the sequence
 
-  COSMIC_METHOD BlockRandom(uint32_t tensor_key, int64_t block)
+  COSMIC_METHOD BlockRandom(uint32_t tensor_key, int64_t block, int lane = 0)
       : tensor_key(tensor_key),
-        key(hash32(tensor_key ^ (uint32_t)block ^ (uint32_t)((uint64_t)block >> 32) * kWeyl)) {}
+        key(hash32(tensor_key ^ (uint32_t)block ^ (uint32_t)((uint64_t)block >> 32) * kWeyl)),
+        skipped((uint32_t)lane * kWeyl) {}
 
-  COSMIC_METHOD uint32_t slot_key(int slot) const { return hash32(key + (uint32_t)slot * kWeyl); }
+  COSMIC_METHOD uint32_t slot_key(int slot) const {
+    return hash32(key + (uint32_t)slot * kWeyl) + skipped;
+  }
 };
 
 // Lanes 0..15 of a Weyl sequence with this increment.

@@ -55,22 +55,49 @@ bool share_element(const Range &a, const Range &b) {
   return mark(b, begin, marks);
 }
 
-} // namespace
-
-void check_distinct(const std::vector<NamedSpan> &spans) {
+// Of spans that have elements, by where they begin.
+std::vector<Range> sorted_ranges(const std::vector<NamedSpan> &spans) {
   std::vector<Range> ranges;
   for (const NamedSpan &span : spans)
     if (span.view->numel() > 0) ranges.push_back(range_of(span));
   std::sort(ranges.begin(), ranges.end(), [](const Range &a, const Range &b) {
     return std::tie(a.begin, a.span) < std::tie(b.begin, b.span);
   });
+  return ranges;
+}
+
+// Calls visit(a, b) for any two ranges that reach into each other.
+template <class Visit> void for_each_pair(const std::vector<Range> &ranges, Visit visit) {
   for (size_t k = 0; k < ranges.size(); ++k)
     for (size_t j = k + 1; j < ranges.size() && ranges[j].begin < ranges[k].end; ++j)
-      if (share_element(ranges[k], ranges[j]))
-        throw Error(ErrorKind::value,
-                    *ranges[k].span->name + " and " + *ranges[j].span->name +
-                        " share memory; COSMIC steps parameters whose elements are distinct: "
-                        "give a tied weight once, as one parameter");
+      visit(ranges[k], ranges[j]);
+}
+
+} // namespace
+
+void check_distinct(const std::vector<NamedSpan> &spans) {
+  for_each_pair(sorted_ranges(spans), [](const Range &a, const Range &b) {
+    if (share_element(a, b))
+      throw Error(ErrorKind::value,
+                  *a.span->name + " and " + *b.span->name +
+                      " share memory; COSMIC steps parameters whose elements are distinct: "
+                      "give a tied weight once, as one parameter");
+  });
+}
+
+void check_apart(const std::vector<NamedSpan> &copies, const std::vector<NamedSpan> &others) {
+  std::vector<NamedSpan> all = copies;
+  all.insert(all.end(), others.begin(), others.end());
+  const NamedSpan *const end_of_copies = all.data() + copies.size();
+  const auto is_copy = [&](const Range &range) { return range.span < end_of_copies; };
+  for_each_pair(sorted_ranges(all), [&](const Range &a, const Range &b) {
+    if ((!is_copy(a) && !is_copy(b)) || !share_element(a, b)) return;
+    const Range &copy = is_copy(a) ? a : b, &other = is_copy(a) ? b : a;
+    throw Error(ErrorKind::value,
+                *copy.span->name + ": its copy in copy_to shares memory with " +
+                    (is_copy(other) ? "the copy of " : "the parameter or the gradient of ") +
+                    *other.span->name + "; expected a tensor of its own for each parameter");
+  });
 }
 
 } // namespace cosmic

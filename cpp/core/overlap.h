@@ -18,4 +18,8 @@ struct NamedSpan {
 // without a common element, such as the columns of one matrix, are distinct.
 void check_distinct(const std::vector<NamedSpan> &spans);
 
+// Throws Error that names a copy, by its parameter, which shares an element with another one or
+// with any of `others`.
+void check_apart(const std::vector<NamedSpan> &copies, const std::vector<NamedSpan> &others);
+
 } // namespace cosmic

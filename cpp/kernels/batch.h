@@ -48,12 +48,12 @@ template <class Real> struct Batch {
   }
 
   // Moves on to these blocks.
-  COSMIC_METHOD void open(int64_t block, int together, int64_t elements, uint32_t random_key) {
+  COSMIC_METHOD void open(int64_t block, int together, int64_t elements, const RandomPlace &place) {
     first = block;
     blocks = together;
     count = elements;
     for (int k = 0; k < together; ++k) {
-      contexts[k].random = BlockRandom(random_key, block + k);
+      contexts[k].random = BlockRandom(place.tensor_key, place.block + k, place.lane);
       contexts[k].count = elements < kBlock ? elements : kBlock;
     }
   }

@@ -19,9 +19,11 @@ struct StillBatch {
   alignas(64) float zeros[kBatch<float>] = {}, units[kBatch<float>], roots[kBatch<float>];
   Batch<float> batch;
 
-  StillBatch(const Coefficients &c, int64_t block, int64_t count, MatrixSums *matrix)
+  StillBatch(const Coefficients &c, int64_t block, int64_t count, int64_t shift, int lane,
+             MatrixSums *matrix)
       : batch(BlockContext(c, block, kBlock, matrix)) {
-    batch.open(block, (int)((count + kBlock - 1) / kBlock), count, c.random_key);
+    batch.open(block, (int)((count + kBlock - 1) / kBlock), count,
+               {c.random_key, block + shift, lane});
     batch.careful = true;
     batch.p = nullptr;
     batch.g = zeros;
@@ -63,7 +65,7 @@ struct StillMoments {
 
   StillMoments(const MomentRun &run, int64_t before, int64_t count)
       : codecs(Codecs<float>::of_state(*run.parts)),
-        still(*run.coefficients, run.first_block + before, count, run.matrix),
+        still(*run.coefficients, run.first_block + before, count, run.shift, run.lane, run.matrix),
         m(codecs.m.sizes, run.m, run.first_block + before, count, 0, after(run.m_values, before)),
         slow(codecs.m_slow.sizes, run.m_slow, run.first_block + before, count, 1,
              after(run.slow_values, before)),
@@ -111,7 +113,7 @@ template <class Codec, class Visit> void for_each_plain(const PlainRun &run, Vis
   none.v_scale_before = 1;
   for_each_part_of(run.count, [&](int64_t before, int64_t count) {
     const int64_t block = run.first_block + before;
-    StillBatch still(none, block, count, nullptr);
+    StillBatch still(none, block, count, 0, 0, nullptr);
     const F32 one = F32::splat(1.0f);
     for (int64_t k = 0; k < kBatch<float>; k += kLanes) one.store(still.units + k);
     StateAt state(kPlaneSizes<Codec>, run.planes, block, count, 0, after(run.values, before));

@@ -116,7 +116,7 @@ struct Pipeline : Waiting<0, M::kStaged>, Waiting<1, Slow::kStaged>, Waiting<2, 
 
   COSMIC_METHOD BlockContext context_of(const BlockAt<Real> &here) const {
     BlockContext context = first_context;
-    context.random = BlockRandom(run.coefficients->random_key, here.block);
+    context.random = BlockRandom(run.coefficients->random_key, here.block + run.shift);
     context.count = kBlock; // which the compiler is to know
     return context;
   }

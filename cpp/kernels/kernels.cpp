@@ -5,6 +5,7 @@
 #include "kernels/convert.h"
 #include "kernels/descend.h"
 #include "kernels/inlined.h"
+#include "kernels/master.h"
 #include "kernels/parts.h"
 
 namespace cosmic::COSMIC_TARGET {
@@ -128,12 +129,9 @@ void narrow_bf16(const float *from, int64_t count, uint16_t *to) {
   }
 }
 
-constexpr int kParamSlot = 3; // after m, m_slow and v
-
-void round_bf16(const float *from, int64_t count, uint32_t tensor_key, int64_t first_block,
-                uint16_t *to) {
+void round_bf16(const float *from, int64_t count, const RandomPlace &place, uint16_t *to) {
   for (int64_t k = 0; k < count; k += kBlock) {
-    const BlockRandom block(tensor_key, first_block + k / kBlock);
+    const BlockRandom block(place.tensor_key, place.block + k / kBlock, place.lane);
     const RandomLanes random(block.slot_key(kParamSlot));
     for_each_group([&](auto group) COSMIC_LAMBDA {
       const int64_t at = k + group.index * kLanes;
@@ -181,6 +179,9 @@ const Kernels kernels = {
     narrow_bf16,
     round_bf16,
     narrow_f16,
+    join_24,
+    split_24,
+    round_24,
     quantize_absmax,
     dequantize_absmax,
     &product_kernels, // kernels/products.cpp

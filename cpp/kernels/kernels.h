@@ -21,6 +21,14 @@ struct LaneSums {
   int64_t nonfinite = 0;                        // elements of g that are infinite or NaN
 };
 
+// Where random bits begin that go by an element's place in the whole tensor, of which what is
+// worked on may be a shard.
+struct RandomPlace {
+  uint32_t tensor_key;
+  int64_t block; // of the whole tensor
+  int lane = 0;  // of that block
+};
+
 // Consecutive elements of one tensor, from a whole block on. `param` and `gradient` are of the
 // arithmetic type and can be read and written up to the end of the last block.
 struct BlockRun {
@@ -38,6 +46,10 @@ struct BlockRun {
   int probe_count = 0;
   // whether these sums are asked for; that of the update, which every step has, of a measuring pass
   bool square_param = false, square_update = false;
+  // From a block's number here to its number in the whole tensor, and the lane of that block where
+  // the run begins: zero but where it is one partial block.
+  int64_t shift = 0;
+  int lane = 0;
 };
 
 // Consecutive elements of one tensor's moments, from a whole block on, at most kStageBlocks of them
@@ -52,6 +64,8 @@ struct MomentRun {
   MatrixSums *matrix; // as in BlockRun
   float *m_values = nullptr, *slow_values = nullptr, *v_values = nullptr;
   double *encoded = nullptr; // where a first moment's codec adds up what it does over the tensor
+  int64_t shift = 0;         // as in BlockRun
+  int lane = 0;
 };
 
 // As much of a plain tensor, packed by one codec.
@@ -100,10 +114,14 @@ struct Kernels {
   void (*widen_bf16)(const uint16_t *from, int64_t count, float *to);
   void (*widen_f16)(const uint16_t *from, int64_t count, float *to);
   void (*narrow_bf16)(const float *from, int64_t count, uint16_t *to); // to nearest, ties to even
-  // stochastic; the elements begin at a whole block of the tensor with this key
-  void (*round_bf16)(const float *from, int64_t count, uint32_t tensor_key, int64_t first_block,
-                     uint16_t *to);
+  // stochastic; elements that begin in mid-block lie in that block
+  void (*round_bf16)(const float *from, int64_t count, const RandomPlace &place, uint16_t *to);
   void (*narrow_f16)(const float *from, int64_t count, uint16_t *to);
+  // bf16 with 8 bits more, see kernels/master.h; to nearest, and stochastic as round_bf16
+  void (*join_24)(const uint16_t *high, const int8_t *low, int64_t count, float *to);
+  void (*split_24)(const float *from, int64_t count, uint16_t *high, int8_t *low);
+  void (*round_24)(const float *from, int64_t count, const RandomPlace &place, uint16_t *high,
+                   int8_t *low);
   // plain block-wise quantization, see codecs/absmax.h
   void (*quantize)(const float *from, int64_t count, int bits, int64_t block_size, uint8_t *codes,
                    float *scales);

@@ -160,7 +160,8 @@ private:
 
   void open(int64_t before, int64_t count) {
     const int64_t block = run_.first_block + before;
-    batch_.open(block, (int)((count + kBlock - 1) / kBlock), count, c_.random_key);
+    batch_.open(block, (int)((count + kBlock - 1) / kBlock), count,
+                {c_.random_key, block + run_.shift, run_.lane});
     batch_.p = run_.param ? (Real *)run_.param + before * kBlock : nullptr;
     batch_.g = (const Real *)run_.gradient + before * kBlock;
     m_.at = m_slow_.at = v_.at = block;

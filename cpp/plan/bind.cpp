@@ -32,7 +32,7 @@ WalkOrder bind_param(Row &row, const TensorView &param) {
     row.rows.count = param.sizes[0];
     int at = order.ndim; // dimensions of one element may be missing
     while (at > 0 && order.dims[at - 1] != 0) row.rows.run *= param.sizes[order.dims[--at]];
-    if (at == 0) row.rows = Rows{};
+    if (at == 0) row.rows = {1, row.numel};
   }
   return order;
 }

@@ -47,7 +47,7 @@ void for_each_run_of_rows(const Rows &rows, int64_t first, int64_t last, Visit v
 } // namespace
 
 template <class Real> void RowGating<Real>::add_squares_of(int64_t first, int64_t last) {
-  Reader<Real> param(row_.param, kernels_);
+  Reader<Real> param(row_, kernels_);
   for_each_run_of_rows(row_.rows, first, last, [&](size_t row, int64_t from, int64_t count) {
     for (int64_t at = from; at < from + count; at += kChunk) {
       const int64_t some = std::min(kChunk, from + count - at);
@@ -105,7 +105,7 @@ template <class Real> void Plan::step_by_row(const Kernels &kernels, size_t a, i
   Row &row = rows[static_cast<size_t>(active_[a])];
   const Coefficients &c = coefficients_[a];
   const int64_t items = first_item_[a + 1] - first_item_[a], share = row.item_blocks();
-  const int64_t blocks = (row.numel + kBlock - 1) / kBlock;
+  const int64_t blocks = row.blocks();
   const auto update = std::make_unique<Real[]>(static_cast<size_t>(blocks * kBlock)); // zeros
   const auto last_of = [&](int64_t item) { return std::min((item + 1) * share, blocks); };
   ItemSums *const sums = item_sums_.data() + first_item_[a];
@@ -131,7 +131,7 @@ template <class Real> void Plan::step_by_row(const Kernels &kernels, size_t a, i
 void Plan::step_rows_by_row(const Kernels &kernels, int threads) {
   for (size_t a = 0; a < active_.size(); ++a) {
     const Row &row = rows[static_cast<size_t>(active_[a])];
-    if (!row.by_row || row.whole) continue;
+    if (!row.by_row || row.whole || row.numel == 0) continue;
     if (row.is_f64())
       step_by_row<double>(kernels, a, std::max(threads, 1));
     else

@@ -74,7 +74,7 @@ std::vector<double> started_numbers(const RulePart &rule, double mean_root, cons
 
 void finish_step(Row &row, const Group &group, const Coefficients &c) {
   const double x = row.last.mean_abs_gradient;
-  const Sums sums = row.last.sums_of(row.numel);
+  const Sums sums = row.last.sums_of(row.summed);
   const bool counted =
       !row.rule->observe ||
       row.rule->observe(row.rule_numbers, sums, rule_step(*row.rule, row, group, 1.0));
@@ -87,7 +87,8 @@ void finish_step(Row &row, const Group &group, const Coefficients &c) {
   }
   if (row.signal && std::isfinite(x))
     *row.signal = *row.signal > 0 ? kSignalDecay * *row.signal + (1.0 - kSignalDecay) * x : x;
-  if (row.step && counted) ++*row.step;
+  // shards of one tensor have the same count, whatever each one's own sums are
+  if (row.step && (counted || (row.shard && !row.exchanges))) ++*row.step;
 }
 
 } // namespace cosmic

@@ -98,7 +98,7 @@ void Gating::scale(size_t a, double factor) {
 // -------------------------------------------------------------------------------------
 
 bool Gating::measures(const Row &row, const RowGate &gate) const {
-  if (row.whole && gate.part->square_update) return false;
+  if (row.rule->matrix && gate.part->square_update) return false;
   if (by_row(row, *gate.part)) return false;
   return row.exact || starts(gate) || is_fresh(row, *gate.part);
 }
@@ -161,7 +161,7 @@ std::vector<GateSample> Gating::samples(bool before) const {
 }
 
 bool Gating::is_measured(const GateSample &sample, size_t a) const {
-  return gate_in(row(a), *sample.gate) && !(row(a).whole && sample.gate->square_update);
+  return gate_in(row(a), *sample.gate) && !(row(a).rule->matrix && sample.gate->square_update);
 }
 
 bool Gating::looks_again(const GateSample &sample) const {
@@ -180,13 +180,13 @@ bool Gating::waits(const GateSample &sample) const {
 
 Sums Gating::sums_of(const GateSample &sample, bool before, double *probed) const {
   std::fill(probed, probed + kSumsOfPart, 0.0);
-  Sums sums = row(sample.first).last.sums_of(row(sample.first).numel);
+  Sums sums = row(sample.first).last.sums_of(row(sample.first).summed);
   double magnitudes = 0, squares = 0, scaled = 0, params = 0;
   sums.numel = 0;
   for_each_row(sample, [&](size_t a, const RowGate &) {
     if (before && !is_measured(sample, a)) return;
     const Row &here = row(a);
-    const Sums one = here.last.sums_of(here.numel);
+    const Sums one = here.last.sums_of(here.summed);
     sums.numel += one.numel;
     magnitudes += one.mean_abs_gradient * one.numel;
     squares += one.unscaled_rms * one.unscaled_rms * one.numel;
@@ -194,7 +194,10 @@ Sums Gating::sums_of(const GateSample &sample, bool before, double *probed) cons
     params += one.param_rms * one.param_rms * one.numel;
     const double *const first = one.probed + first_sum(here, *sample.gate, before);
     for (int k = 0; k < kSumsOfPart; ++k) probed[k] += first[k];
-    for (const BlockLook &look : here.looks) sums.looked += look.ratio;
+    if (here.exchanges)
+      sums.looked += here.last.looked;
+    else
+      for (const BlockLook &look : here.looks) sums.looked += look.ratio;
   });
   sums.probed = probed;
   if (sample.last == sample.first + 1) return sums; // one tensor's are known to the bit
@@ -256,7 +259,8 @@ void Gating::take_whole(size_t a) {
 }
 
 bool Gating::by_row(const Row &row, const GatePart &gate) const {
-  return gate.by_row && row.rows.count > 1 && gate.by_row(step_of(row, gate).options);
+  const bool has_rows = row.shard ? row.shard.has_rows : row.rows.count > 1;
+  return gate.by_row && has_rows && gate.by_row(step_of(row, gate).options);
 }
 
 bool Gating::by_row(const Row &row) const {

@@ -11,8 +11,8 @@ namespace cosmic {
 
 // A matrix that a tensor's walk can be seen as: element k is (k / columns, k % columns).
 struct MatrixShape {
-  int64_t rows = 0, columns = 0; // zero: there is none
-  explicit operator bool() const { return rows > 0; }
+  int64_t rows = 0, columns = 0; // both zero: there is none; of a shard one may be
+  explicit operator bool() const { return rows > 0 || columns > 0; }
 };
 
 // Of all ways to cut the tensor's dimensions in two, in walk order, the one with the fewest rows

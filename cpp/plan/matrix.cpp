@@ -37,8 +37,8 @@ void AlignedFloats::resize(int64_t count) {
   memory_.reset(static_cast<float *>(::operator new(bytes, std::align_val_t{64})));
 }
 
-MatrixMoment::MatrixMoment(MatrixShape shape, float *rows, float *columns)
-    : shape_(shape), rows_(rows), columns_(columns) {
+MatrixMoment::MatrixMoment(MatrixShape shape, float *rows, float *columns, const ShardOf &shard)
+    : shape_(shape), shard_(shard), rows_(rows), columns_(columns) {
   const int64_t blocks = (shape.rows * shape.columns + kBlock - 1) / kBlock;
   const int64_t wanted = std::clamp(shape.rows / kRowsAnItem, kLeastItems, kMostItems);
   item_blocks_ = std::max((blocks + wanted - 1) / wanted, kChunkBlocks);
@@ -48,7 +48,7 @@ MatrixMoment::MatrixMoment(MatrixShape shape, float *rows, float *columns)
   column_root_.resize(shape.columns + kColumnPadding);
   row_sums_.resize(shape.rows + (items_ + 1) * kSpareRows);
   column_sums_.resize(items_ * padded_columns_);
-  totals_.resize(static_cast<size_t>(std::max(shape.rows, shape.columns)));
+  totals_.resize(static_cast<size_t>(shape.rows + shape.columns));
 }
 
 int64_t MatrixMoment::first_element(int64_t item) const {
@@ -72,10 +72,13 @@ void MatrixMoment::find_roots(const float *rows, const float *columns) {
     for (int64_t k = 0; k < count; ++k)
       out[k] = std::sqrt(static_cast<float>(static_cast<double>(means[k]) * scale));
   };
-  double scale = 1.0; // of the rows: with both vectors, their product has the mean twice
+  // Of the rows: with both vectors, their product has the mean twice. Of a shard it is the mean of
+  // the vector that may be the whole matrix's.
+  double scale = 1.0;
   if (rows && columns) {
-    const double average = mean(rows, shape_.rows);
-    scale = average > 0 ? 1.0 / average : 0.0;
+    const double all =
+        shard_ && shard_.cut == Cut::rows ? mean(columns, shape_.columns) : mean(rows, shape_.rows);
+    scale = all > 0 ? 1.0 / all : 0.0;
   }
   float *row = row_root_.data(), *column = column_root_.data();
   roots(rows, shape_.rows, scale, row);
@@ -103,6 +106,29 @@ void MatrixMoment::close(int64_t item, const MatrixSums &sums) {
   sums.row_sums[last / shape_.columns - sums.first_row] = reduce(sums.row_lanes);
 }
 
+void MatrixMoment::add_up() {
+  if (!ahead_.empty()) return; // the state's next means are there already
+  std::fill(totals_.begin(), totals_.end(), 0.0);
+  double *const rows = totals_.data(), *const columns = rows + shape_.rows;
+  for (int64_t item = 0; rows_ && item < items_; ++item) {
+    const int64_t first = first_row(item), end = std::min(first_row(item + 1) + 1, shape_.rows);
+    const float *of_item = row_sums(item);
+    for (int64_t r = first; r < end; ++r) rows[r] += static_cast<double>(of_item[r - first]);
+  }
+  for (int64_t item = 0; columns_ && item < items_; ++item) {
+    const float *of_item = column_sums(item);
+    for (int64_t c = 0; c < shape_.columns; ++c) columns[c] += static_cast<double>(of_item[c]);
+    for (int64_t c = 0; c < kColumnPadding; ++c) // groups that ran over a row's end
+      columns[c] += static_cast<double>(of_item[shape_.columns + c]);
+  }
+}
+
+MatrixMoment::Totals MatrixMoment::shared() {
+  if (ahead_.empty() && shares_rows()) return {totals_.data(), shape_.rows};
+  if (ahead_.empty() && shares_columns()) return {totals_.data() + shape_.rows, shape_.columns};
+  return {nullptr, 0};
+}
+
 void MatrixMoment::look_ahead() {
   ahead_.resize(static_cast<size_t>(shape_.rows + shape_.columns));
   float *const rows = rows_ ? ahead_.data() : nullptr;
@@ -118,41 +144,26 @@ void MatrixMoment::finish() {
   ahead_.clear();
 }
 
-void MatrixMoment::find_means(float *rows, float *columns) {
-  const auto total = [&](int64_t count) {
-    std::fill(totals_.begin(), totals_.begin() + count, 0.0);
-    return totals_.data();
+// Of an empty shard only what others have a part of has a mean.
+void MatrixMoment::find_means(float *rows, float *columns) const {
+  const auto take = [](const double *totals, int64_t count, int64_t of_each, float *means) {
+    if (!means || !of_each) return;
+    for (int64_t k = 0; k < count; ++k)
+      means[k] = static_cast<float>(totals[k] / static_cast<double>(of_each));
   };
-  if (rows) {
-    double *sums = total(shape_.rows);
-    for (int64_t item = 0; item < items_; ++item) {
-      const int64_t first = first_row(item);
-      const int64_t end = std::min(first_row(item + 1) + 1, shape_.rows);
-      const float *of_item = row_sums(item);
-      for (int64_t r = first; r < end; ++r) sums[r] += static_cast<double>(of_item[r - first]);
-    }
-    for (int64_t r = 0; r < shape_.rows; ++r)
-      rows[r] = static_cast<float>(sums[r] / static_cast<double>(shape_.columns));
-  }
-  if (columns) {
-    double *sums = total(shape_.columns);
-    for (int64_t item = 0; item < items_; ++item) {
-      const float *of_item = column_sums(item);
-      for (int64_t c = 0; c < shape_.columns; ++c) sums[c] += static_cast<double>(of_item[c]);
-      for (int64_t c = 0; c < kColumnPadding; ++c) // groups that ran over a row's end
-        sums[c] += static_cast<double>(of_item[shape_.columns + c]);
-    }
-    for (int64_t c = 0; c < shape_.columns; ++c)
-      columns[c] = static_cast<float>(sums[c] / static_cast<double>(shape_.rows));
-  }
+  const MatrixShape &whole = shard_.whole_matrix;
+  take(totals_.data(), shape_.rows, shares_rows() ? whole.columns : shape_.columns, rows);
+  take(totals_.data() + shape_.rows, shape_.columns, shares_columns() ? whole.rows : shape_.rows,
+       columns);
 }
 
 std::shared_ptr<MatrixMoment> matrix_moment(const CodecPart *codec, MatrixShape shape,
-                                            const Planes &planes) {
+                                            const Planes &planes, const ShardOf &shard) {
   if (!codec || !codec->of_matrix()) return nullptr;
   const auto at = [&](size_t k) { return static_cast<float *>(planes.data[k]); };
   return std::make_shared<MatrixMoment>(shape, codec->by_rows ? at(0) : nullptr,
-                                        codec->by_columns ? at(codec->by_rows ? 1 : 0) : nullptr);
+                                        codec->by_columns ? at(codec->by_rows ? 1 : 0) : nullptr,
+                                        shard);
 }
 
 } // namespace cosmic

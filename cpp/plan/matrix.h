@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "kernels/matrix_sums.h"
-#include "plan/layout.h"
+#include "plan/place.h"
 
 namespace cosmic {
 
@@ -27,8 +27,13 @@ private:
 
 class MatrixMoment {
 public:
-  // `rows` and `columns` are the state's means; the one that is null is held at one.
-  MatrixMoment(MatrixShape shape, float *rows, float *columns);
+  // `rows` and `columns` are the state's means; the one that is null is held at one. Of a shard
+  // each process has the means of what lies in it.
+  MatrixMoment(MatrixShape shape, float *rows, float *columns, const ShardOf &shard);
+
+  // Whether the means that others have a part of are to be those of the whole matrix: of columns
+  // where its rows are cut, of rows where its columns are. Before `prepare`.
+  void share(bool shares) { shares_ = shares; }
 
   // Blocks of a work item: a share of at least kChunkBlocks that keeps the items' sums a small
   // fraction of the matrix, whatever the number of threads.
@@ -42,11 +47,21 @@ public:
   // After the item's last block.
   void close(int64_t item, const MatrixSums &sums);
 
+  // Adds the items up, in order. After the last item of the step, or of a pass before it.
+  void add_up();
+  // Of what that has added up, what is to be summed over all shards; of a step that was looked
+  // ahead to, nothing any more.
+  struct Totals {
+    double *numbers;
+    int64_t count;
+  };
+  Totals shared();
+
   // After a pass over all items before the step: the kernels read the means that its sums make from
   // now on, and the state has them after the step, whatever that adds up.
   void look_ahead();
 
-  // Adds the items up, in order, into the state. After the step's last item.
+  // What has been added up becomes the state.
   void finish();
 
 private:
@@ -55,19 +70,23 @@ private:
   float *row_sums(int64_t item) const;
   float *column_sums(int64_t item) const;
   void find_roots(const float *rows, const float *columns);
-  void find_means(float *rows, float *columns);
+  void find_means(float *rows, float *columns) const;
+  bool shares_rows() const { return shares_ && rows_ && shard_.cut == Cut::columns; }
+  bool shares_columns() const { return shares_ && columns_ && shard_.cut == Cut::rows; }
 
   MatrixShape shape_;
+  ShardOf shard_;
+  bool shares_ = false;
   float *rows_, *columns_;
   int64_t items_, item_blocks_, padded_columns_;
   AlignedFloats row_root_, column_root_, row_sums_, column_sums_;
-  std::vector<double> totals_;
-  std::vector<float> ahead_; // means of rows, then of columns; empty but after look_ahead
+  std::vector<double> totals_; // of rows, then of columns
+  std::vector<float> ahead_;   // means of rows, then of columns; empty but after look_ahead
 };
 
 // Of a second moment whose codec keeps rows, columns or both, in the order of its planes; null of
 // any other.
 std::shared_ptr<MatrixMoment> matrix_moment(const CodecPart *codec, MatrixShape shape,
-                                            const Planes &planes);
+                                            const Planes &planes, const ShardOf &shard);
 
 } // namespace cosmic

@@ -19,36 +19,7 @@ namespace {
 // Below this, waking a second thread costs more than it brings.
 constexpr int64_t kElementsPerThread = 8192;
 
-int64_t blocks_of(int64_t numel) { return (numel + kBlock - 1) / kBlock; }
-
 } // namespace
-
-// Lane after lane, whatever else is added: small tensors feel every chain of additions, so those
-// of zeros alone are left out, and those that are there do not wait for each other.
-Plan::ItemSums::ItemSums(const LaneSums &lanes) : nonfinite(lanes.nonfinite) {
-  double g = 0, u = 0;
-  for (int k = 0; k < kLanes; ++k) {
-    g += lanes.abs_gradient[k];
-    u += lanes.square_update[k];
-  }
-  abs_gradient = g;
-  square_update = u;
-  if (!lanes.more) return;
-  for (int k = 0; k < kLanes; ++k) {
-    encoded += lanes.encoded[k];
-    square_param += lanes.square_param[k];
-    for (int s = 0; s < kProbeSums; ++s) probed[s] += lanes.probed[s][k];
-  }
-}
-
-void Plan::ItemSums::add(const ItemSums &other) {
-  abs_gradient += other.abs_gradient;
-  square_update += other.square_update;
-  square_param += other.square_param;
-  for (int k = 0; k < kProbeSums; ++k) probed[k] += other.probed[k];
-  encoded += other.encoded;
-  nonfinite += other.nonfinite;
-}
 
 void Plan::partition(size_t first, size_t last) {
   active_.clear();
@@ -57,15 +28,19 @@ void Plan::partition(size_t first, size_t last) {
   first_shared_.assign(1, 0);
   for (size_t r = first; r < last; ++r) {
     rows[r].last = Statistics{};
-    if (!rows[r].active || rows[r].numel == 0) continue;
+    rows[r].exchanges = exchange && rows[r].shard;
+    rows[r].summed = rows[r].numel;
+    rows[r].measuring = nullptr; // where the step before ended in an exchange that failed
+    if (!rows[r].active || (rows[r].numel == 0 && !rows[r].exchanges)) continue;
     const int64_t share = rows[r].item_blocks();
-    const int64_t items = (blocks_of(rows[r].numel) + share - 1) / share;
+    const int64_t items = (rows[r].blocks() + share - 1) / share;
     active_.push_back(static_cast<int>(r));
     first_item_.push_back(first_item_.back() + items);
-    first_element_.push_back(first_element_.back() + rows[r].numel);
+    const int64_t elements = rows[r].numel > 0 ? rows[r].place.lead + rows[r].numel : 0;
+    first_element_.push_back(first_element_.back() + elements);
     rows[r].by_row = gating().by_row(rows[r]);
     const bool alone = rows[r].whole || rows[r].by_row;
-    first_shared_.push_back(first_shared_.back() + (alone ? 0 : rows[r].numel));
+    first_shared_.push_back(first_shared_.back() + (alone ? 0 : elements));
   }
   item_sums_.resize(static_cast<size_t>(first_item_.back()));
 }
@@ -103,25 +78,6 @@ void Plan::for_each_item(int threads, const std::vector<int64_t> &elements, Work
 #endif
 }
 
-void Plan::reduce_rows(bool measured) {
-  for (size_t a = 0; a < active_.size(); ++a)
-    if (!measured || rows[static_cast<size_t>(active_[a])].measuring) reduce_row(a);
-}
-
-void Plan::reduce_row(size_t a) {
-  Row &row = rows[static_cast<size_t>(active_[a])];
-  ItemSums sums;
-  for (int64_t i = first_item_[a]; i < first_item_[a + 1]; ++i)
-    sums.add(item_sums_[static_cast<size_t>(i)]);
-  const auto n = static_cast<double>(row.numel);
-  row.last.mean_abs_gradient = sums.abs_gradient / n;
-  row.last.unscaled_rms = std::sqrt(sums.square_update / n);
-  row.last.param_rms = std::sqrt(sums.square_param / n);
-  std::copy(std::begin(sums.probed), std::end(sums.probed), row.last.probed);
-  row.last.encoded = sums.encoded;
-  row.last.nonfinite = sums.nonfinite;
-}
-
 void Plan::prepare(int64_t steps) {
   coefficients_.clear();
   matrices_.clear();
@@ -134,7 +90,10 @@ void Plan::prepare(int64_t steps) {
     const Group &group = groups[static_cast<size_t>(row.group)];
     row.last.gate = gates.own_factor(row);
     row.stochastic_rounding = group.stochastic_rounding && row.param.dtype == DType::bf16;
-    if (row.matrix) matrices_.push_back(row.matrix.get());
+    if (row.matrix) {
+      row.matrix->share(row.exchanges);
+      matrices_.push_back(row.matrix.get());
+    }
     if (before && shares_coefficients(*before, row))
       coefficients_.push_back(with_random_key(coefficients_.back(), row, seed, steps));
     else
@@ -160,7 +119,7 @@ template <class Visit> void Plan::for_each_matrix(int threads, Visit visit) {
 void Plan::step_item(const Kernels &kernels, size_t a, int64_t item) {
   const Row &row = rows[static_cast<size_t>(active_[a])];
   const int64_t first = item * row.item_blocks();
-  const int64_t last = std::min(first + row.item_blocks(), blocks_of(row.numel));
+  const int64_t last = std::min(first + row.item_blocks(), row.blocks());
   LaneSums sums;
   if (row.matrix) {
     MatrixSums matrix = row.matrix->open(item);
@@ -176,7 +135,7 @@ void Plan::measure_item(const Kernels &kernels, size_t a, int64_t item) {
   Row &row = rows[static_cast<size_t>(active_[a])];
   if (!row.measuring) return;
   const int64_t first = item * row.item_blocks();
-  const int64_t last = std::min(first + row.item_blocks(), blocks_of(row.numel));
+  const int64_t last = std::min(first + row.item_blocks(), row.blocks());
   LaneSums sums;
   MatrixSums matrix;
   if (row.matrix) matrix = row.matrix->open(item);
@@ -189,7 +148,7 @@ void Plan::measure(const Kernels &kernels, int threads) {
   if (std::none_of(active_.begin(), active_.end(), is_measured)) return;
   for_each_item(threads, first_element_,
                 [&](size_t a, int64_t item) { measure_item(kernels, a, item); });
-  reduce_rows(true);
+  reduce_rows(Reduced::measured);
 }
 
 void Plan::look_ahead(const Kernels &kernels, int threads) {
@@ -200,11 +159,16 @@ void Plan::look_ahead(const Kernels &kernels, int threads) {
     const Row &row = row_at(a);
     if (!row.looks_ahead()) return;
     const int64_t first = item * row.item_blocks();
-    const int64_t last = std::min(first + row.item_blocks(), blocks_of(row.numel));
+    const int64_t last = std::min(first + row.item_blocks(), row.blocks());
     MatrixSums sums = row.matrix->open(item);
     add_up_second(row, kernels, coefficients_[a], first, last, sums);
     row.matrix->close(item, sums);
   });
+  for (size_t a = 0; a < active_.size(); ++a)
+    if (row_at(a).looks_ahead()) row_at(a).matrix->add_up();
+  SumExchange exchanged;
+  add_matrices(exchanged, true);
+  exchanged.run(exchange);
   for (size_t a = 0; a < active_.size(); ++a)
     if (row_at(a).looks_ahead()) {
       row_at(a).matrix->look_ahead();
@@ -236,7 +200,7 @@ void Plan::mark(const std::vector<const GateSample *> &samples, bool first_look)
       Row &row = rows[static_cast<size_t>(active_[a])];
       row.measuring = &row.gate_pass;
       coefficients_[a].first_look = first_look;
-      if (sample->gate->looks_again) row.looks.resize(static_cast<size_t>(blocks_of(row.numel)));
+      if (sample->gate->looks_again) row.looks.resize(static_cast<size_t>(row.blocks()));
     }
 }
 
@@ -310,8 +274,9 @@ bool Plan::step_range(size_t first, size_t last, int threads, int64_t steps) {
                 [&](size_t a, int64_t item) { step_item(kernels, a, item); });
   step_whole_rows(whole, kernels, threads);
   step_rows_by_row(kernels, threads);
+  for_each_matrix(threads, [](MatrixMoment &matrix) { matrix.add_up(); });
+  reduce_rows(Reduced::stepped);
   for_each_matrix(threads, [](MatrixMoment &matrix) { matrix.finish(); });
-  reduce_rows();
   for (size_t a = 0; a < active_.size(); ++a) {
     Row &row = rows[static_cast<size_t>(active_[a])];
     row.last.update_rms = row.last.unscaled_rms * coefficients_[a].update_scale;
@@ -335,11 +300,10 @@ void Plan::inspect_rows(size_t first, size_t last, int threads) {
     const Row &row = rows[static_cast<size_t>(active_[a])];
     const int64_t begin = item * row.item_blocks();
     LaneSums sums;
-    inspect_blocks(row, kernels, begin, std::min(begin + row.item_blocks(), blocks_of(row.numel)),
-                   sums);
+    inspect_blocks(row, kernels, begin, std::min(begin + row.item_blocks(), row.blocks()), sums);
     item_sums_[static_cast<size_t>(first_item_[a] + item)] = ItemSums(sums);
   });
-  reduce_rows();
+  reduce_rows(Reduced::inspected);
 }
 
 } // namespace cosmic

@@ -7,6 +7,7 @@
 
 #include "isa/dispatch.h"
 #include "kernels/kernels.h"
+#include "plan/exchange.h"
 #include "plan/gating.h"
 #include "plan/row.h"
 
@@ -19,6 +20,12 @@ public:
   std::vector<std::shared_ptr<GateMemory>> memories; // by group, of gates that keep any
   uint64_t seed = 0;
   const Kernels *forced_kernels = nullptr; // null: those of the process
+  // Where rows are shards: sums over all of them. None: each shard's sums are its own. Whatever a
+  // gate, a rule, a codec or a second moment by rows and columns is told of a tensor is exchanged,
+  // but for what is found within the step: the norms of each row, the norms of a direction and the
+  // direction itself, which rules of whole matrices find of the shard, and the percentiles of
+  // blocks. What it throws leaves `step`, which then has changed what it had changed by then.
+  ExchangeSums exchange;
 
   // Steps every active row on at most `threads` threads. The result does not depend on `threads`.
   // `steps`: the optimizer's steps before this one.
@@ -46,6 +53,16 @@ private:
     ItemSums() = default;
     explicit ItemSums(const LaneSums &lanes);
     void add(const ItemSums &other);
+  };
+
+  // Sums of one row, and the same as they are exchanged.
+  struct RowSums {
+    ItemSums sums;
+    double looked = 0; // of what a probe keeps by block
+    std::vector<double> numbers;
+
+    void lay_out();
+    void take_back();
   };
 
   const Kernels &kernels_in_use() const {
@@ -91,10 +108,15 @@ private:
   void gate_whole(const Kernels &kernels, size_t a, const float *memory, int threads);
   MatrixHow how_of(const Row &row) const;
   void step_item(const Kernels &kernels, size_t a, int64_t item);
-  void reduce_rows(bool measured = false); // of all active rows, or of those that a pass measured
-  void reduce_row(size_t a);
+  // In reduction.cpp: after a step, of all active rows, together with what second moments by rows
+  // and columns share; after a pass before it, of those that it measured; or of this process alone.
+  enum class Reduced { stepped, measured, inspected };
+  void reduce_rows(Reduced which);
+  ItemSums add_up(size_t a) const;
+  static void keep_sums(Row &row, const ItemSums &sums, int64_t elements);
+  void add_matrices(SumExchange &exchanged, bool ahead);
 
-  std::vector<int> active_;         // rows with a gradient and at least one element
+  std::vector<int> active_;         // rows with a gradient, and an element in some shard
   std::vector<int64_t> first_item_; // of each active row, and their total at the end
   // Likewise for shares of equal size, of all, and without rows that are stepped as a whole.
   std::vector<int64_t> first_element_, first_shared_;

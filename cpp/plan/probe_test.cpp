@@ -36,7 +36,7 @@ public:
     bind(m_slow_, parts.m_slow, false);
     bind(v_, parts.v, true);
     if (parts.m && parts.m->by_block) m_.data[parts.m->first.size()] = plane(kBlocks * 4);
-    matrix_ = matrix_moment(parts.v, MatrixShape{kRows, kColumns}, v_);
+    matrix_ = matrix_moment(parts.v, MatrixShape{kRows, kColumns}, v_, {});
     c_.beta1 = 0.875, c_.gradient1 = 0.125, c_.beta2 = 0.9375, c_.gradient2 = 0.0625;
     c_.beta_slow = 0.96875, c_.gradient_slow = 0.03125, c_.alpha = 2;
     c_.m_scale = c_.v_scale = c_.v_scale_before = 1;
@@ -61,7 +61,9 @@ public:
           static_cast<int>(probes.size()), square_param});
     if (matrix_) {
       matrix_->close(0, of_matrix);
-      if (pass != kernels_.measure) matrix_->finish();
+      if (pass == kernels_.measure) return sums;
+      matrix_->add_up();
+      matrix_->finish();
     }
     return sums;
   }

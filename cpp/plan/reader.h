@@ -34,6 +34,11 @@ public:
   Reader(const Operand &operand, const Kernels &kernels)
       : stage_(operand, kernels), operand_(operand), in_place_(elements_in_place<Real>(operand)) {}
 
+  // The row's parameter, with all of its bits.
+  Reader(const Row &row, const Kernels &kernels) : Reader(row.param, kernels) {
+    stage_.keep_low(row.low);
+  }
+
   Real *at(int64_t first, int64_t count) {
     // the last, partial block is staged anyway: kernels read whole blocks
     staged_ = count % kBlock || !lies_in_place(first, count);
@@ -44,7 +49,10 @@ public:
     if (staged_) stage_.store(first, count);
   }
   int64_t in_place() const { return in_place_; }
-  void round_stochastically(uint32_t key) { stage_.round_stochastically(key); }
+  void keep_low(int8_t *low) { stage_.keep_low(low); }
+  void round_stochastically(uint32_t key, const BlockPlace &place) {
+    stage_.round_stochastically(key, place);
+  }
 
 private:
   bool lies_in_place(int64_t first, int64_t count) const {
@@ -58,19 +66,48 @@ private:
   bool staged_ = false;
 };
 
-// Cuts blocks [first, last) of a tensor into runs that fit the stage, or, where every operand is
-// read in place, at the ends of what is, and before the partial block.
+// Cuts blocks [first, last) of a row into pieces that fit the stage, or, where every operand is
+// read in place, at the ends of what is; at the ends of a shard's rows, behind which the whole
+// tensor goes on elsewhere; and after and before a partial block. One place calls `visit`, which is
+// then part of the loop: of a copied tensor a piece is short.
 template <class Visit>
-void for_each_run(int64_t numel, int64_t first, int64_t last, int64_t in_place, Visit visit) {
-  const int64_t whole_end = std::min(last, numel / kBlock);
-  const int64_t row = in_place / kBlock;
-  for (int64_t b = first; b < whole_end;) {
-    const int64_t longest = in_place == kAll ? last - b : row > 0 ? row - b % row : kCopyBlocks;
-    const int64_t blocks = std::min(longest, whole_end - b);
-    visit(b, blocks * kBlock);
-    b += blocks;
+void for_each_run(const Row &row, int64_t first, int64_t last, int64_t in_place, Visit visit) {
+  const BlockPlace &place = row.place;
+  if (place.lead && in_place != kAll) in_place = kNone; // its rows begin in mid-block
+  const int64_t end = place.lead + row.numel, whole_end = end / kBlock, run = in_place / kBlock;
+  for (int64_t b = first, blocks; b < last; b += blocks) {
+    blocks = 1;
+    if (b < whole_end && (b > 0 || !place.lead)) {
+      const int64_t longest = in_place == kAll ? last - b : run > 0 ? run - b % run : kCopyBlocks;
+      blocks = std::min(longest, std::min(last, whole_end) - b);
+      if (place.in_rows()) blocks = std::min(blocks, place.local_per_row - b % place.local_per_row);
+    }
+    const int64_t from = b > 0 ? b * kBlock - place.lead : 0;
+    visit(Piece{b, from, std::min((b + blocks) * kBlock, end) - place.lead - from});
   }
-  if (last > whole_end) visit(whole_end, numel - whole_end * kBlock);
+}
+
+// Where a piece lies in the state, and in the whole tensor. Where blocks begin before the shard
+// does, so do its planes, which have one number an element then: only the partial first block lies
+// where the shard does.
+template <class Run>
+void put_at(Run &run, const Row &row, const Kernels &kernels, const Piece &piece) {
+  run.first_block = piece.block;
+  run.count = piece.count;
+  run.shift = row.place.of(piece.block) - piece.block;
+  if (!row.place.lead) return;
+  run.lane = piece.element == 0 ? static_cast<int>(row.place.lead) : 0;
+  const int64_t before = piece.element == 0 ? 0 : row.place.lead;
+  const auto from = [&](const Planes &own, int codec, bool second) {
+    Planes planes = own;
+    if (own.data[0])
+      planes.data[0] =
+          static_cast<char *>(own.data[0]) - kernels.plane_bytes(codec, second, 0, before);
+    return planes;
+  };
+  run.m = from(row.m, run.parts->m, false);
+  run.m_slow = from(row.m_slow, run.parts->m_slow, false);
+  run.v = from(row.v, run.parts->v, true);
 }
 
 } // namespace cosmic

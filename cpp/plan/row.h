@@ -15,6 +15,7 @@
 #include "plan/combinations.h"
 #include "plan/matrix.h"
 #include "plan/matrix_step.h"
+#include "plan/place.h"
 
 namespace cosmic {
 
@@ -51,6 +52,7 @@ struct Statistics {
   double gate = 1;         // the product of the factors that acted
   double probed[kProbeSums] = {};
   double encoded = 0; // what the first moment's codec adds up
+  double looked = 0;  // what a probe keeps by block
 
   Sums sums_of(int64_t numel) const {
     const double scaled = unscaled_rms * rule_scale;
@@ -74,11 +76,17 @@ struct Row {
   PassOf step_pass, codec_pass, gate_pass, second_pass;
   const PassOf *measuring = nullptr; // of these, where sums are to be taken before the step
   bool active = false;               // has a gradient at this step
+  bool exchanges = false;            // sums of this step are of all shards
+  bool by_row = false;               // a gate of this step looks at each of its rows
   bool stochastic_rounding = false;  // of the parameter, which is bf16 then
   int64_t numel = 0;
+  BlockPlace place;
+  ShardOf shard;
+  int64_t summed = 0; // elements that the last sums are of
   Operand param, grad;
-  Rows rows;           // of a tensor of two dimensions or more
-  bool by_row = false; // a gate of this step looks at each of them
+  int8_t *low = nullptr; // 8 bits more of each element of a parameter in bf16; null: none
+  Operand copy;          // of the parameter, in 16 bits, which the step writes; null: none
+  Rows rows;             // of a tensor of two dimensions or more
   Planes m, m_slow, v;
   std::shared_ptr<MatrixMoment> matrix; // of a v by rows and columns
   std::shared_ptr<MatrixStep> whole;    // of a rule that steps whole matrices
@@ -91,6 +99,7 @@ struct Row {
   double *signal = nullptr;                     // running mean of |g|, for a policy that uses it
   Statistics last;
 
+  int64_t blocks() const { return place.blocks(numel); }
   // Blocks of one work item.
   int64_t item_blocks() const { return matrix ? matrix->item_blocks() : kChunkBlocks; }
   bool is_f64() const { return param.dtype == DType::f64; }

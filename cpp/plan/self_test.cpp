@@ -68,7 +68,7 @@ public:
     bind_slot(row.m, parts.m, false);
     bind_slot(row.m_slow, parts.m_slow, false);
     bind_slot(row.v, parts.v, true);
-    row.matrix = matrix_moment(parts.v, MatrixShape{kRows, kColumns}, row.v);
+    row.matrix = matrix_moment(parts.v, MatrixShape{kRows, kColumns}, row.v, {});
     if (row.matrix) row.v = Planes{};
     bind_numbers(row);
     if (row.rule->matrix) bind_whole(row);

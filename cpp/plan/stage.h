@@ -34,7 +34,10 @@ public:
         std::fill(raw_ + count, raw_ + padded_lanes(count), uint16_t{0});
         from = raw_;
       }
-      widen(from, padded_lanes(count));
+      if (low_)
+        kernels_.join_24(from, low_of(first, count), padded_lanes(count), values_);
+      else
+        widen(from, padded_lanes(count));
     }
     std::fill(values_ + count, values_ + padded, Real(0));
     return values_;
@@ -42,10 +45,14 @@ public:
 
   Real *values() { return values_; }
 
+  // bf16 has 8 bits more in a plane of its own, in the order of the walk; null: it has none.
+  void keep_low(int8_t *low) { low_ = low; }
+
   // From now on bf16 is stored with random bits of this tensor's key, not to nearest.
-  void round_stochastically(uint32_t key) {
+  void round_stochastically(uint32_t key, const BlockPlace &place = {}) {
     stochastic_ = true;
     key_ = key;
+    place_ = place;
   }
 
   void store(int64_t first, int64_t count) {
@@ -53,7 +60,10 @@ public:
     if constexpr (sizeof(Real) == 4)
       if (operand_.dtype != DType::f32) {
         uint16_t *home = in_place(first, count);
-        narrow(first, padded_lanes(count), home ? home : raw_);
+        if (low_)
+          split(first, count, home ? home : raw_);
+        else
+          narrow(first, padded_lanes(count), home ? home : raw_);
         if (home) return;
         from = raw_;
       }
@@ -67,9 +77,28 @@ private:
                                                                                values_);
   }
   void narrow(int64_t first, int64_t count, uint16_t *to) {
-    if (stochastic_) return kernels_.round_bf16(values_, count, key_, first / kBlock, to);
+    if (stochastic_) return kernels_.round_bf16(values_, count, random_at(first), to);
     (operand_.dtype == DType::bf16 ? kernels_.narrow_bf16 : kernels_.narrow_f16)(values_, count,
                                                                                  to);
+  }
+  RandomPlace random_at(int64_t element) const {
+    const int64_t at = place_.lead + element;
+    return {key_, place_.of(at / kBlock), static_cast<int>(at % kBlock)};
+  }
+  void split(int64_t first, int64_t count, uint16_t *to) {
+    const bool whole = count % kLanes == 0;
+    int8_t *const low = whole ? low_ + first : raw_low_;
+    if (stochastic_)
+      kernels_.round_24(values_, padded_lanes(count), random_at(first), to, low);
+    else
+      kernels_.split_24(values_, padded_lanes(count), to, low);
+    if (!whole) std::copy_n(raw_low_, count, low_ + first);
+  }
+  const int8_t *low_of(int64_t first, int64_t count) {
+    if (count % kLanes == 0) return low_ + first;
+    std::copy_n(low_ + first, count, raw_low_);
+    std::fill(raw_low_ + count, raw_low_ + padded_lanes(count), int8_t{0});
+    return raw_low_;
   }
   // Where 16-bit elements can be converted without a copy between; null if they cannot.
   uint16_t *in_place(int64_t first, int64_t count) const {
@@ -82,8 +111,11 @@ private:
   const Kernels &kernels_;
   bool stochastic_ = false;
   uint32_t key_ = 0;
+  BlockPlace place_;
+  int8_t *low_ = nullptr;
   alignas(64) Real values_[kCapacity];
   alignas(64) uint16_t raw_[kCapacity];
+  alignas(64) int8_t raw_low_[kCapacity];
 };
 
 } // namespace cosmic

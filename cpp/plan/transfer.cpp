@@ -8,29 +8,30 @@
 #include "isa/dispatch.h"
 #include "isa/float_environment.h"
 #include "plan/coefficients.h"
-#include "plan/stage.h"
+#include "plan/reader.h"
 
 namespace cosmic {
 
 namespace {
 
-constexpr int64_t kRun = kStageBlocks * kBlock;
+constexpr int64_t kRun = kCopyBlocks * kBlock;
+static_assert(kCopyBlocks <= kStageBlocks, "moments are converted a few blocks at a time");
 using MomentStage = Stage<float, kRun>;
 
-// Calls visit(run, item's sums) for a few blocks at a time; runs of a matrix know their item's
-// sums.
-template <class Visit> void for_each_run(const Row &row, const Coefficients &c, Visit visit) {
-  const int64_t blocks = (row.numel + kBlock - 1) / kBlock, share = row.item_blocks();
+// Calls visit(run, its first element) for a few blocks at a time; runs of a matrix know their
+// item's sums.
+template <class Visit>
+void for_each_run(const Row &row, const Kernels &kernels, const Coefficients &c, Visit visit) {
+  const int64_t blocks = row.blocks(), share = row.item_blocks();
   for (int64_t first = 0, item = 0; first < blocks; first += share, ++item) {
     MatrixSums sums;
     if (row.matrix) sums = row.matrix->open(item);
-    const int64_t last = std::min(first + share, blocks);
-    for (int64_t b = first; b < last; b += kStageBlocks) {
-      const int64_t count =
-          std::min(std::min<int64_t>(kStageBlocks, last - b) * kBlock, row.numel - b * kBlock);
-      visit(MomentRun{&row.step_pass.parts, row.m, row.m_slow, row.v, b, count, &c,
-                      row.matrix ? &sums : nullptr});
-    }
+    MomentRun run{&row.step_pass.parts,        row.m, row.m_slow, row.v, 0, 0, &c,
+                  row.matrix ? &sums : nullptr};
+    for_each_run(row, first, std::min(first + share, blocks), kNone, [&](const Piece &piece) {
+      put_at(run, row, kernels, piece);
+      visit(run, piece.element);
+    });
     if (row.matrix) row.matrix->close(item, sums);
   }
 }
@@ -69,8 +70,7 @@ void decode_moments(const Row &row, const Group &group, const Moments &to) {
   const Coefficients c = coefficients_for(row, group, 1.0, 0, 0);
   MomentStage m(to.m, kernels), slow(to.slow, kernels), v(to.v, kernels);
   if (row.matrix) row.matrix->prepare();
-  for_each_run(row, c, [&](MomentRun run) {
-    const int64_t first = run.first_block * kBlock;
+  for_each_run(row, kernels, c, [&](MomentRun run, int64_t first) {
     run.m_values = m.values();
     run.slow_values = slow.values();
     run.v_values = v.values();
@@ -90,15 +90,17 @@ void encode_moments(Row &row, const Group &group, uint64_t seed, const Moments &
   const auto encode_all = [&] {
     double encoded = 0;
     if (row.matrix) row.matrix->prepare();
-    for_each_run(row, c, [&](MomentRun run) {
-      const int64_t first = run.first_block * kBlock;
+    for_each_run(row, kernels, c, [&](MomentRun run, int64_t first) {
       run.m_values = has(row.m) ? m.load(first, run.count) : nullptr;
       run.slow_values = has(row.m_slow) ? slow.load(first, run.count) : nullptr;
       run.v_values = has_second(row) ? v.load(first, run.count) : nullptr;
       run.encoded = &encoded;
       kernels.encode(run);
     });
-    if (row.matrix) row.matrix->finish();
+    if (row.matrix) {
+      row.matrix->add_up();
+      row.matrix->finish();
+    }
     return encoded;
   };
   const double encoded = encode_all();
@@ -106,6 +108,15 @@ void encode_moments(Row &row, const Group &group, uint64_t seed, const Moments &
   row.m_codec->start(row.m_numbers, c, encoded, static_cast<double>(row.numel),
                      codec_step(row, group));
   encode_all();
+}
+
+void decode_param(const Row &row, const Operand &to) {
+  MomentStage param(row.param, chosen_kernels());
+  param.keep_low(row.low);
+  for (int64_t first = 0; first < row.numel; first += kRun) {
+    const int64_t count = std::min(kRun, row.numel - first);
+    scatter(param.load(first, count), to.walk, item_size(DType::f32), first, count, to.data);
+  }
 }
 
 double mean_root(const Row &row, const Group &group) {
@@ -119,7 +130,7 @@ double mean_root(const Row &row, const Group &group) {
   const Coefficients c = coefficients_for(row, group, 1.0, 0, 0);
   std::vector<float> m(kRun), slow(kRun), v(kRun);
   if (row.matrix) row.matrix->prepare();
-  for_each_run(row, c, [&](MomentRun run) {
+  for_each_run(row, chosen_kernels(), c, [&](MomentRun run, int64_t /*first*/) {
     run.m_values = m.data();
     run.slow_values = slow.data();
     run.v_values = v.data();

@@ -19,6 +19,9 @@ void decode_moments(const Row &row, const Group &group, const Moments &to);
 // codecs round with the random bits of that step.
 void encode_moments(Row &row, const Group &group, uint64_t seed, const Moments &from);
 
+// The row's parameter with all of its bits, as float32; `to` is walked as the parameter is.
+void decode_param(const Row &row, const Operand &to);
+
 // The mean of sqrt(v) over those elements of `row` where it is finite; 0 if there are none. The
 // elements are added up in their order, so that its bits depend on nothing else.
 double mean_root(const Row &row, const Group &group);

@@ -55,9 +55,7 @@ void Plan::step_whole(const Kernels &kernels, size_t a, const MatrixHow &how, fl
   Row &row = rows[static_cast<size_t>(active_[a])];
   const int64_t items = first_item_[a + 1] - first_item_[a], share = row.item_blocks();
   ItemSums *const sums = item_sums_.data() + first_item_[a];
-  const auto end_of = [&](int64_t item) {
-    return std::min((item + 1) * share, (row.numel + kBlock - 1) / kBlock);
-  };
+  const auto end_of = [&](int64_t item) { return std::min((item + 1) * share, row.blocks()); };
   for_each_side_by_side(items, threads, [&](int64_t item) {
     LaneSums lanes;
     step_aside(row, memory, kernels, coefficients_[a], item * share, end_of(item), lanes, nullptr);
@@ -65,7 +63,13 @@ void Plan::step_whole(const Kernels &kernels, size_t a, const MatrixHow &how, fl
     sums[item].square_update = 0; // of a matrix that does not move, and is not looked at
     sums[item].square_param = NAN;
   });
-  if (!takes_turn(row.index, how.every, row.steps_taken())) return;
+  if (!takes_turn(row.index, how.every, row.steps_taken())) {
+    if (row.copy.data)
+      for_each_side_by_side(items, threads, [&](int64_t item) {
+        copy_blocks(row, kernels, item * share, end_of(item));
+      });
+    return;
+  }
   row.whole->orthogonalize(kernels, how, memory, threads);
   if (gating().measures_whole(row)) gate_whole(kernels, a, memory, threads);
   if (row.by_row) {
@@ -84,7 +88,7 @@ void Plan::step_whole(const Kernels &kernels, size_t a, const MatrixHow &how, fl
 void Plan::gate_whole(const Kernels &kernels, size_t a, const float *memory, int threads) {
   Row &row = rows[static_cast<size_t>(active_[a])];
   const int64_t items = first_item_[a + 1] - first_item_[a], share = row.item_blocks();
-  const int64_t blocks = (row.numel + kBlock - 1) / kBlock;
+  const int64_t blocks = row.blocks();
   std::vector<ItemSums> found(static_cast<size_t>(items));
   for_each_side_by_side(items, threads, [&](int64_t item) {
     LaneSums lanes;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "plan/copy.h"
 #include "plan/reader.h"
 
 namespace cosmic {
@@ -31,18 +32,23 @@ template <class Real> void step_typed(const Row &row, const Operand &target, con
                                       const Coefficients &coefficients, int64_t first, int64_t last,
                                       LaneSums &sums, MatrixSums *matrix) {
   Reader<Real> param(target, kernels), grad(row.grad, kernels);
-  if (row.stochastic_rounding && &target == &row.param)
-    param.round_stochastically(coefficients.random_key);
+  const bool of_row = &target == &row.param;
+  if (of_row) param.keep_low(row.low);
+  if (row.stochastic_rounding && of_row)
+    param.round_stochastically(coefficients.random_key, row.place);
   BlockRun run = run_of(row, row.step_pass, coefficients, sums, matrix);
-  for_each_run(row.numel, first, last, both_in_place(param.in_place(), grad.in_place()),
-               [&](int64_t block, int64_t count) {
-                 const int64_t element = block * kBlock;
-                 run.first_block = block;
-                 run.count = count;
-                 run.param = param.at(element, count);
-                 run.gradient = grad.at(element, count);
+  CopyWriter<Real> copy(row, kernels);
+  const bool copies = row.copy.data && of_row;
+  const int64_t in_place = both_in_place(param.in_place(), grad.in_place());
+  for_each_run(row, first, last, copies ? copy.in_place(in_place) : in_place,
+               [&](const Piece &piece) {
+                 put_at(run, row, kernels, piece);
+                 run.param = param.at(piece.element, piece.count);
+                 run.gradient = grad.at(piece.element, piece.count);
                  kernels.step(run);
-                 param.write_back(element, count);
+                 param.write_back(piece.element, piece.count);
+                 if (copies)
+                   copy.take(static_cast<const Real *>(run.param), piece.element, piece.count);
                });
 }
 
@@ -50,17 +56,16 @@ template <class Real> void step_typed(const Row &row, const Operand &target, con
 template <class Real> void measure_typed(Row &row, const Kernels &kernels,
                                          const Coefficients &coefficients, int64_t first,
                                          int64_t last, LaneSums &sums, MatrixSums *matrix) {
-  Reader<Real> grad(row.grad, kernels), param(row.param, kernels);
+  Reader<Real> grad(row.grad, kernels), param(row, kernels);
   BlockRun run = run_of(row, *row.measuring, coefficients, sums, matrix);
   run.looks = row.looks.data();
   const bool reads = run.square_param;
   const int64_t in_place =
       reads ? both_in_place(param.in_place(), grad.in_place()) : grad.in_place();
-  for_each_run(row.numel, first, last, in_place, [&](int64_t block, int64_t count) {
-    run.first_block = block;
-    run.count = count;
-    run.gradient = grad.at(block * kBlock, count);
-    if (reads) run.param = param.at(block * kBlock, count);
+  for_each_run(row, first, last, in_place, [&](const Piece &piece) {
+    put_at(run, row, kernels, piece);
+    run.gradient = grad.at(piece.element, piece.count);
+    if (reads) run.param = param.at(piece.element, piece.count);
     kernels.measure(run);
   });
 }
@@ -68,18 +73,20 @@ template <class Real> void measure_typed(Row &row, const Kernels &kernels,
 template <class Real> double move_typed(const Row &row, const Real *moves, const Kernels &kernels,
                                         const Coefficients &coefficients, int64_t first,
                                         int64_t last) {
-  Reader<Real> param(row.param, kernels);
-  if (row.stochastic_rounding) param.round_stochastically(coefficients.random_key);
+  Reader<Real> param(row, kernels);
+  if (row.stochastic_rounding) param.round_stochastically(coefficients.random_key, row.place);
   const auto decay = static_cast<Real>(coefficients.decay);
   double squares = 0;
-  for_each_run(row.numel, first, last, param.in_place(), [&](int64_t block, int64_t count) {
-    const int64_t element = block * kBlock;
-    Real *const p = param.at(element, count);
-    for (int64_t k = 0; k < count; ++k) {
-      p[k] = decay * p[k] + moves[element + k];
+  CopyWriter<Real> copy(row, kernels);
+  const int64_t in_place = copy.in_place(param.in_place());
+  for_each_run(row, first, last, in_place, [&](const Piece &piece) {
+    Real *const p = param.at(piece.element, piece.count);
+    for (int64_t k = 0; k < piece.count; ++k) {
+      p[k] = decay * p[k] + moves[piece.element + k];
       squares += static_cast<double>(p[k]) * static_cast<double>(p[k]);
     }
-    param.write_back(element, count);
+    param.write_back(piece.element, piece.count);
+    copy.take(p, piece.element, piece.count);
   });
   return squares;
 }
@@ -87,12 +94,12 @@ template <class Real> double move_typed(const Row &row, const Real *moves, const
 template <class Real> void inspect_typed(const Row &row, const Kernels &kernels, int64_t first,
                                          int64_t last, LaneSums &sums) {
   Reader<Real> grad(row.grad, kernels);
-  for_each_run(row.numel, first, last, grad.in_place(), [&](int64_t block, int64_t count) {
-    const Real *values = grad.at(block * kBlock, count);
+  for_each_run(row, first, last, grad.in_place(), [&](const Piece &piece) {
+    const Real *values = grad.at(piece.element, piece.count);
     if constexpr (sizeof(Real) == 4)
-      kernels.inspect_f32(values, count, &sums);
+      kernels.inspect_f32(values, piece.count, &sums);
     else
-      kernels.inspect_f64(values, count, &sums);
+      kernels.inspect_f64(values, piece.count, &sums);
   });
 }
 
@@ -126,25 +133,35 @@ double move_blocks(const Row &row, const void *memory, const Kernels &kernels,
 
 void descend_blocks(const Row &row, const float *memory, const Kernels &kernels,
                     const Coefficients &coefficients, int64_t first, int64_t last, LaneSums &sums) {
-  Reader<float> param(row.param, kernels);
-  if (row.stochastic_rounding) param.round_stochastically(coefficients.random_key);
-  for_each_run(row.numel, first, last, param.in_place(), [&](int64_t block, int64_t count) {
-    const int64_t element = block * kBlock;
-    float *values = param.at(element, count);
-    kernels.descend(values, memory + element, count, coefficients, row.step_pass.square_param,
-                    &sums);
-    param.write_back(element, count);
+  Reader<float> param(row, kernels);
+  if (row.stochastic_rounding) param.round_stochastically(coefficients.random_key, row.place);
+  CopyWriter<float> copy(row, kernels);
+  const int64_t in_place = copy.in_place(param.in_place());
+  for_each_run(row, first, last, in_place, [&](const Piece &piece) {
+    float *values = param.at(piece.element, piece.count);
+    kernels.descend(values, memory + piece.element, piece.count, coefficients,
+                    row.step_pass.square_param, &sums);
+    param.write_back(piece.element, piece.count);
+    copy.take(values, piece.element, piece.count);
+  });
+}
+
+void copy_blocks(const Row &row, const Kernels &kernels, int64_t first, int64_t last) {
+  Reader<float> param(row, kernels);
+  CopyWriter<float> copy(row, kernels);
+  for_each_run(row, first, last, kNone, [&](const Piece &piece) {
+    copy.take(param.at(piece.element, piece.count), piece.element, piece.count);
   });
 }
 
 void measure_direction(const Row &row, const float *memory, const Kernels &kernels, int64_t first,
                        int64_t last, LaneSums &sums) {
-  Reader<float> param(row.param, kernels);
+  Reader<float> param(row, kernels);
   Coefficients still; // moves nothing
-  for_each_run(row.numel, first, last, kNone, [&](int64_t block, int64_t count) {
+  for_each_run(row, first, last, kNone, [&](const Piece &piece) {
     alignas(64) float values[kCopyBlocks * kBlock] = {};
-    std::copy_n(param.at(block * kBlock, count), count, values);
-    kernels.descend(values, memory + block * kBlock, count, still, true, &sums);
+    std::copy_n(param.at(piece.element, piece.count), piece.count, values);
+    kernels.descend(values, memory + piece.element, piece.count, still, true, &sums);
   });
 }
 
@@ -165,10 +182,9 @@ void add_up_second(const Row &row, const Kernels &kernels, const Coefficients &c
   LaneSums sums;
   BlockRun run = run_of(row, row.second_pass, coefficients, sums, &matrix);
   run.param = moved;
-  for_each_run(row.numel, first, last, kNone, [&](int64_t block, int64_t count) {
-    run.first_block = block;
-    run.count = count;
-    run.gradient = grad.at(block * kBlock, count);
+  for_each_run(row, first, last, kNone, [&](const Piece &piece) {
+    put_at(run, row, kernels, piece);
+    run.gradient = grad.at(piece.element, piece.count);
     kernels.step(run);
   });
 }

@@ -27,6 +27,9 @@ double move_blocks(const Row &row, const void *memory, const Kernels &kernels,
 void descend_blocks(const Row &row, const float *memory, const Kernels &kernels,
                     const Coefficients &coefficients, int64_t first, int64_t last, LaneSums &sums);
 
+// Writes blocks [first, last) of the row's copy, of a parameter that does not move at this step.
+void copy_blocks(const Row &row, const Kernels &kernels, int64_t first, int64_t last);
+
 // The sums of the squared direction and parameter over blocks [first, last); changes nothing.
 void measure_direction(const Row &row, const float *memory, const Kernels &kernels, int64_t first,
                        int64_t last, LaneSums &sums);

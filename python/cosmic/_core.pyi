@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from torch import Tensor
@@ -8,6 +8,10 @@ BLOCK: int
 
 # suffix of the slot's key, torch dtype, elements, of the parameter's shape, bytes
 Plane: TypeAlias = tuple[str, str, int, bool, int]
+
+#: An optimizer's parameter groups, and its state.
+Groups: TypeAlias = list[dict[str, Any]]
+States: TypeAlias = dict[Tensor, dict[str, Any]]
 
 class UnsupportedTensorError(TypeError, RuntimeError):
     """A tensor cannot be used: its layout is sparse, its device is not the CPU, its dtype is not
@@ -33,49 +37,71 @@ class Plan:
         lr_scale: float = 1.0,
         part: tuple[int, int, int] | None = None,
         prefix: str = "",
+        place: tuple[int, int, int, int, int, int] | None = None,
+        matrix: tuple[tuple[int, int], tuple[int, int], str] | None = None,
     ) -> None:
-        """``part``: dimension, start and size; its keys in ``state`` begin with ``prefix``."""
-        ...
+        """``part``: dimension, start and size; its keys in ``state`` begin with ``prefix``.
+
+        ``place``: of a shard, where its blocks lie in the whole tensor, as ``state.shards.Place``.
+        ``matrix``: of a shard whose second moment is by rows and columns: rows and columns of the
+        shard, those of the whole matrix, and how that is cut, ``"rows"``, ``"columns"`` or
+        ``"both"``.
+        """
+
+    def set_exchange(
+        self, exchange: Callable[[memoryview, list[tuple[int, int]]], None] | None
+    ) -> None:
+        """``exchange(sums, rows)`` adds to ``sums``, doubles, in place those of the other shards;
+        ``rows`` says whose they are: (position among the plan's rows, how many)."""
 
     def set_memory(self, group: int, memory: GateMemory) -> None: ...
     def step(
         self,
-        groups: list[dict[str, Any]],
-        states: dict[Tensor, dict[str, Any]],
+        groups: Groups,
+        states: States,
         threads: int,
         steps: int,
-    ) -> list[Tensor] | None: ...
+        copies: list[Tensor | None] | None = None,
+    ) -> list[Tensor] | None:
+        """``copies``: a tensor in 16 bits, or None, for each parameter; those written follow the
+        stepped parameters in what is returned."""
+
     def inspect(
-        self, groups: list[dict[str, Any]], states: dict[Tensor, dict[str, Any]], threads: int
+        self, groups: Groups, states: States, threads: int
     ) -> list[tuple[int, float, int]] | None: ...
-    def begin(self, groups: list[dict[str, Any]], states: dict[Tensor, dict[str, Any]]) -> bool: ...
+    def begin(self, groups: Groups, states: States) -> bool: ...
     def step_one(
         self,
-        groups: list[dict[str, Any]],
-        states: dict[Tensor, dict[str, Any]],
+        groups: Groups,
+        states: States,
         threads: int,
         steps: int,
         position: int,
         param: Tensor,
+        copy: Tensor | None = None,
     ) -> bool: ...
     def inspect_one(
-        self,
-        groups: list[dict[str, Any]],
-        states: dict[Tensor, dict[str, Any]],
-        threads: int,
-        position: int,
-        param: Tensor,
+        self, groups: Groups, states: States, threads: int, position: int, param: Tensor
     ) -> int | None: ...
     def inherit(self, before: Plan) -> None: ...
     def read_moments(self, group: dict[str, Any], to: dict[str, Any]) -> None: ...
     def write_moments(self, group: dict[str, Any], source: dict[str, Any]) -> None: ...
     def started_numbers(self, rule: str, group: dict[str, Any]) -> list[float]: ...
-    def watch(self, states: dict[Tensor, dict[str, Any]]) -> None: ...
+    def watch(self, states: States) -> None: ...
     def statistics(self) -> list[tuple[int, int, float, float, float, float]]: ...
     @property
     def refused(self) -> list[tuple[int, int]]: ...
     @property
     def nonfinite(self) -> int: ...
+
+def check_copies(
+    copies: list[tuple[str, Tensor, Tensor]], params: list[tuple[str, Tensor]]
+) -> None:
+    """Name, copy and parameter of each copy, and all parameters: raises unless each copy fits and
+    shares no memory with any other tensor here."""
+
+def join_master(param: Tensor, low: Tensor, to: Tensor) -> None:
+    """The 24-bit values of a bfloat16 parameter and its int8 plane, laid out alike, as float32."""
 
 class GateMemory:
     """What a gate keeps of a parameter group. ``by_tensor``: it takes a sample of each tensor, not
@@ -92,7 +118,6 @@ class GateMemory:
 
 def parts() -> dict[str, dict[str, dict[str, Any]]]:
     """What every rule, gate and codec says of itself, by kind and name."""
-    ...
 
 def build_info() -> dict[str, Any]:
     """What the compiled core is and what it chose on this machine; ``cosmic info`` prints it.
@@ -105,11 +130,9 @@ def build_info() -> dict[str, Any]:
     Raises:
         RuntimeError: if ``COSMIC_ISA`` names what this machine does not have.
     """
-    ...
 
 def available_isas() -> list[str]:
     """Instruction sets of ``build_info()["isa_available"]``, without choosing one."""
-    ...
 
 def self_test() -> dict[str, Any]:
     """Step every combination of rule and codecs on every instruction set that this machine has,
@@ -123,7 +146,6 @@ def self_test() -> dict[str, Any]:
     Raises:
         RuntimeError: if bits differ; it names the combination, the instruction set and the threads.
     """
-    ...
 
 def reference_training(accumulate: str, threads: int, isa: str = "", steps: int = 50) -> str:
     """Train a small language model by the kernels alone, without torch.
@@ -131,7 +153,6 @@ def reference_training(accumulate: str, threads: int, isa: str = "", steps: int 
     Returns:
         SHA-256 of the parameters' bytes, 64 hexadecimal digits: the same on every machine.
     """
-    ...
 
 def looks_together(gates: str, group: dict[str, Any], index: int) -> bool: ...
 def check_group(group: dict[str, Any], index: int) -> None: ...
@@ -158,7 +179,6 @@ def variation(param: Tensor, name: str) -> tuple[float, float]:
 
 def check_memory(tensor: Tensor, what: str) -> None:
     """Raise TypeError unless a tensor's elements lie within its storage, on the CPU."""
-    ...
 
 def density(param: Tensor, gradient: Tensor, name: str) -> float: ...
 def solve_knapsack(
@@ -220,11 +240,9 @@ def exact_product(
 ) -> None:
     """``out = a @ b + add`` of batches [batch, m, k] and [batch, k, n], with the same bits on every
     ISA, for any number of threads and in any batch."""
-    ...
 
 def symmetric_product(a: Tensor, b: Tensor, out: Tensor, threads: int, isa: str = "") -> None:
     """Where ``a @ b`` is symmetric: what lies on and below its diagonal, mirrored."""
-    ...
 
 def orthogonalize(
     matrix: Tensor,
@@ -244,13 +262,11 @@ def muon_quintic(iterations: int) -> NewtonSchulz: ...
 # else is written has its memory already. An ISA that is empty is the one in use.
 def exact_map(op: str, x: Tensor, out: Tensor, threads: int, isa: str = "") -> None:
     """``op``: exp, log, tanh, erf, sigmoid, gelu, gelu_tanh or silu, of every element."""
-    ...
 
 def exact_map_backward(
     op: str, x: Tensor, grad: Tensor, out: Tensor, threads: int, isa: str = ""
 ) -> None:
     """``grad`` times the derivative of ``op`` at ``x``."""
-    ...
 
 def exact_softmax(
     x: Tensor, out: Tensor, scale: float, causal: bool, threads: int, isa: str = ""
@@ -258,13 +274,11 @@ def exact_softmax(
     """softmax(scale * x) over columns; x [matrices, rows, columns], scale > 0. Causal: row r sees
     columns <= r + columns - rows, the others get 0. A row that sees nothing above -inf gets 0; one
     with a NaN or +inf gets NaN."""
-    ...
 
 def exact_softmax_backward(
     y: Tensor, grad: Tensor, out: Tensor, scale: float, threads: int, isa: str = ""
 ) -> None:
     """scale * y * (grad - sum(y * grad)) over columns; all [matrices, rows, columns]."""
-    ...
 
 def exact_layer_norm(
     x: Tensor,
@@ -278,7 +292,6 @@ def exact_layer_norm(
     isa: str = "",
 ) -> None:
     """(x - mean) * rstd * weight + bias; x [rows, columns], mean and rstd [rows]."""
-    ...
 
 def exact_layer_norm_backward(
     x: Tensor,
@@ -302,7 +315,6 @@ def exact_rms_norm(
     isa: str = "",
 ) -> None:
     """x * rstd * weight; x [rows, columns], rstd [rows] = 1 / sqrt(mean(x^2) + eps)."""
-    ...
 
 def exact_rms_norm_backward(
     x: Tensor,
@@ -316,11 +328,9 @@ def exact_rms_norm_backward(
 ) -> None: ...
 def exact_column_sums(x: Tensor, out: Tensor, threads: int, isa: str = "") -> None:
     """x [rows, columns], out [columns]."""
-    ...
 
 def exact_sum(x: Tensor, out: Tensor, threads: int, isa: str = "") -> None:
     """Of all elements; out has one."""
-    ...
 
 def exact_cross_entropy(
     logits: Tensor,
@@ -339,7 +349,6 @@ def exact_cross_entropy(
     Raises:
         IndexError: for another target that is no class.
     """
-    ...
 
 def exact_cross_entropy_backward(
     logits: Tensor,
@@ -353,22 +362,18 @@ def exact_cross_entropy_backward(
     isa: str = "",
 ) -> None:
     """row_grad * (exp(x - lse) - (1 - s) [class is target] - s / classes); row_grad [rows]."""
-    ...
 
 def exact_embedding_backward(
     indices: Tensor, grad: Tensor, padding_index: int, out: Tensor, threads: int, isa: str = ""
 ) -> None:
     """out[v] = the sum of grad[i] over all i with indices[i] == v; indices int64 [n], grad [n, d],
     out [vocabulary, d]. ``padding_index`` gets 0; -1: there is none."""
-    ...
 
 def exact_dropout(x: Tensor, out: Tensor, p: float, key: int, threads: int, isa: str = "") -> None:
     """x / (1 - p) where a random number of (key, element's index) keeps it, else 0; 0 <= p < 1."""
-    ...
 
 def exact_inverse_frequencies(base: float, out: Tensor, isa: str = "") -> None:
     """base^(-2 i / dim) for i < dim / 2; out float64 [dim / 2]."""
-    ...
 
 def exact_rotary_tables(
     positions: Tensor,
@@ -381,7 +386,6 @@ def exact_rotary_tables(
 ) -> None:
     """scaling * cos and sin of position * frequency; positions int64 [n], inverse_frequencies
     float64 [h], cos and sin [n, 2 h], whose halves are the same."""
-    ...
 
 def exact_uniform(
     out: Tensor, low: float, high: float, key: int, threads: int, isa: str = ""

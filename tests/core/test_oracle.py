@@ -245,6 +245,16 @@ def cases() -> list[Case]:
         *(Case(f"to-nearest-{key}", shape=tall, dtype="bfloat16", options=rung)
           for key, rung in some("tier0", "tier1", "bf16+bf16", "u4+factored",
                                 "tier1:v4", stochastic_rounding=False)),
+        *(Case(f"master-{n}-{nearest}-{key}", shape=shape, dtype="bfloat16", grad_dtype=g,
+               options=rung)
+          for n, shape, g, nearest in (("300", (300,), "bfloat16", False),
+                                       ("131x17", tall, "float32", True),
+                                       ("131x17", tall, "bfloat16", False))
+          for key, rung in some("tier0", "tier1", "fp32+fp32", "u4+factored", "q8+v4+slow",
+                                "tier1:factored", master_bits=24,
+                                stochastic_rounding=not nearest)),
+        *(Case(f"master-special-{key}", shape=tall, dtype="bfloat16", options=rung, special=True)
+          for key, rung in some("tier1", "u4+factored", master_bits=24)),
         *(Case(f"{dtype}-{key}", dtype=dtype, options=rung, steps=7)
           for dtype in ("float64", "complex128") for key, rung in f64.items()),
         *(Case(f"complex64-{key}", shape=(5, 31), dtype="complex64", options=rung, steps=3)

@@ -40,6 +40,7 @@ class Options:
     blend_schedule: str = "linear"
     min_compress_size: int | tuple[int, int] = 4096
     stochastic_rounding: bool = True
+    master_bits: int | None = None
     m_step_factor: float = 1.1
     null_pct: float = 0.1
     amp_pct: float = 0.9

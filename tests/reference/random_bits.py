@@ -9,6 +9,7 @@ BLOCK = 128
 WEYL = 0x9E3779B9  # 2^32 / golden ratio
 MASK32, MASK64 = 2**32 - 1, 2**64 - 1
 PARAM_SLOT = 3  # of the parameter itself, after m, m_slow and v
+MASTER_SLOT = 4  # of the parameter with its lower bits
 
 
 def hash32(x: int) -> int:

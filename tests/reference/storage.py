@@ -51,3 +51,26 @@ def narrow_stochastic(values: Array, random_bits: NDArray[np.uint32]) -> Array:
 def _cut_to_bf16(values: Array, addend: Array) -> Array:
     cut = (values.view(np.uint32) + addend) >> 16
     return np.where(np.isnan(values), 0x7FC0, cut).astype(np.uint16)
+
+
+# ---- bfloat16 with eight bits more --------------------------------------------------------------
+
+
+def join_24(high: Array, low: Array) -> Array:
+    """Floats of the 24 bits that ``high`` (bfloat16's, uint16) and ``low`` (int8) are together. Low
+    bits that cannot go with their high ones, which somebody has changed, count for zero."""
+    magnitude, low = high & 0x7FFF, low.astype(np.int64)
+    low = np.where((magnitude == 0) & (low < 0), 0, low)
+    low = np.where((magnitude == 0x7F80) & (low > 0), 0, low)
+    low = np.where(magnitude > 0x7F80, 0, low)
+    return (((high.astype(np.int64) << 8) + low) << 8).astype(np.uint32).view(np.float32)
+
+
+def split_24(values: Array, random_bits: NDArray[np.uint32] | None = None) -> tuple[Array, Array]:
+    """The halves of floats rounded to 24 bits: to nearest, ties to even, or up with the probability
+    that makes the mean right."""
+    bits = values.view(np.uint32).astype(np.int64)
+    addend = 0x7F + (bits >> 8 & 1) if random_bits is None else random_bits.astype(np.int64) >> 24
+    t = np.where(np.isnan(values), 0x7FC000, (bits + addend) >> 8)
+    high = (t + 128) >> 8
+    return high.astype(np.uint16), (t - (high << 8)).astype(np.int8)

@@ -15,9 +15,9 @@ from .history import History
 from .matrix import Matrix
 from .norms import Norms
 from .options import NORM_GATES, Options
-from .random_bits import PARAM_SLOT, element_bits, tensor_key
+from .random_bits import MASTER_SLOT, PARAM_SLOT, element_bits, tensor_key
 from .snr_gate import Gate
-from .storage import narrow, narrow_stochastic, widen
+from .storage import join_24, narrow, narrow_stochastic, split_24, widen
 from .sums import ITEM, block_sum, ordered_sum
 from .trust_focus import Trust
 
@@ -46,6 +46,8 @@ class ReferenceTensor:
     ) -> None:
         self.stored = stored.copy()
         self.dtype = dtype
+        has_low = options.master_bits is not None and dtype == "bfloat16"
+        self.low: Array | None = np.zeros(stored.size, np.int8) if has_low else None
         self.options = options
         self.matrix = Matrix.of(sizes or (stored.size,))
         self.index = index
@@ -105,6 +107,8 @@ class ReferenceTensor:
 
     def _step(self, g: Array) -> None:
         p, options = widen(self.stored, self.dtype), self.options
+        if self.low is not None:
+            p = join_24(self.stored, self.low)
         # a tensor without a counter of its own takes its random bits by the optimizer's
         counter = self.optimizer_steps if options.rule == "sign" else self.steps
         key = tensor_key(self.seed, counter, self.index)
@@ -117,11 +121,18 @@ class ReferenceTensor:
             factor = self._factor(gate)
             scale, length = scale * factor, length * factor
         new_p, u, shares = self._move(p, g, key, length)
-        if self.dtype == "bfloat16" and options.stochastic_rounding:
-            self.stored = narrow_stochastic(new_p, element_bits(key, PARAM_SLOT, p.size))
-        else:
-            self.stored = narrow(new_p, self.dtype)
+        self._store(new_p, key)
         self._observe(g, new_p, u, scale, shares)
+
+    def _store(self, p: Array, key: int) -> None:
+        stochastic = self.dtype == "bfloat16" and self.options.stochastic_rounding
+        if self.low is not None:
+            random = element_bits(key, MASTER_SLOT, p.size) if stochastic else None
+            self.stored, self.low = split_24(p, random)
+        elif stochastic:
+            self.stored = narrow_stochastic(p, element_bits(key, PARAM_SLOT, p.size))
+        else:
+            self.stored = narrow(p, self.dtype)
 
     def _is_known(self, gate: str) -> bool:
         """Whether its factor is known when the step begins."""
