@@ -137,7 +137,7 @@ def _of_group(
 ) -> GroupCheck:
     made = [m for m in mine if not is_lazy(m.param)]
     lr = float(group["lr"])
-    param_norm = _norm(m.param for m in made)
+    param_norm = _norm(m.tensor for m in made)
     update = moved = None
     if seen:
         update = _joined(math.sqrt(t.numel) * t.update_rms for t in seen)
@@ -145,7 +145,7 @@ def _of_group(
     return GroupCheck(
         group=index,
         tensors=len(mine),
-        numel=sum(real_numel(m.param) for m in made),
+        numel=sum(real_numel(m.tensor) for m in made),
         param_norm=param_norm,
         momentum_norm=_momentum_norm(made, state, group),
         update_norm=update,
@@ -155,8 +155,8 @@ def _of_group(
         gate_min=min((t.gate for t in seen), default=None),
         gate_mean=_mean(seen, lambda t: t.gate),
         gate_max=max((t.gate for t in seen), default=None),
-        nonfinite_params=_nonfinite((m.name, m.param) for m in made),
-        nonfinite_gradients=_nonfinite((m.name, m.param.grad) for m in made),
+        nonfinite_params=_nonfinite((m.name, m.tensor) for m in made),
+        nonfinite_gradients=_nonfinite((m.name, m.gradient) for m in made),
     )
 
 
@@ -191,7 +191,7 @@ def _first_moment(row: Member, state: Mapping[Tensor, State], group: Group) -> T
     codec = rung_of(held).m
     if codec != "none" and CODECS[codec].of_next_gradient:
         return None
-    return read(row.tensor, held, group, row.param if row.part else None).exp_avg
+    return read(row.tensor, held, group, row.param, row.shard).exp_avg
 
 
 def _nonfinite(named: Iterable[tuple[str, Tensor | None]]) -> dict[str, int]:

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from importlib.util import find_spec
 
-__all__ = ["MissingPackagesError", "UsageError", "check_count", "first_line", "require_packages"]
+__all__ = [
+    "DisagreementError",
+    "MissingPackagesError",
+    "UsageError",
+    "check_count",
+    "first_line",
+    "require_packages",
+]
 
 
 class UsageError(Exception):
@@ -14,6 +21,12 @@ class UsageError(Exception):
 
 class MissingPackagesError(UsageError, ImportError):
     """An optional package is needed and not installed. The message names it and its extra."""
+
+
+class DisagreementError(UsageError):
+    """Ranks differ in what they must share: options, model, codec, seed. Every rank raises it."""
+
+    __module__ = "cosmic.distributed"  # where it can be imported from, for tracebacks and pickles
 
 
 def first_line(error: Exception) -> str:

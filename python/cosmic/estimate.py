@@ -22,6 +22,7 @@ from .planning.machine import usable_bytes
 from .planning.recommendation import recommend
 from .planning.settings import Settings
 from .planning.vacant import held_bytes, stand_in, vacant, vacant_copy
+from .state.master import has_master
 from .step.choices import Choice, choose, scratch_bytes
 from .threads import thread_count
 from .vocabulary.blocks import DEFAULT_ROWS
@@ -40,7 +41,7 @@ class TensorEstimate(NamedTuple):
 
     Attributes:
         name: of the parameter; of a part with its name in brackets.
-        shape: of the tensor.
+        shape: of the tensor; of a DTensor of the shard that is here.
         role: ``"table"``, ``"matrix"`` or ``"vector"``, by its group's ``role``, or by its
             name and the shapes of all parameters.
         rung: what the budget gives it.
@@ -79,6 +80,7 @@ class MemoryEstimate:
             packed where a codec is given; 0 without a batch.
         loss_bytes: what logits and their gradients take besides while backward begins; 0 without a
             batch.
+        master_bytes: of the weights' lower bits where ``master_bits`` asks for them.
         parameters: elements of all parameters, frozen ones too.
         batch: sequences and tokens of each; None: activations are not counted.
     """
@@ -92,6 +94,7 @@ class MemoryEstimate:
     largest_gradient_bytes: int = 0
     activation_bytes: int = 0
     loss_bytes: int = 0
+    master_bytes: int = 0
     parameters: int = 0
     batch: tuple[int, int] | None = None
     _advise: Callable[[], str] = field(default=str, repr=False, compare=False)
@@ -100,7 +103,8 @@ class MemoryEstimate:
     def total_bytes(self) -> int:
         """Weights, gradients, state, scratch, activations and loss."""
         step = self.gradient_bytes + self.state_bytes + self.scratch_bytes
-        return self.weight_bytes + step + self.activation_bytes + self.loss_bytes
+        weights = self.weight_bytes + self.master_bytes
+        return weights + step + self.activation_bytes + self.loss_bytes
 
     @property
     def fp16_gb(self) -> float:
@@ -139,7 +143,8 @@ def estimate_memory(
 
     State is exact for the first steps of fresh weights: those that had been trained before are
     stepped by elements under a budget, and later gradients may show that a tensor is masked, and
-    the budget is spent anew. It is never exceeded. Activations are counted in a forward pass on
+    the budget is spent anew. It is never exceeded. Of parameters that are DTensors all bytes are
+    those of this process's shards. Activations are counted in a forward pass on
     torch's meta device, by the rules of ``compress_activations``.
 
     Args:
@@ -188,7 +193,9 @@ def estimate_memory(
     choices = choose(placed, {}, budget=budget, policy=policy, expecting=True)
     tensors = [_tensor(choice) for choice in choices]
     buffers = sum(stand_in(b, dtype).nbytes for b in module.buffers() if not is_lazy(b))
-    taken = gradient_sizes(module, {c.param: c.param.nbytes for c in choices}, stand_ins, way.rows)
+    taken = gradient_sizes(
+        module, {c.param: held_bytes(c.param) for c in choices}, stand_ins, way.rows
+    )
     largest = max(taken, default=0)
     needed = _batch(module, batch, way, dtype)
 
@@ -209,6 +216,7 @@ def estimate_memory(
         largest_gradient_bytes=largest,
         activation_bytes=needed.saved,
         loss_bytes=needed.loss,
+        master_bytes=sum(_master_bytes(choice, placed) for choice in choices),
         parameters=sum(p.numel() for _, p in everyone),
         batch=batch,
         _advise=advise,
@@ -236,7 +244,7 @@ def _ram(ram: int | str) -> int:
 
 
 def _weight_bytes(param: Tensor, dtype: torch.dtype | None) -> int:
-    return held_bytes(param) if dtype is None else stand_in(param, dtype).nbytes
+    return held_bytes(param if dtype is None else stand_in(param, dtype))
 
 
 def _batch(
@@ -266,16 +274,18 @@ def _placed(
     return out
 
 
+def _unmade(param: Tensor) -> Tensor:
+    """The parameter without its memory; of all dtypes, options ask for bfloat16 alone."""
+    dtype = torch.bfloat16 if param.dtype == torch.bfloat16 else torch.float32
+    return torch.zeros((), dtype=dtype, device="cpu").expand(param.shape)
+
+
 def _with_options(
     groups: Sequence[dict[str, Any]], budget: int | str | None, options: dict[str, Any]
 ) -> tuple[list[dict[str, Any]], Policy]:
     """The groups with all options and the policy, by the optimizer's own checks and defaults."""
-    zero = torch.zeros((), device="cpu")
     optimizer = Cosmic(
-        [
-            {**group, "params": [zero.expand(param.shape) for param in group["params"]]}
-            for group in groups
-        ],
+        [{**group, "params": [_unmade(param) for param in group["params"]]} for group in groups],
         budget=budget,
         **options,
     )
@@ -284,6 +294,11 @@ def _with_options(
         for checked, group in zip(optimizer.param_groups, groups, strict=True)
     ]
     return full, policy_named(optimizer.policy)
+
+
+def _master_bytes(choice: Choice, groups: Sequence[dict[str, Any]]) -> int:
+    member = choice.live.member
+    return member.tensor.numel() if has_master(member.param, groups[member.group]) else 0
 
 
 def _tensor(choice: Choice) -> TensorEstimate:
@@ -295,5 +310,5 @@ def _tensor(choice: Choice) -> TensorEstimate:
         rung=choice.rung.name,
         weight_bytes=member.tensor.nbytes,
         state_bytes=choice.nbytes,
-        adamw_bytes=choice.live.geometry.numel * ADAMW_BYTES + _COUNTER_BYTES * member.is_first,
+        adamw_bytes=choice.live.here.numel * ADAMW_BYTES + _COUNTER_BYTES * member.is_first,
     )

@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from .capital.named import DEFAULT_POLICY
 from .capital.policies import Policy
+from .state.master import check_has_master
 from .state.members import check_param, members, parts_of
 from .state.slices import Parts, check_patterns
 from .step.backward import StepInBackward
 from .step.backward_checks import refuse_wrapper
+from .step.copies import CopyTo
 from .step.hooks import hooked_where_observed, step_as_it_is
 from .step.options import check_whole, drop_whole_options
 from .step.ordinary import take_step
@@ -128,6 +130,11 @@ class Cosmic(WithMoments, WithReports, WithCheckpoints):
             budget chooses the codecs.
         stochastic_rounding: store parameters in bfloat16 with stochastic rounding, which is
             unbiased; False: to nearest, which loses updates below 1/512 of a parameter.
+        master_bits: 24 gives parameters in bfloat16 eight bits more each, in state entry
+            ``"master_low"``, which the step reads and rounds to as if they were one number of 24
+            bits; the bfloat16 parameter is that number rounded to nearest. They are part of the
+            weights: neither ``state_bytes()`` nor a budget counts them, ``master_bytes()`` does.
+            Other parameters of the group stay as they are. None: none (``docs/offload.md``).
         gate: a factor on updates; several are joined by a plus and multiplied. ``"snr"`` scales a
             tensor's update down while its gradient is noisy or jumps; ``"agar"`` scales each
             coordinate of tier 2 by how far its gradients agree, after CASMO; ``"trust"`` makes a
@@ -164,6 +171,10 @@ class Cosmic(WithMoments, WithReports, WithCheckpoints):
         seed: of the random bits of stochastic rounding. Not a group option.
         reallocate_every: steps between two looks at the gradients for masks; the step after a look
             spends the budget anew. Not a group option.
+        global_sums: of parameters whose shards are on several ranks (DTensors): False, sums of a
+            tensor (its gates', tier 1's, columns of a factored second moment) are those of each
+            rank's shard, and a step exchanges nothing; True, they are added up over the ranks, in
+            their order. Not a group option.
 
     Raises:
         ValueError: for an option out of range; at the first step, for parameters that overlap and
@@ -227,17 +238,20 @@ class Cosmic(WithMoments, WithReports, WithCheckpoints):
         maximize: bool = False,
         min_compress_size: int | tuple[int, int] = 4096,
         stochastic_rounding: bool = True,
+        master_bits: int | None = None,
         nonfinite: str = "propagate",
         seed: int = 0,
         reallocate_every: int = 100,
+        global_sums: bool = False,
     ) -> None:
-        check_whole(budget, policy, nonfinite, seed, reallocate_every)
         self.budget = budget
         self.policy = policy
         self.nonfinite = nonfinite
         self.seed = seed
         self.reallocate_every = reallocate_every
+        self.global_sums = global_sums
         self._reset()
+        check_whole(self._whole_options())
         defaults = {
             "lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay,
             "maximize": maximize, "tier": tier, "min_tier": min_tier, "max_tier": max_tier,
@@ -256,6 +270,7 @@ class Cosmic(WithMoments, WithReports, WithCheckpoints):
             "matrix_blocks": matrix_blocks, "beta_slow": beta_slow, "alpha": alpha,
             "slow_warmup": slow_warmup,
             "min_compress_size": min_compress_size, "stochastic_rounding": stochastic_rounding,
+            "master_bits": master_bits,
         }  # fmt: skip
         super().__init__(params, {**defaults, **self._preset})
         check_patterns(self.param_groups)
@@ -278,6 +293,7 @@ class Cosmic(WithMoments, WithReports, WithCheckpoints):
                 if member.group == len(self.param_groups) - 1:
                     check_param(member.param, member.label)
                     parts_of(member, group)
+            check_has_master(group, len(self.param_groups) - 1)
             if group["parts"] is not self.defaults["parts"]:
                 check_patterns([group])
         except Exception:
@@ -288,15 +304,22 @@ class Cosmic(WithMoments, WithReports, WithCheckpoints):
             self._backward.attach()
 
     @overload
-    def step(self, closure: None = None) -> None: ...
+    def step(self, closure: None = None, *, copy_to: CopyTo | None = None) -> None: ...
     @overload
-    def step(self, closure: Callable[[], float]) -> float: ...
+    def step(self, closure: Callable[[], float], *, copy_to: CopyTo | None = None) -> float: ...
     @hooked_where_observed
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+    def step(
+        self, closure: Callable[[], float] | None = None, *, copy_to: CopyTo | None = None
+    ) -> float | None:
         """Take one step on every parameter that has a gradient.
 
         Args:
             closure: recomputes the loss and the gradients; called first, with gradients enabled.
+            copy_to: bfloat16 or float16 CPU tensors, of any layout and pinned or not, in which the
+                same pass leaves the new parameters as ``copy.copy_(param)`` would: a sequence, one
+                or None for each parameter in the order of the groups, or a dict by parameter. Of a
+                parameter without a gradient the copy stays as it is. Other tensors may be given
+                at each step.
 
         Returns:
             The closure's loss, or None.
@@ -307,7 +330,12 @@ class Cosmic(WithMoments, WithReports, WithCheckpoints):
             NonfiniteGradientError: with ``nonfinite="raise"``. Nothing has changed then.
         """
         if torch.compiler.is_compiling():
-            return step_as_it_is(self, closure)
+            return step_as_it_is(self, closure, {} if copy_to is None else {"copy_to": copy_to})
+        if self._backward is not None and copy_to is not None:
+            raise ValueError(
+                "step(copy_to=...) comes too late after step_in_backward(), which has stepped the "
+                "parameters; give copy_to to step_in_backward()"
+            )
         if self._backward is not None and (ended := self._backward.end_step(closure)):
             if ended.counts:
                 self._after_step(ended.compiled, ended.transitions)
@@ -318,9 +346,9 @@ class Cosmic(WithMoments, WithReports, WithCheckpoints):
                 loss = closure()
         if forked():
             with one_thread():
-                take_step(self)
+                take_step(self, copy_to)
         else:
-            take_step(self)
+            take_step(self, copy_to)
         return loss
 
     def step_in_backward(
@@ -329,6 +357,7 @@ class Cosmic(WithMoments, WithReports, WithCheckpoints):
         *,
         max_norm: float | None = None,
         clip: str = "previous",
+        copy_to: CopyTo | None = None,
     ) -> StepInBackward:
         """From now on step each parameter within ``backward``, as soon as its gradient is complete,
         and free the gradient: gradients take the memory of one tensor instead of one model.
@@ -346,6 +375,8 @@ class Cosmic(WithMoments, WithReports, WithCheckpoints):
             clip: ``"previous"`` scales all gradients by what the norm of the whole gradient was a
                 step ago, as this one's is not known yet (at the first step as ``"tensor"``);
                 ``"tensor"`` clips each tensor to ``max_norm`` on its own.
+            copy_to: as of ``step``; the handle's attribute ``copy_to`` takes other tensors between
+                steps.
 
         Returns:
             A handle: ``handle.remove()``, or the end of a ``with`` block, leaves the mode.
@@ -359,5 +390,5 @@ class Cosmic(WithMoments, WithReports, WithCheckpoints):
         refuse_wrapper(self)
         if self._backward is not None:
             raise RuntimeError("step_in_backward() is on already; remove() its handle first")
-        self._backward = mode = StepInBackward(self, model, max_norm, clip)
+        self._backward = mode = StepInBackward(self, model, max_norm, clip, copy_to)
         return mode

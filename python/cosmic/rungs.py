@@ -14,6 +14,7 @@ from . import _core
 from .parts import CODECS, GATES, HISTORY_RULES, RULES, Numbers, Rule, rule_for
 
 __all__ = [
+    "LEAST_COLUMNS",
     "Geometry",
     "Rung",
     "combinations",
@@ -30,8 +31,8 @@ _STEP_BYTES = 8  # an int64
 _DIMENSION_BYTES = 8  # of each number in packed_shape and packed_order
 _ALIASES = {torch.float32: "fp32", torch.bfloat16: "bf16", "float32": "fp32", "bfloat16": "bf16"}
 
-#: Columns of a matrix that has codecs of rows and columns.
-_LEAST_COLUMNS = 16
+#: Columns of a matrix that has codecs of rows and columns, at least.
+LEAST_COLUMNS = 16
 #: Codecs that keep one number an element and need no blocks.
 PLAIN = tuple(codec.name for codec in CODECS.values() if codec.plain)
 #: Codecs of a second moment that keep rows and columns of a matrix.
@@ -71,7 +72,7 @@ class Geometry(NamedTuple):
             )
         like = torch.view_as_real(param.detach()) if param.is_complex() else param.detach()
         sizes, strides = tuple(like.shape), like.stride()
-        matrix = _core.matrix_shape(sizes, strides, label, _LEAST_COLUMNS)
+        matrix = _core.matrix_shape(sizes, strides, label, LEAST_COLUMNS)
         shape = _core.matrix_shape(tuple(param.shape), param.detach().stride(), label, 2)
         order = _core.walk_order(sizes, strides, label)
         sides = None
@@ -286,7 +287,7 @@ class Rung:
     @property
     def keys(self) -> tuple[str, ...]:
         """Keys of every tensor of numbers and moments that it keeps in ``optimizer.state``."""
-        return (*self.scalars, *self.planes(Geometry(1, (2, _LEAST_COLUMNS))))
+        return (*self.scalars, *self.planes(Geometry(1, (2, LEAST_COLUMNS))))
 
     def nbytes(self, geometry: Geometry | int) -> int:
         """Exact bytes of this rung's state for a tensor, padding and scales included.

@@ -10,6 +10,9 @@ from .state.adamw import exported
 from .state.checkpoint import read_saved
 from .state.entries import STATE_FORMAT, drop_orphans
 from .state.groups import check_all_placed
+from .state.members import members, parts_of
+from .state.saved_shards import saved_state
+from .state.shards import is_sharded
 from .with_controllers import WithControllers
 
 __all__ = ["WithCheckpoints"]
@@ -30,6 +33,7 @@ class WithCheckpoints(WithControllers):
         drop_orphans(self.state, self.param_groups)
         check_all_placed(self.state, self.param_groups)
         saved = super().state_dict()
+        saved["state"] = self._as_saved(saved["state"])
         saved["cosmic"] = {
             "format": STATE_FORMAT, "steps": self._steps, "skipped": self._skipped,
             "gradient_norm": self._gradient_norm, "options_changed": self._has_new_options(),
@@ -52,7 +56,9 @@ class WithCheckpoints(WithControllers):
         extra: dict[str, Any] = {}
 
         def take_state(_: Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
-            saved, found = read_saved(saved, self.param_groups, self.seed)
+            saved, found = read_saved(
+                saved, self.param_groups, self.seed, summed=self._sums_over_ranks()
+            )
             for index, group in enumerate(saved["param_groups"]):
                 self._check_group(dict(group), index)
             self._check_controllers(found)
@@ -71,6 +77,22 @@ class WithCheckpoints(WithControllers):
         finally:
             for handle in handles:
                 handle.remove()
+
+    def _as_saved(self, states: dict[Any, Any]) -> dict[Any, Any]:
+        """States with those of sharded parameters as DTensors. What a checkpoint has given its
+        shape is in that form already."""
+        out = dict(states)
+        for member in members(self.param_groups):
+            param, group = member.param, self.param_groups[member.group]
+            state = states.get(member.index)
+            if state and is_sharded(param) and self._provisional.get(param) != "shaped":
+                out[member.index] = saved_state(
+                    parts_of(member, group), group, state, summed=self._sums_over_ranks()
+                )
+        return out
+
+    def _sums_over_ranks(self) -> bool:
+        return bool(getattr(self, "global_sums", False))
 
     def to_adamw_state_dict(self) -> dict[str, Any]:
         """The state as ``torch.optim.AdamW.load_state_dict`` takes it, to go on with AdamW.

@@ -23,7 +23,8 @@ from .controllers.observation import (
     undo,
 )
 from .state.groups import Group
-from .state.members import members, naming, parts_of
+from .state.members import listed, members, naming, parts_of
+from .state.shards import on_several_ranks
 from .state.slices import Slice, check_patterns, described
 from .step.planned import Planned
 from .step.plans import Compiled
@@ -67,7 +68,8 @@ class WithControllers(Planned):
         Raises:
             TypeError: for what is no ``Controller``, or one whose ``Controller.__init__`` has not
                 been called.
-            ValueError: for a name that another one has, a controller that is attached to another
+            ValueError: for one that goes by sums of tensors whose shards are on several ranks, a
+                name that another one has, a controller that is attached to another
                 optimizer, one for which the groups have nothing or that is known to set what an
                 option cannot be, and numbers that are not its own or could not be saved.
         """
@@ -84,6 +86,7 @@ class WithControllers(Planned):
                 "another name, name=..."
             )
         controller.check(self.param_groups)
+        self._check_sees_all(controller)
         before = controller.state_dict()
         try:
             if controller.name in self._carried:
@@ -95,6 +98,15 @@ class WithControllers(Planned):
         self._carried.pop(controller.name, None)
         controller._optimizer = weakref.ref(self)
         self._controllers.append(controller)
+
+    def _check_sees_all(self, controller: Controller) -> None:
+        sharded = [m.label for m in members(self.param_groups) if on_several_ranks(m.param)]
+        if controller.SEES_TENSORS and sharded:
+            raise ValueError(
+                f"controller {controller.name!r} goes by what steps see of tensors, and each rank "
+                f"sees its shards of {listed(sharded)} alone, so that ranks would part; expected "
+                "one of SEES_TENSORS = False, such as Staged or PlateauGuard"
+            )
 
     def remove_controller(self, controller: Controller) -> None:
         """Undo ``add_controller``: options stay as they are.

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from .moments import Moments
 from .state.entries import State, forget, holds, prefixed, take_over
 from .state.joined import read_whole, write_whole, zeroed_rows
-from .state.members import Member, members, naming
+from .state.members import Member, members, naming, parts_of
 from .state.moments import Rows, selected
+from .state.saved_shapes import empty_state
 from .state.shaping import shaped_states
 from .step.planned import Planned
 from .step.plans import chosen_state
@@ -37,9 +38,11 @@ class WithMoments(Planned):
         Raises:
             ValueError: if the checkpoint has no state of Cosmic's for the model's parameters.
         """
-        own = {member.param for member in members(self.param_groups)}
+        own = {member.param: member for member in members(self.param_groups)}
         for param, shaped in shaped_states(model, metadata, prefix, own).items():
-            take_over(self.state.setdefault(param, {}), shaped)
+            rows = parts_of(own[param], self.param_groups[own[param].group])
+            take_over(self.state.setdefault(param, {}), empty_state(rows, shaped))
+            self._provisional[param] = "shaped"
         self._compiled = None
 
     # ---- moments, whatever keeps them -----------------------------------------------------
@@ -49,7 +52,8 @@ class WithMoments(Planned):
 
         They are copies, in AdamW's meaning: its bias correction by ``step`` is right for them. A
         moment that the parameter's rung does not keep is None; all are before its first step. Of
-        parts (group option ``parts``) they are joined, None where one of them keeps none.
+        parts (group option ``parts``) they are joined, None where one of them keeps none. Of a
+        DTensor they are DTensors with its mesh and placements, made without communication.
 
         Raises:
             ValueError: if the parameter is not in this optimizer, for a state that does not fit it,
@@ -75,7 +79,8 @@ class WithMoments(Planned):
         Args:
             param: one of the optimizer's.
             exp_avg: of the parameter's shape, or of that of ``param[rows]``, or one number; None
-                leaves the moment as it is.
+                leaves the moment as it is. Of a DTensor one that lies as it does, or one number;
+                all processes are to give theirs.
             exp_avg_sq: as ``exp_avg``; no number below 0.
             exp_avg_slow: as ``exp_avg``.
             step: the parameter's count; None leaves it as it is.
@@ -91,6 +96,7 @@ class WithMoments(Planned):
         group = self.param_groups[member.group]
         with naming(member):  # once: what is given may be read once
             chosen = None if rows is None else selected(param, rows)
+        self._drop_provisional()
         given = {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq, "exp_avg_slow": exp_avg_slow}
         with naming(member):
             held = self.state.get(param, {})

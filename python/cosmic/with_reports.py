@@ -7,10 +7,13 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
+from torch import Tensor
+
 from .capital.budget import resolve_budget
 from .check import Check, checked_groups
 from .reports import TierInfo, gate_factors, group_statistics, tier_table
-from .state.entries import holds, state_bytes
+from .state.entries import holds, master_bytes, state_bytes
+from .state.master import master_weight
 from .state.members import members
 from .state.places import real_numel
 from .step.planned import Listener
@@ -35,6 +38,23 @@ class WithReports(WithControllers):
         """Bytes of all state: exactly those of COSMIC's own tensors in ``state_dict()``. What
         others keep in ``optimizer.state`` is not counted, neither here nor by a budget."""
         return sum(state_bytes(state) for state in self.state.values())
+
+    def master_bytes(self) -> int:
+        """Bytes of the weights' lower bits that group option ``master_bits`` keeps in the state
+        (entries ``"master_low"``), one an element of a parameter in bfloat16."""
+        return sum(master_bytes(state) for state in self.state.values())
+
+    def master_weights(self) -> dict[str, Tensor]:
+        """Every parameter with all bits that there are of it, by name (its number as text where it
+        has none), for checkpoints in full precision: new float32 tensors of the parameters' shapes,
+        float64 of parameters in float64. With ``master_bits=24`` those in bfloat16 have 24 bits.
+        """
+        return {
+            member.name: master_weight(
+                member, self.state.get(member.param, {}), self.param_groups[member.group]
+            )
+            for member in members(self.param_groups)
+        }
 
     def budget_bytes(self) -> int | None:
         """The budget in bytes; before the first step, for all parameters that require grad."""

@@ -39,6 +39,8 @@ class Candidate:
         matrix: rows and columns that the tensor can be seen as, or None.
         gate: the group's, or ``"none"``; its numbers are part of a rung's price.
         dims: numbers that say where packed codes belong, as of ``Geometry``; part of a price, too.
+        shards: of a tensor that processes share, how many shards there are of each geometry, whose
+            prices together are its own.
     """
 
     index: int
@@ -50,12 +52,13 @@ class Candidate:
     matrix: tuple[int, int] | None = None
     gate: str = "none"
     dims: int = 1
+    shards: tuple[tuple[int, Geometry], ...] = ()
 
     def price(self, rung: Rung) -> int:
         """Exact bytes of the tensor's state on a rung."""
-        return rung.nbytes(Geometry(self.numel, self.matrix, dims=self.dims)) + gate_bytes(
-            rung, GateUse(self.gate)
-        )
+        of_gate = gate_bytes(rung, GateUse(self.gate))
+        shards = self.shards or ((1, Geometry(self.numel, self.matrix, dims=self.dims)),)
+        return sum(times * (rung.nbytes(shard) + of_gate) for times, shard in shards)
 
 
 @runtime_checkable

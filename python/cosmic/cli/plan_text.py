@@ -33,6 +33,7 @@ def to_json(arguments: argparse.Namespace, estimate: MemoryEstimate, advice: str
         "weight_bytes": estimate.weight_bytes,
         "gradient_bytes": estimate.gradient_bytes,
         "state_bytes": estimate.state_bytes,
+        "master_bytes": estimate.master_bytes,
         "adamw_bytes": estimate.adamw_bytes,
         "scratch_bytes": estimate.scratch_bytes,
         "largest_gradient_bytes": estimate.largest_gradient_bytes,
@@ -85,6 +86,7 @@ def _totals(estimate: MemoryEstimate) -> str:
     batch = estimate.batch and f"of {estimate.batch[0]} x {estimate.batch[1]} tokens"
     rows = [
         ("weights", estimate.weight_bytes, ""),
+        ("  lower bits", estimate.master_bytes, "of weights in bf16"),
         ("gradients", estimate.gradient_bytes, ""),
         ("  the largest", estimate.largest_gradient_bytes, ""),
         ("state", estimate.state_bytes, f"{density:.3f} bits a parameter, {share:.2%} of AdamW's"),
@@ -94,7 +96,11 @@ def _totals(estimate: MemoryEstimate) -> str:
         ("loss", estimate.loss_bytes, "logits and their gradients, while backward begins"),
         ("in all", estimate.total_bytes, "" if batch else "activations not counted"),
     ]
-    rows = [row for row in rows if row[1] or row[0] not in ("scratch", "activations", "loss")]
+    rows = [
+        row
+        for row in rows
+        if row[1] or row[0] not in ("  lower bits", "scratch", "activations", "loss")
+    ]
     return "\n".join(
         f"{name:<14}{size / MB:>14,.3f} MB   {note}".rstrip() for name, size, note in rows
     )

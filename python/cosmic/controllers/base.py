@@ -37,6 +37,9 @@ class Controller(ABC):
         enabled: False: it neither looks nor moves anything. Not saved.
     """
 
+    #: Whether it goes by what steps have seen of tensors, which processes that hold shards of one
+    #: would see differently.
+    SEES_TENSORS: ClassVar[bool] = True
     #: Names of the numbers that are kept, and where they start; None: not known yet.
     START: ClassVar[Mapping[str, float | int | None]] = {}
     #: The optimizer that it is attached to; copies and pickles are attached to none, or to a copy.

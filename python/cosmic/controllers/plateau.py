@@ -83,6 +83,7 @@ class PlateauGuard(Controller):
         ValueError: for an argument out of range; when attached, if no group has anything of ``on``.
     """
 
+    SEES_TENSORS = False
     START: ClassVar[dict[str, float | int | None]] = {
         "best": None, "streak": 0, "strength": 0.0,
         **{f"factor_{what}": 1.0 for what in _MOVED},

@@ -57,6 +57,7 @@ class Staged(Controller):
             back and left out.
     """
 
+    SEES_TENSORS = False
     START: ClassVar[dict[str, float | int | None]] = {"made": 0}
 
     def __init__(

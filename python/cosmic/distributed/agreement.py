@@ -9,15 +9,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ..errors import UsageError
+from ..errors import DisagreementError
 
 __all__ = ["DisagreementError", "check_agreement", "model_digest"]
 
 WIDTH = 64  # bytes of a setting's text
-
-
-class DisagreementError(UsageError):
-    """Ranks differ in what they must share: codec, seed, model. Every rank raises it."""
 
 
 def model_digest(parameters: Iterable[tuple[str, Tensor]]) -> str:

@@ -98,15 +98,15 @@ class Settings:
         return f"optimizer = Cosmic(model.parameters(){f', budget={given!r}' if given else ''})"
 
     def _need(self, dtype: torch.dtype, *, adamw: bool = False, **changes: Any) -> Need:
+        asked = {**self._asked, **changes}
+        if dtype != torch.bfloat16:
+            asked.pop("master_bits", None)  # there is nothing that it could add to
         found = self._estimate(
-            self._module,
-            dtype=None if self._quantized else dtype,
-            batch=self._batch,
-            **{**self._asked, **changes},
+            self._module, dtype=None if self._quantized else dtype, batch=self._batch, **asked
         )
         state = found.adamw_bytes if adamw else found.state_bytes + found.scratch_bytes
         batch = found.activation_bytes + found.loss_bytes
-        return Need(found.weight_bytes, found.gradient_bytes, state, batch)
+        return Need(found.weight_bytes + found.master_bytes, found.gradient_bytes, state, batch)
 
     def _has_head(self) -> bool:
         """Whether it is a language model: one with a layer that tells the next token."""

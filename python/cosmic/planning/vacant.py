@@ -11,6 +11,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from ..state.members import listed
+from ..state.shards import as_shard, is_sharded, local_of, whole_of
 
 __all__ = ["held_bytes", "stand_in", "vacant", "vacant_copy"]
 
@@ -65,7 +66,10 @@ def _of_config(config: Any) -> nn.Module:
 
 
 def held_bytes(tensor: Tensor) -> int:
-    """Bytes that a tensor holds: of one that is quantized those of its codes and scales."""
+    """Bytes that a tensor holds here: of a DTensor those of its shard, of one that is quantized
+    those of its codes and scales."""
+    if is_sharded(tensor):
+        return local_of(tensor).nbytes
     if not is_traceable_wrapper_subclass(tensor):
         return tensor.nbytes
     inner: Any = tensor
@@ -73,9 +77,13 @@ def held_bytes(tensor: Tensor) -> int:
 
 
 def stand_in(tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """A tensor without memory, of the same shape, in `dtype` if both are floating."""
+    """A tensor without memory, of the same shape, in `dtype` if both are floating; of a DTensor
+    the shard that is here."""
     wanted = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
     grad = tensor.requires_grad
+    if is_sharded(tensor):
+        here = torch.empty_like(local_of(tensor), dtype=wanted, device="meta")
+        return as_shard(tensor, here).requires_grad_(grad)
     if is_traceable_wrapper_subclass(tensor):
         return torch.empty(tensor.shape, dtype=wanted, device="meta", requires_grad=grad)
     return torch.empty_like(tensor, dtype=wanted, device="meta", requires_grad=grad)
@@ -85,7 +93,8 @@ def vacant_copy(module: nn.Module, dtype: torch.dtype | None = None) -> nn.Modul
     """A copy in training mode that can be run on the meta device; buffers keep their types."""
     known: dict[int, Any] = {}
     for param in module.parameters():
-        known[id(param)] = nn.Parameter(stand_in(param.detach(), dtype), param.requires_grad)
+        whole = whole_of(param.detach())
+        known[id(param)] = nn.Parameter(stand_in(whole, dtype), param.requires_grad)
     for buffer in module.buffers():
         known[id(buffer)] = stand_in(buffer)
     copied = copy.deepcopy(module, known)

@@ -77,11 +77,12 @@ class CASMO(Cosmic):
         stochastic_rounding: as in ``Cosmic``.
         nonfinite: as in ``Cosmic``.
         seed: as in ``Cosmic``.
+        global_sums: as in ``Cosmic``; parameters whose shards are on several ranks need it.
 
-    All but ``log_level``, ``nonfinite`` and ``seed`` are group options and may change between
-    steps. A checkpoint of casmo-optimizer itself, with moments in float32, loads. An element whose
-    moment is not finite counts as noise, and a sample that is not finite is left out and has the
-    least factor.
+    All but ``log_level``, ``nonfinite``, ``seed`` and ``global_sums`` are group options and may
+    change between steps. A checkpoint of casmo-optimizer itself, with moments in float32, loads. An
+    element whose moment is not finite counts as noise, and a sample that is not finite is left out
+    and has the least factor.
 
     Raises:
         ValueError, TypeError: as ``Cosmic`` does, and for options out of range.
@@ -112,6 +113,7 @@ class CASMO(Cosmic):
         stochastic_rounding: bool = True,
         nonfinite: str = "propagate",
         seed: int = 0,
+        global_sums: bool = False,
     ) -> None:
         self.log_level = log_level
         level_of(log_level)
@@ -127,6 +129,7 @@ class CASMO(Cosmic):
             params, lr, betas, eps, weight_decay, c_min=c_min, state_dtype=state_dtype,
             maximize=maximize, min_compress_size=min_compress_size,
             stochastic_rounding=stochastic_rounding, nonfinite=nonfinite, seed=seed,
+            global_sums=global_sums,
         )  # fmt: skip
 
     def _reset(self) -> None:
@@ -237,7 +240,9 @@ class CASMO(Cosmic):
     def _whole_options(self) -> dict[str, Any]:
         return {**super()._whole_options(), "log_level": self.log_level}
 
-    def _run(self, compiled: Compiled) -> list[Tensor] | None:
+    def _run(
+        self, compiled: Compiled, copies: list[Tensor | None] | None = None
+    ) -> list[Tensor] | None:
         if len(self._calibrations) != len(self.param_groups):
             raise RuntimeError(
                 f"there are {len(self.param_groups)} parameter groups, but calibrations of "
@@ -250,7 +255,7 @@ class CASMO(Cosmic):
             calibration = self._calibrations[index]
             calibration.set_options(*_memory_options(group))
             compiled.plan.set_memory(index, calibration)
-        stepped = super()._run(compiled)
+        stepped = super()._run(compiled, copies)
         if refused := compiled.plan.refused:
             raise self._nonfinite_error(refused)
         return stepped

@@ -75,6 +75,7 @@ class TurboAdam(Cosmic):
         error_feedback: of ``costate``: False. 0.1.0 would keep 32 bits an element for it, more than
             the compression saves; ``compress_m=False`` loses nothing for the same memory.
         maximize: maximize the objective.
+        global_sums: as in ``Cosmic``; of the whole optimizer.
 
     Raises:
         ValueError, TypeError: for an argument that is out of range, or that the compiled codecs do
@@ -108,6 +109,7 @@ class TurboAdam(Cosmic):
         amp_pct: float = 0.90,
         error_feedback: bool = False,
         maximize: bool = False,
+        global_sums: bool = False,
     ) -> None:
         if not isinstance(rounding_seed, int):
             raise TypeError(f"rounding_seed is {rounding_seed!r}; expected an int")
@@ -121,7 +123,7 @@ class TurboAdam(Cosmic):
             "error_feedback": error_feedback,
         }  # fmt: skip
         super().__init__(
-            params, lr, betas, eps, weight_decay, maximize=maximize,
+            params, lr, betas, eps, weight_decay, maximize=maximize, global_sums=global_sums,
             seed=rounding_seed & 0xFFFFFFFF,
         )  # fmt: skip
 

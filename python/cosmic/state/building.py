@@ -9,9 +9,10 @@ from torch import Tensor
 
 from .. import _core
 from ..parts import RULES, Numbers
-from ..rungs import PLAIN, Geometry, Rung
+from ..rungs import PLAIN, Rung
 from .entries import (
     MASKED,
+    MASTER,
     ROLE,
     SIGNAL,
     STATE_FORMAT,
@@ -23,9 +24,11 @@ from .entries import (
     rung_of,
 )
 from .gates import held_numbers
+from .geometries import geometry_here, placed
 from .groups import Group
 from .places import order_of, place_of, real_view, walked_as
 from .roles import Role
+from .shards import Shard
 
 __all__ = ["MOMENTS", "build_state", "decoded_moments", "encode", "rebuilt", "recentered"]
 
@@ -89,9 +92,11 @@ def build_state(
     role: Role | None = None,
     masked: bool = False,
     trained: bool = False,
+    master: bool = False,
     group: Group,
     index: int = 0,
     seed: int = 0,
+    shard: Shard | None = None,
 ) -> State:
     """State of ``param`` on ``rung``, carrying over from ``old`` what fits.
 
@@ -107,42 +112,49 @@ def build_state(
         role: what the tensor is to the model, where the budget may choose its rung again.
         masked: rows and columns do not describe where the gradients are not zero.
         trained: its weights had been trained before its first step.
+        master: it has eight bits more an element, zeros at first: the weights as they are.
         group: the parameter's group: codecs in update units are decoded with its options.
         index, seed: of the random bits with which moments are encoded anew.
+        shard: which part of a larger tensor ``param`` is; None: it is whole.
     """
     was = rung_of(old) if old else Rung(0)
     carried = old if _carries(was, rung) else {}
     state: State = {marker(rung): STATE_FORMAT}
-    state.update(_carried_scalars(param, rung, carried, was, group))
+    state.update(_carried_scalars(param, rung, carried, was, group, shard))
     if rung.packed:
         state.update(place_of(param))
     same_order = order_of(carried) == order_of(state)
     if rung.slots and carried and _encodes(rung, was, same_order):
-        state.update(_carried_planes(param, rung, {}))
-        moments = dict(decoded_moments(param, carried, group))
+        state.update(_carried_planes(param, rung, {}, shard))
+        moments = dict(decoded_moments(param, carried, group, shard))
         if _recentres(rung, was):
             sign = 1 if was.centered else -1
             moments["exp_avg_sq"] = recentered(moments, carried, group, sign)
         if rung.f64:
-            state.update(_carried_planes(param, rung, _by_slot(rung, moments)))
+            state.update(_carried_planes(param, rung, _by_slot(rung, moments), shard))
         else:
-            encode(param, rung, state, moments, group, index, seed)
+            encode(param, rung, state, moments, group, index, seed, shard)
     elif rung.slots:
-        state.update(_carried_planes(param, rung, _renamed(carried, was, rung)))
+        state.update(_carried_planes(param, rung, _renamed(carried, was, rung), shard))
     for numbers in (*gates, *((_SIGNAL,) if signal else ())):
         state[numbers.key] = _kept(numbers, old.get(numbers.key))
     if role is not None:
         state[ROLE] = role_number(role)
+    if master:
+        state[MASTER] = _slot(param, torch.int8, old.get(MASTER))
     state.update({key: 1 for key, has in ((MASKED, masked), (TRAINED, trained)) if has})
     return state
 
 
-def rebuilt(param: Tensor, held: State, group: Group, index: int, seed: int) -> State:
+def rebuilt(
+    param: Tensor, held: State, group: Group, index: int, seed: int, shard: Shard | None = None
+) -> State:
     """A checked state on its own rung, laid out as the parameter is now."""
     return build_state(
         param, rung_of(held), held, gates=held_numbers(held), signal=SIGNAL in held,
         role=role_of(held), masked=MASKED in held, trained=TRAINED in held,
-        group=group, index=index, seed=seed,
+        master=MASTER in held,
+        group=group, index=index, seed=seed, shard=shard,
     )  # fmt: skip
 
 
@@ -158,7 +170,9 @@ def _carries(was: Rung, rung: Rung) -> bool:
     return was.tier == rung.tier and rung.v == "none"
 
 
-def _carried_scalars(param: Tensor, rung: Rung, carried: State, was: Rung, group: Group) -> State:
+def _carried_scalars(
+    param: Tensor, rung: Rung, carried: State, was: Rung, group: Group, shard: Shard | None
+) -> State:
     """Everything but the moments."""
     out: State = {}
     if rung.counts:
@@ -167,8 +181,8 @@ def _carried_scalars(param: Tensor, rung: Rung, carried: State, was: Rung, group
         out[numbers.key] = _kept(numbers, carried.get(numbers.key))
     rule = RULES[rung.rule]
     if rule.starts and rule.numbers and carried and was.v != "none":
-        held = _about_zero(param, carried, group) if was.centered else carried
-        started = _held(param, held).started_numbers(rule.name, group)
+        held = _about_zero(param, carried, group, shard) if was.centered else carried
+        started = _held(param, held, shard).started_numbers(rule.name, group)
         out[rule.numbers.key] = torch.tensor(started, dtype=rule.numbers.dtype, device="cpu")
     if rung.m != "none" and carried:
         start = carried.get("exp_avg_start", 0) if was.m != "none" else int(carried["step"])
@@ -210,17 +224,17 @@ def recentered(moments: State, carried: State, group: Group, sign: int) -> Tenso
     return torch.maximum(v + mean * mean * (sign * (1 - beta2**t)), v * _LEAST_DEVIATION)
 
 
-def _about_zero(param: Tensor, held: State, group: Group) -> State:
+def _about_zero(param: Tensor, held: State, group: Group, shard: Shard | None) -> State:
     """A state with a second moment about the first as a plain one with one about zero."""
-    moments = dict(decoded_moments(param, held, group))
+    moments = dict(decoded_moments(param, held, group, shard))
     moments["exp_avg_sq"] = recentered(moments, held, group, 1)
     codec = "fp64" if rung_of(held).v == "fp64" else "fp32"
     return {marker(Rung(2, codec, v=codec)): STATE_FORMAT, "step": held["step"], **moments}
 
 
-def _carried_planes(param: Tensor, rung: Rung, old: State) -> State:
+def _carried_planes(param: Tensor, rung: Rung, old: State, shard: Shard | None) -> State:
     out: State = {}
-    for key, plane in rung.planes(Geometry.of(param)).items():
+    for key, plane in rung.planes(geometry_here(param, shard)).items():
         if plane[3]:
             out[key] = _slot(param, getattr(torch, plane[1]), old.get(key))
         else:
@@ -228,7 +242,7 @@ def _carried_planes(param: Tensor, rung: Rung, old: State) -> State:
     return out
 
 
-def decoded_moments(param: Tensor, state: State, group: Group) -> State:
+def decoded_moments(param: Tensor, state: State, group: Group, shard: Shard | None = None) -> State:
     """The moments of a state as tensors of the parameter's (real) shape: in float64 where the state
     is, else in float32. Those that need no decoding are the state's own. The second moment goes by
     ``exp_avg_sq``, whatever it is taken about.
@@ -243,7 +257,7 @@ def decoded_moments(param: Tensor, state: State, group: Group) -> State:
         return {name: state[key].to(dtype) for name, key in keys.items()}
     like = walked_as(param, order_of(state))
     out = {name: _empty_moment(like, torch.float32) for name in keys}
-    _held(param, state).read_moments(group, out)
+    _held(param, state, shard).read_moments(group, out)
     return out
 
 
@@ -263,28 +277,40 @@ def _renamed(carried: State, was: Rung, rung: Rung) -> State:
     }
 
 
-def _held(param: Tensor, state: State) -> _core.Plan:
+def _held(param: Tensor, state: State, shard: Shard | None) -> _core.Plan:
     """A plan whose row is a state as it was made, whatever the layout of ``param`` is by now."""
     rung = rung_of(state)
     like = walked_as(param, order_of(state)) if rung.packed else real_view(param.detach())
     scalars = {key: state[key] for key in rung.scalars}
     if "exp_avg_start" in state:
         scalars["exp_avg_start"] = state["exp_avg_start"]
-    return _row(like, rung, {**_carried_planes(like, rung, state), **scalars}, 0, 0)
+    planes = _carried_planes(like, rung, state, shard)
+    return _row(like, rung, {**planes, **scalars}, 0, 0, shard)
 
 
 def encode(
-    param: Tensor, rung: Rung, state: State, moments: State, group: Group, index: int, seed: int
+    param: Tensor,
+    rung: Rung,
+    state: State,
+    moments: State,
+    group: Group,
+    index: int,
+    seed: int,
+    shard: Shard | None = None,
 ) -> None:
     """Encode moments into the tensors of a state; an average that is not among them is zero."""
     if set(rung.slots) - set(_by_slot(rung, moments)):  # an average that starts now
         zeros = _empty_moment(param, torch.float32).zero_()
         moments = {key: moments.get(key, zeros) for key in MOMENTS}
-    _row(real_view(param.detach()), rung, state, index, seed).write_moments(group, moments)
+    row = _row(real_view(param.detach()), rung, state, index, seed, shard)
+    row.write_moments(group, moments)
 
 
-def _row(param: Tensor, rung: Rung, state: State, index: int, seed: int) -> _core.Plan:
+def _row(
+    param: Tensor, rung: Rung, state: State, index: int, seed: int, shard: Shard | None
+) -> _core.Plan:
     plan = _core.Plan(seed)
     about = (rung.rule, rung.m, rung.m_slow, rung.v, "none", False)
-    plan.add_row(param, "its state", 0, index, *about, state)
+    place, matrix = placed(param, shard, rung)
+    plan.add_row(param, "its state", 0, index, *about, state, place=place, matrix=matrix)
     return plan

@@ -12,10 +12,23 @@ from ..rungs import Geometry
 from .adamw import imported, is_adamw
 from .building import rebuilt
 from .checks import check_same_parts, checked
-from .entries import STATE_FORMAT, State, by_part, entries_of, foreign, holds, own, prefixed
+from .entries import (
+    STATE_FORMAT,
+    State,
+    by_part,
+    entries_of,
+    foreign,
+    holds,
+    own,
+    prefixed,
+    prefixes,
+    rung_of,
+)
 from .groups import Group
 from .members import Member, members, naming, parts_of
 from .saved_parts import groups_with_loaded_parts, with_own_parts
+from .saved_shards import local_state, whole_member
+from .shards import whole_of
 from .torch_muon import muon_imported, of_muon
 from .upgrade import upgraded
 
@@ -26,13 +39,13 @@ _NEWER_OPTIONS = (
     "min_compress_size", "stochastic_rounding", "rung", "min_tier", "max_tier", "robustness",
     "rel_floor", "exact", "role", "matrix_rule", "matrix_state_dtype", "parts", "momentum",
     "ns_steps", "matrix_every", "matrix_blocks", "lr_scale", "rule", "blend", "kappa", "blend_to",
-    "blend_steps", "blend_schedule",
+    "blend_steps", "blend_schedule", "master_bits",
     *(option["name"] for gate in _core.parts()["gates"].values() for option in gate["options"]),
 )  # fmt: skip
 
 
 def read_saved(
-    saved: dict[str, Any], groups: Sequence[Group], seed: int
+    saved: dict[str, Any], groups: Sequence[Group], seed: int, *, summed: bool = False
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """A state dict, of Cosmic, of AdamW or of torch.optim.Muon, with all options that Cosmic's
     groups have; and what ``_parsed`` finds in it.
@@ -51,7 +64,7 @@ def read_saved(
     elif is_adamw(saved):
         saved = imported(saved, groups)
     saved = _with_missing_options(saved, groups)
-    found = _parsed(saved, groups, seed)
+    found = _parsed(saved, groups, seed, summed)
     return {**saved, "param_groups": found.pop("param_groups")}, found
 
 
@@ -64,11 +77,14 @@ def _with_missing_options(saved: dict[str, Any], groups: Sequence[Group]) -> dic
     return {**saved, "param_groups": filled + saved["param_groups"][len(filled) :]}
 
 
-def _parsed(saved: dict[str, Any], groups: Sequence[Group], seed: int) -> dict[str, Any]:
+def _parsed(
+    saved: dict[str, Any], groups: Sequence[Group], seed: int, summed: bool
+) -> dict[str, Any]:
     """State for the parameters of ``groups`` out of a state dict.
 
     Args:
         seed: of the random bits, where a state must be encoded anew.
+        summed: whether sums are over all shards of a parameter.
 
     Returns:
         ``param_groups``, ``state`` by parameter (copies), ``others``, which belongs to none of
@@ -100,7 +116,7 @@ def _parsed(saved: dict[str, Any], groups: Sequence[Group], seed: int) -> dict[s
                 raise ValueError(f"the state of {member.label} is {old!r}; expected a dict")
             own_group = groups[member.group]
             saved_group = {**own_group, **loaded_groups[member.group], "parts": own_group["parts"]}
-            state[member.param] = _restored(member, saved_group, old, seed)
+            state[member.param] = _restored(member, saved_group, old, seed, summed)
     parts = (part for held in state.values() for part in by_part(held))
     counts = (int(part["step"]) for part in parts if "step" in part)
     return {
@@ -157,27 +173,30 @@ def _counter(about: dict[str, Any], key: str, default: int) -> int:
     return value
 
 
-def _restored(member: Member, group: Group, saved: State, seed: int) -> State:
+def _restored(member: Member, group: Group, saved: State, seed: int, summed: bool) -> State:
     """COSMIC's entries of a saved state, if it has any, and whatever others have put there.
 
     Args:
         group: the saved one, with the parts of the optimizer's.
     """
     param = member.param
-    saved = {k: v.detach().clone() if isinstance(v, Tensor) else v for k, v in saved.items()}
     with naming(member):
         if holds(saved) or "rung" in saved:
-            Geometry.of(param)  # refuses what has no shape yet
-        saved = upgraded(param, saved, group)
+            Geometry.of(whole_of(param))  # refuses what has no shape yet
+            saved = upgraded(whole_member(member).param, saved, group)
         if not holds(saved):
-            return _of_others(saved)
+            return local_state((member,), group, _of_others(saved), seed, summed=summed)
         parts = parts_of(member, group)
         check_same_parts(parts, saved)
-        state = foreign(saved)
+        for prefix in prefixes(saved):
+            rung_of(saved, prefix)  # refuses what is none
+    saved = local_state(parts, group, saved, seed, summed=summed)
+    state = foreign(saved)
     for part in parts:
         with naming(part):
-            held = checked(part.tensor, own(entries_of(saved, part.prefix)), param)
-            new = rebuilt(part.tensor, held, group, part.index, seed)
+            entries = own(entries_of(saved, part.prefix))
+            held = checked(part.tensor, entries, param, part.shard)
+            new = rebuilt(part.tensor, held, group, part.index, seed, part.shard)
         state.update(prefixed(new, part.prefix))
     return state
 

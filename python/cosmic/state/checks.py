@@ -12,10 +12,12 @@ from torch import Tensor
 from .. import _core
 from ..parts import GATES
 from ..rungs import Geometry, Rung
-from .entries import MASKED, ROLE, SIGNAL, TRAINED, State, prefixes, rung_of
+from .entries import MASKED, MASTER, ROLE, SIGNAL, TRAINED, State, prefixes, rung_of
+from .geometries import geometry_here
 from .members import Member
 from .places import order_of, real_view, walked_as
 from .roles import ROLES, possible_roles
+from .shards import Shard, whole_of
 from .slices import SEPARATOR
 
 __all__ = ["check_same_parts", "checked", "whole_step"]
@@ -23,14 +25,17 @@ __all__ = ["check_same_parts", "checked", "whole_step"]
 _ANEW = "optimizer.reset(param) starts it anew"
 
 
-def checked(param: Tensor, state: State, whole: Tensor | None = None) -> State:
+def checked(
+    param: Tensor, state: State, whole: Tensor | None = None, shard: Shard | None = None
+) -> State:
     """COSMIC's entries of a state, held to what the parameter needs.
 
     A ``step`` that is a whole number of another kind (a number, a float32 tensor) becomes the
     tensor that it should be: that others set it is common.
 
     Args:
-        whole: the parameter that ``param`` is a part of, if it is one.
+        whole: the parameter that ``param`` is a part of, or the shard that is here, if it is one.
+        shard: which part of a larger tensor ``param`` is.
 
     Raises:
         ValueError: naming the entry that is missing or does not fit, and what was expected.
@@ -40,7 +45,7 @@ def checked(param: Tensor, state: State, whole: Tensor | None = None) -> State:
     _check_arithmetic(param, rung)
     like = _stand_in(param, state) if rung.packed else real_view(param.detach())
     loaded = like.dtype  # torch's loader of state gives all numbers the parameter's
-    for key, plane in rung.planes(Geometry.of(like)).items():
+    for key, plane in rung.planes(geometry_here(like, shard)).items():
         shape = tuple(like.shape) if plane[3] else (plane[2],)
         value = _entry(state, key, rung)
         state[key] = _taken(value, key, getattr(torch, plane[1]), shape, loaded)
@@ -51,7 +56,8 @@ def checked(param: Tensor, state: State, whole: Tensor | None = None) -> State:
         state[numbers.key] = _taken(value, numbers.key, numbers.dtype, numbers.shape, loaded)
     _check_start(state, rung)
     _take_numbers(state, loaded)
-    _check_role(param if whole is None else whole, state)
+    _take_master(param, state)
+    _check_role(param if whole is None else whole_of(whole), state)
     return state
 
 
@@ -175,6 +181,18 @@ def _take_numbers(state: State, loaded: torch.dtype) -> None:
     signal = state[SIGNAL] = _taken(state[SIGNAL], SIGNAL, torch.float64, (), loaded)
     if not (math.isfinite(signal) and signal >= 0):
         raise ValueError(f"its state has {SIGNAL} {signal!r}; expected a number >= 0")
+
+
+def _take_master(param: Tensor, state: State) -> None:
+    """Lower bits of the weights, which only a parameter in bfloat16 has a use for."""
+    if param.dtype != torch.bfloat16:
+        state.pop(MASTER, None)
+    if MASTER not in state:
+        return
+    value, shape = state[MASTER], tuple(param.shape)
+    if isinstance(value, Tensor) and value.dtype == param.dtype:  # by torch's loader; exact
+        value = _check_tensor(value, MASTER, param.dtype, shape).to(torch.int8)
+    state[MASTER] = _check_tensor(value, MASTER, torch.int8, shape)
 
 
 def _check_role(param: Tensor, state: State) -> None:

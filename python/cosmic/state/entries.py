@@ -24,6 +24,7 @@ from .slices import SEPARATOR
 __all__ = [
     "MARKER",
     "MASKED",
+    "MASTER",
     "ROLE",
     "SIGNAL",
     "SIGNAL_BYTES",
@@ -38,6 +39,7 @@ __all__ = [
     "holds",
     "is_marker",
     "marker",
+    "master_bytes",
     "own",
     "prefixed",
     "prefixes",
@@ -58,9 +60,14 @@ MARKER = "rung:"
 _MARKED = re.compile(rf"((?:[\w-]+{SEPARATOR})?){MARKER}")
 ROLE, SIGNAL, MASKED, TRAINED = "budget_role", "budget_signal", "masked", "trained"
 SIGNAL_BYTES = 8
+#: Eight more bits of each element of a parameter in bfloat16: of the weights, not of what a step
+#: remembers.
+MASTER = "master_low"
 #: Of any rung: where a packed tensor's codes belong, when a first moment started, whether gradients
-#: have masks, whether weights had been trained before, and what the budget keeps.
-_OF_ANY_RUNG = ("packed_shape", "packed_order", "exp_avg_start", MASKED, TRAINED, ROLE, SIGNAL)
+#: have masks, whether weights had been trained before, what the budget keeps, and lower bits.
+_OF_ANY_RUNG = (
+    "packed_shape", "packed_order", "exp_avg_start", MASKED, TRAINED, ROLE, SIGNAL, MASTER,
+)  # fmt: skip
 
 
 def marker(rung: Rung) -> str:
@@ -125,7 +132,8 @@ def rung_of(state: State, prefix: str = "") -> Rung:
         found = " and ".join(map(repr, markers)) or "no rung: it was not made by Cosmic"
         raise ValueError(f"its state has {found}; expected one rung")
     (key,) = markers
-    if (found := state[prefix + key]) != STATE_FORMAT:
+    found = state[prefix + key]
+    if not isinstance(found, int) or found != STATE_FORMAT:
         raise ValueError(
             f"its state has {key} {found!r}; expected format {STATE_FORMAT}: it may be of a "
             "newer release of cosmic-optim"
@@ -176,10 +184,16 @@ def tensors_of(state: State) -> Iterator[Tensor]:
 
 
 def state_bytes(state: object) -> int:
-    """Bytes of COSMIC's tensors in one parameter's state."""
+    """Bytes of COSMIC's tensors in one parameter's state, without bits of the weights."""
     if not isinstance(state, dict):
         return 0
-    return sum(t.numel() * t.element_size() for t in tensors_of(state))
+    held = sum(t.numel() * t.element_size() for t in tensors_of(state))
+    return held - master_bytes(state)
+
+
+def master_bytes(state: object) -> int:
+    """Bytes of the weights' lower bits in one parameter's state."""
+    return sum(part[MASTER].nbytes for part in by_part(state) if MASTER in part)
 
 
 def role_of(state: Mapping[str, Any]) -> Role | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from .groups import Group
 from .members import Member, naming, parts_of
 from .moments import kept_moments, read, written
 from .places import real_view
+from .shards import as_shard, is_sharded, local_of
 
 __all__ = ["in_parts", "read_whole", "write_whole", "zeroed_rows"]
 
@@ -22,6 +24,8 @@ _NAMES = ("exp_avg", "exp_avg_sq", "exp_avg_slow")
 def read_whole(member: Member, state: State, group: Group) -> Moments:
     """What a parameter's state holds, as ``moments.read``.
 
+    Of a DTensor they are DTensors that lie as it does.
+
     Of parts the moments are joined in the parameter's shape, None where one of them keeps none,
     with the largest of their counts. Those of a part that has counted less are scaled, so that
     AdamW's correction by that count makes the same of them.
@@ -29,6 +33,15 @@ def read_whole(member: Member, state: State, group: Group) -> Moments:
     Raises:
         ValueError: naming the parameter or the part, as of ``moments.read``.
     """
+    moments = _read_here(member, state, group)
+    m, v, slow = (
+        None if tensor is None else as_shard(member.param, tensor)
+        for tensor in (getattr(moments, name) for name in _NAMES)
+    )
+    return Moments(m, v, slow, moments.step)
+
+
+def _read_here(member: Member, state: State, group: Group) -> Moments:
     rows = parts_of(member, group)
     found = [_read(row, state, group) for row in rows]
     if rows[0].part is None:
@@ -48,7 +61,7 @@ def read_whole(member: Member, state: State, group: Group) -> Moments:
 
 def _read(row: Member, state: State, group: Group) -> Moments:
     with naming(row):
-        return read(row.tensor, entries_of(state, row.prefix), group, row.param)
+        return read(row.tensor, entries_of(state, row.prefix), group, row.param, row.shard)
 
 
 def _counted_as(step: int, moments: Moments, state: State, group: Group) -> Moments:
@@ -77,16 +90,21 @@ def write_whole(
     """A state's own entries with some moments in the place of what it held, as
     ``moments.written``: of a parameter in parts each has its share of what is given.
 
+    Of a DTensor, moments are DTensors that lie as it does, or numbers, and rows are of the whole.
+
     Raises:
         ValueError: naming the parameter or the part, as of ``moments.written``. Nothing has changed
             then.
     """
+    with naming(member):
+        given = {key: _value_here(value, key, member, rows) for key, value in given.items()}
+        rows = _rows_here(member, rows)
     parts = parts_of(member, group)
     if parts[0].part is None:
         with naming(member):
             return written(
-                member.param, state, group, given, step=step, rows=rows, index=member.index,
-                seed=seed,
+                member.tensor, state, group, given, step=step, rows=rows, index=member.index,
+                seed=seed, whole=member.param, shard=member.shard,
             )  # fmt: skip
     with naming(member):
         tensors = {key: _whole(value, key, member, rows) for key, value in given.items()}
@@ -101,16 +119,49 @@ def write_whole(
     return out
 
 
+def _value_here(
+    value: Tensor | float | None, name: str, member: Member, rows: Tensor | None
+) -> Tensor | float | None:
+    """What is given of the shard that is here."""
+    if not isinstance(value, Tensor) or value.dim() == 0:
+        return value
+    param: Any = member.param
+    if not is_sharded(param):
+        if is_sharded(value):
+            raise ValueError(f"{name} is a DTensor, the parameter is not; expected a plain tensor")
+        return value
+    if rows is not None:
+        raise ValueError(f"{name} is a tensor; of rows of a DTensor only a number can be given")
+    other: Any = value
+    same = is_sharded(value) and value.shape == param.shape
+    if not same or (other.device_mesh, other.placements) != (param.device_mesh, param.placements):
+        raise ValueError(
+            f"{name} is {'a DTensor placed otherwise' if same else 'none of its shape'}; expected "
+            f"one number or a DTensor of shape {tuple(param.shape)} with the parameter's mesh and "
+            f"placements {param.placements}, such as optimizer.moments() gives"
+        )
+    return local_of(value)
+
+
+def _rows_here(member: Member, rows: Tensor | None) -> Tensor | None:
+    """Rows of the whole parameter that its shard has, counted from the shard's first one."""
+    if rows is None or member.shard is None:
+        return rows
+    first, count = member.shard.start[0], member.shard.local[0]
+    return rows[(rows >= first) & (rows < first + count)] - first
+
+
 def zeroed_rows(member: Member, state: State, group: Group, rows: Tensor, seed: int) -> State:
     """A state's own entries with the moments of some rows at zero."""
     out: State = {}
+    here = _rows_here(member, rows)
     for part in parts_of(member, group):
         held = entries_of(state, part.prefix)
         zeros = dict.fromkeys(kept_moments(held), 0.0)
         with naming(part):
             new = written(
-                part.tensor, held, group, zeros, step=None, rows=_rows_in(part, rows),
-                index=part.index, seed=seed,
+                part.tensor, held, group, zeros, step=None, rows=_rows_in(part, here),
+                index=part.index, seed=seed, whole=part.param, shard=part.shard,
             ) if zeros else own(held)  # fmt: skip
         out.update(prefixed(new, part.prefix))
     return out
@@ -120,12 +171,18 @@ def in_parts(member: Member, state: State, group: Group) -> State:
     """A state of plain moments, as another optimizer's checkpoint gives it, in its group's parts.
 
     Raises:
-        ValueError: for a moment that has another shape than the parameter.
+        ValueError: for a moment that has another shape than the parameter, and for a DTensor in
+            parts.
     """
     parts = parts_of(member, group)
     if parts[0].part is None or not holds(state):
         return state
-    shape = real_view(member.param.detach()).shape
+    if is_sharded(member.param):
+        raise ValueError(
+            f"{member.label} is a DTensor in parts, and another optimizer's state is of no parts; "
+            "load it without option 'parts'"
+        )
+    shape = real_view(member.tensor.detach()).shape
     out = foreign(state)
     moments = {key: value for key, value in own(state).items() if key in _NAMES}
     for key, value in moments.items():
@@ -136,7 +193,7 @@ def in_parts(member: Member, state: State, group: Group) -> State:
             )
     for part in parts:
         assert part.part is not None
-        share = {**own(state), **{key: part.part.of(value) for key, value in moments.items()}}
+        share = {**own(state), **{key: _share(value, part, None) for key, value in moments.items()}}
         out.update(prefixed(share, part.prefix))
     return out
 
@@ -153,7 +210,7 @@ def _written(
 ) -> State:
     """One part's entries; where it has counted less than others, all its moments as of their
     count."""
-    before = read(part.tensor, held, group, part.param)
+    before = read(part.tensor, held, group, part.param, part.shard)
     given = {key: value for key, value in share.items() if value is not None}
     if given and rows is not None and not len(rows):
         given = {}
@@ -176,6 +233,7 @@ def _written(
         index=part.index,
         seed=seed,
         whole=part.param,
+        shard=part.shard,
     )
 
 
@@ -186,7 +244,7 @@ def _whole(
     if value is None:
         return None
     tensor = torch.as_tensor(value, device="cpu").detach()
-    shape = tuple(member.param.shape)
+    shape = tuple(member.tensor.shape)
     wanted = shape if rows is None else (len(rows), *shape[1:])
     if tensor.dim() and tuple(tensor.shape) != wanted:
         raise ValueError(f"{name} has shape {tuple(tensor.shape)}; expected {wanted} or one number")
@@ -195,26 +253,26 @@ def _whole(
 
 def _share(value: Tensor | None, member: Member, rows: Tensor | None) -> Tensor | None:
     """What of it is a part's."""
-    part = member.part
+    part = member.part_here
     if value is None or value.dim() == 0 or part is None:
         return value
-    if rows is None or part.dimension > 0:
-        return part.of(value)
+    if rows is None or part[0] > 0:
+        return value.narrow(*part)
     return value[_inside(member, rows)]
 
 
 def _inside(member: Member, rows: Tensor) -> Tensor:
-    part = member.part
-    assert part is not None
-    return (rows >= part.start) & (rows < part.start + part.size)
+    assert member.part_here is not None
+    _, start, size = member.part_here
+    return (rows >= start) & (rows < start + size)
 
 
 def _rows_in(member: Member, rows: Tensor | None) -> Tensor | None:
     """Rows of the parameter that are a part's, counted from its first one."""
-    part = member.part
-    if rows is None or part is None or part.dimension > 0:
+    part = member.part_here
+    if rows is None or part is None or part[0] > 0:
         return rows
-    return rows[_inside(member, rows)] - part.start
+    return rows[_inside(member, rows)] - part[1]
 
 
 def _copied(state: State) -> State:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -12,6 +14,7 @@ from torch.nn.parameter import is_lazy
 
 from .._core import UnsupportedTensorError
 from .groups import Group, name_of, placed_params
+from .shards import Shard, every_shard, is_sharded, local_of, shard_of, whole_of
 from .slices import Slice, slices_of
 
 __all__ = ["Member", "check_param", "listed", "members", "naming", "parts_of", "plan_rows"]
@@ -23,6 +26,8 @@ _NAMED = 3  # parameters that a message names before it says how many more there
 class Member:
     """A parameter's place in the optimizer, or that of a part of one, which is a tensor of its own
     in all but this: gradients come, and state is kept, by the parameter.
+
+    Of a DTensor what is stepped is the shard that is here.
 
     Attributes:
         index: the parameter's number; a part's own, above those of all parameters.
@@ -47,21 +52,61 @@ class Member:
         """Whether a gradient may come at the next step; a lazy module's parameter is made first."""
         return self.param.requires_grad and not is_lazy(self.param)
 
+    @cached_property
+    def shard(self) -> Shard | None:
+        """Which part of it all is here; None: all of it.
+
+        Raises:
+            ValueError: as of ``shard_of``.
+        """
+        shard = shard_of(self.param)
+        if shard is None or self.part is None:
+            return shard
+        return shard.narrowed(self.part.dimension, self.part.start, self.part.size)
+
+    @cached_property
+    def shards(self) -> Counter[Shard]:
+        """All its shards, of one copy; none of what is no DTensor."""
+        every = every_shard(self.param)
+        if self.part is None:
+            return every
+        of, start, size = self.part.dimension, self.part.start, self.part.size
+        return Counter(shard.narrowed(of, start, size) for shard in every.elements())
+
+    @property
+    def whole(self) -> Tensor:
+        """What decides: the tensor on all processes together, without memory if it is sharded."""
+        if not is_sharded(self.param):
+            return self.tensor
+        whole = whole_of(self.param)
+        return whole if self.part is None else self.part.of(whole)
+
+    @cached_property
+    def part_here(self) -> tuple[int, int, int] | None:
+        """Of a part, its dimension, and where it begins in what is here of the parameter, and how
+        long it is there; None for a parameter that is whole."""
+        if self.part is None:
+            return None
+        of, start, size = self.part.dimension, self.part.start, self.part.size
+        shard = shard_of(self.param)
+        if shard is None:
+            return of, start, size
+        first = min(max(start - shard.start[of], 0), shard.local[of])
+        return of, first, shard.narrowed(of, start, size).local[of]
+
     @property
     def tensor(self) -> Tensor:
         """What is stepped: the parameter, or the part of it."""
-        return self.param if self.part is None else self.part.of(self.param.detach())
+        local = local_of(self.param)
+        return local if self.part_here is None else local.detach().narrow(*self.part_here)
 
     @property
     def gradient(self) -> Tensor | None:
         """The gradient of that."""
-        gradient = self.param.grad
-        strided = (
-            gradient is not None and gradient.layout == torch.strided
-        )  # the step refuses others
-        return (
-            self.part.of(gradient) if self.part and gradient is not None and strided else gradient
-        )
+        gradient = None if self.param.grad is None else local_of(self.param.grad)
+        if gradient is None or self.part_here is None or gradient.layout != torch.strided:
+            return gradient  # the step refuses those of other layouts
+        return gradient.narrow(*self.part_here)
 
     @property
     def prefix(self) -> str:
@@ -131,15 +176,46 @@ def check_param(param: Tensor, label: str) -> None:
         raise UnsupportedTensorError(
             f"{label} is {param.dtype}; expected a floating or complex dtype"
         )
-    if param.layout != torch.strided or param.device.type != "cpu":
+    _check_shard(param, label)
+    here = local_of(param)
+    if here.layout != torch.strided or here.device.type != "cpu":
         raise UnsupportedTensorError(
-            f"{label} has layout {param.layout} on device {param.device}; COSMIC steps dense "
+            f"{label} has layout {here.layout} on device {here.device}; COSMIC steps dense "
             "(strided) tensors on the CPU"
+            + (": make the optimizer after to_empty(device='cpu')" if here.is_meta else "")
         )
-    if param.is_conj() or param.is_neg():
+    if here.is_conj() or here.is_neg():
         raise UnsupportedTensorError(
             f"{label} is a lazily conjugated or negated view, whose memory holds other values; "
             "use its resolve_conj().resolve_neg()"
+        )
+
+
+def _long(sizes: tuple[int, ...], strides: tuple[int, ...]) -> list[int]:
+    """Dimensions of more than one element, the farthest apart first; none of what has none."""
+    dims = [d for d, size in enumerate(sizes) if size > 1] if all(sizes) else []
+    return sorted(dims, key=lambda d: -strides[d])
+
+
+def _check_shard(param: Tensor, label: str) -> None:
+    """Refuse a DTensor of which another part is here than its placements say, or none."""
+    try:
+        shard = shard_of(param)
+    except ValueError as error:
+        raise UnsupportedTensorError(f"{label}: {error}") from None
+    if shard is None:
+        return
+    here = local_of(param)
+    if _long(shard.local, here.stride()) != _long(shard.local, param.stride()):
+        raise UnsupportedTensorError(
+            f"{label} is a DTensor of stride {param.stride()} whose shard has stride "
+            f"{here.stride()}, another order of dimensions; distribute its contiguous()"
+        )
+    if tuple(here.shape) != shard.local:
+        raise UnsupportedTensorError(
+            f"{label} is a DTensor of shape {shard.shape} of which {shard.local} should be here, "
+            f"but its local tensor has shape {tuple(here.shape)}; give DTensor.from_local the "
+            "whole tensor's shape and stride, or use distribute_tensor"
         )
 
 

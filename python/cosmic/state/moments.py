@@ -18,6 +18,7 @@ from .checks import checked
 from .entries import State, holds, own, rung_of
 from .groups import Group
 from .places import order_of, real_view
+from .shards import Shard
 
 __all__ = ["Rows", "kept_moments", "read", "selected", "written"]
 
@@ -27,18 +28,25 @@ _NAMES = ("exp_avg", "exp_avg_sq", "exp_avg_slow")
 _MOST, _MOST_SQUARE = 2.0**126, 2.0**96  # sums by rows and columns leave out more
 
 
-def read(param: Tensor, state: State, group: Group, whole: Tensor | None = None) -> Moments:
+def read(
+    param: Tensor,
+    state: State,
+    group: Group,
+    whole: Tensor | None = None,
+    shard: Shard | None = None,
+) -> Moments:
     """What a state holds, decoded into tensors of their own: float32, or float64 where the
     arithmetic is; complex where the parameter is.
 
     Args:
-        whole: the parameter that ``param`` is a part of, if it is one.
+        whole: the parameter that ``param`` is a part of, or the shard that is here, if it is one.
+        shard: which part of a larger tensor ``param`` is.
 
     Raises:
         ValueError: if the state does not fit the parameter, and for a codec such as ``costate``,
             whose first moment is a multiple of the next gradient.
     """
-    held = checked(param, own(state), whole) if holds(state) else {}
+    held = checked(param, own(state), whole, shard) if holds(state) else {}
     if not held:
         return Moments(None, None, None, 0)
     rung = rung_of(held)
@@ -47,14 +55,17 @@ def read(param: Tensor, state: State, group: Group, whole: Tensor | None = None)
             f"it keeps its first moment as a multiple of the next gradient ({rung.m}), which is "
             "not known yet"
         )
-    found = _real_moments(param, held, group) if rung.slots else {}
+    found = _real_moments(param, held, group, shard) if rung.slots else {}
     step = int(held["step"]) if "step" in held else 0
     m, v, slow = (_as_param(param, found.get(name)) for name in _NAMES)
     return Moments(m, v, slow, step)
 
 
-def _real_moments(param: Tensor, held: State, group: Group) -> dict[str, Tensor]:
-    moments = {name: value.clone() for name, value in decoded_moments(param, held, group).items()}
+def _real_moments(
+    param: Tensor, held: State, group: Group, shard: Shard | None
+) -> dict[str, Tensor]:
+    decoded = decoded_moments(param, held, group, shard)
+    moments = {name: value.clone() for name, value in decoded.items()}
     if rung_of(held).centered:
         moments["exp_avg_sq"] = recentered(moments, held, group, 1)
     if "exp_avg" in moments:
@@ -89,6 +100,7 @@ def written(
     index: int,
     seed: int,
     whole: Tensor | None = None,
+    shard: Shard | None = None,
 ) -> State:
     """A state's own entries with some moments in the place of what it held.
 
@@ -96,19 +108,20 @@ def written(
 
     Args:
         rows: indices along the first dimension, as from ``selected``; None: all.
-        whole: the parameter that ``param`` is a part of, if it is one.
+        whole: the parameter that ``param`` is a part of, or the shard that is here, if it is one.
+        shard: which part of a larger tensor ``param`` is.
 
     Raises:
         ValueError: for a moment that the rung does not keep, has another shape or is not finite, a
             negative second moment, and a step below 0. Nothing has changed then.
     """
-    rung, before = rung_of(state), read(param, state, group, whole)
+    rung, before = rung_of(state), read(param, state, group, whole, shard)
     moments = {}
     for name in _NAMES:
         old = getattr(before, name)
         moments[name] = _merged(rung, name, old, given.get(name), rows)
     count = _counted(rung, before.step, step)
-    new = rebuilt(param, checked(param, own(state), whole), group, index, seed)
+    new = rebuilt(param, checked(param, own(state), whole, shard), group, index, seed, shard)
     if count is not None:
         new["step"].fill_(count)
     real = {name: real_view(value) for name, value in moments.items() if value is not None}
@@ -116,7 +129,7 @@ def written(
         new.pop("exp_avg_start", None)  # what was read has all steps' correction
         if rung.centered:
             real["exp_avg_sq"] = recentered(real, new, group, -1)
-        _put(param, rung, new, real, group, rows, index, seed)
+        _put(param, rung, new, real, group, rows, index, seed, shard)
     return new
 
 
@@ -231,6 +244,7 @@ def _put(
     rows: Tensor | None,
     index: int,
     seed: int,
+    shard: Shard | None,
 ) -> None:
     if not rung.packed:
         for name, value in moments.items():
@@ -240,7 +254,7 @@ def _put(
     of_tensor = rung.m != "none" and CODECS[rung.m].numbers is not None
     kept = {} if rows is None or of_tensor else _by_block(param, rung, new)
     before = {key: planes.clone() for key, planes in kept.items()}
-    encode(param, rung, new, moments, group, index, seed)
+    encode(param, rung, new, moments, group, index, seed, shard)
     if before and rows is not None:
         untouched = ~_touched(param, new, rows)
         for key, planes in kept.items():

@@ -17,8 +17,8 @@ __all__ = ["shaped_states"]
 def shaped_states(
     model: nn.Module, metadata: Mapping[str, Any], prefix: str, wanted: Collection[Tensor]
 ) -> dict[Tensor, State]:
-    """Empty state for each of the ``wanted`` parameters of a model that a checkpoint has COSMIC's
-    state of.
+    """What a checkpoint has of COSMIC's state for each of the ``wanted`` parameters of a model:
+    tensors without memory, of the checkpoint's shapes.
 
     Raises:
         ValueError: if the checkpoint has none.
@@ -49,11 +49,11 @@ def shaped_states(
 
 
 def _placeholder(about: Any) -> Tensor | int:
-    """A tensor to be filled, or a number to be replaced."""
+    """A tensor without memory, or a number to be replaced."""
     size = getattr(about, "size", None)
     properties = getattr(about, "properties", None)
     if isinstance(about, Tensor):
-        return torch.zeros_like(about, device="cpu")
+        return torch.empty(tuple(about.shape), dtype=about.dtype, device="meta")
     if size is None or properties is None:
         return 0
-    return torch.zeros(tuple(size), dtype=properties.dtype, device="cpu")
+    return torch.empty(tuple(size), dtype=properties.dtype, device="meta")

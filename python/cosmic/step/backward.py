@@ -19,11 +19,16 @@ from .. import _core
 from ..state.entries import State, entries_of, holds
 from ..state.groups import placed_params
 from ..state.members import Member, members, parts_of
+from ..state.shards import is_sharded, local_of
 from ..threads import thread_count
-from .backward_checks import check_clip, check_gates, check_model, check_no_raise
+from .backward_checks import check_clip, check_gates, check_model, check_no_raise, check_shards
+from .copies import CopyTo, by_position, check_apart
 from .looks import observed_of, turns
+from .norms import norm_of
 from .planned import EndedStep, Planned
 from .plans import Compiled, Transition
+from .provisional import asks_for_state
+from .ranks import planned_together
 
 __all__ = ["StepInBackward", "stepping_in_backward"]
 
@@ -56,10 +61,16 @@ class StepInBackward:
     """
 
     def __init__(
-        self, optimizer: Planned, model: nn.Module | None, max_norm: float | None, clip: str
+        self,
+        optimizer: Planned,
+        model: nn.Module | None,
+        max_norm: float | None,
+        clip: str,
+        copy_to: CopyTo | None = None,
     ) -> None:
         check_clip(max_norm, clip)
         check_no_raise(optimizer.nonfinite)
+        check_shards(optimizer, max_norm)
         for index, group in enumerate(optimizer.param_groups):
             check_gates(group, index)
         if model is not None:
@@ -73,6 +84,7 @@ class StepInBackward:
         self._step: _Step | None = None
         self._failed = False  # an error has ended a backward in the middle of a step
         self._unplanned = True  # parameters are watched that the plan may not know
+        self.copy_to = copy_to
         self.attach()
         # GradScaler then calls step(), which can say what is wrong, even where it found nothing.
         optimizer._step_supports_amp_scaling = True  # type: ignore[attr-defined]
@@ -98,6 +110,27 @@ class StepInBackward:
         self._handles.clear()
         self._optimizer._backward = None
         del self._optimizer._step_supports_amp_scaling  # type: ignore[attr-defined]
+
+    @property
+    def copy_to(self) -> dict[Tensor, Tensor] | None:
+        """The copies that the step leaves, by parameter. What is assigned, in either form that
+        ``Cosmic.step`` takes, holds from the next gradient on.
+
+        Raises:
+            TypeError, ValueError: for what does not fit the parameters or shares memory.
+        """
+        return self._copies
+
+    @copy_to.setter
+    def copy_to(self, copy_to: CopyTo | None) -> None:
+        if copy_to is None:
+            self._copies: dict[Tensor, Tensor] | None = None
+            return
+        owners = list(members(self._optimizer.param_groups))
+        copies = by_position(copy_to, self._optimizer.param_groups)
+        check_apart(copies, owners)
+        pairs = zip(owners, copies, strict=True)
+        self._copies = {owner.param: copy for owner, copy in pairs if copy is not None}
 
     # ---- what the optimizer asks for ---------------------------------------------------------
 
@@ -130,6 +163,8 @@ class StepInBackward:
         self._refuse_scaler()
         check_no_raise(self._optimizer.nonfinite)
         self.attach()
+        if self._step is None and asks_for_state(self._optimizer):
+            return None  # which the ordinary step knows how to give
         for param in self._positions:  # given by hand, or thawed since the hooks were attached
             if param.grad is not None:
                 self.take(param)
@@ -178,7 +213,9 @@ class StepInBackward:
         self._on_plan(step, param, partial(self._stepped, param))
         step.stepped.add(param)
         step.square_norm += square_norm
-        torch.autograd.graph.increment_version(param)
+        copy = self._copy_of(param)
+        changed = [param, *([local_of(param)] if is_sharded(param) else [])]
+        torch.autograd.graph.increment_version(changed if copy is None else [*changed, copy])
         if optimizer._compiled is not step.compiled:
             optimizer._adopt(step.compiled)
         if optimizer._looks():
@@ -188,9 +225,11 @@ class StepInBackward:
     def _begin(self) -> _Step:
         optimizer = self._optimizer
         check_no_raise(optimizer.nonfinite)
+        check_shards(optimizer, self._max_norm)
         if self._unplanned:
             optimizer._compiled = None
-        compiled = optimizer._ready(expecting=True)
+        make = partial(optimizer._ready, expecting=True)
+        compiled = planned_together(optimizer, make)
         if not compiled.plan.begin(optimizer.param_groups, optimizer.state):
             compiled = self._compile()
         self._unplanned = False
@@ -231,7 +270,7 @@ class StepInBackward:
         return (
             plan.step_one(
                 optimizer.param_groups, optimizer.state, thread_count(),
-                optimizer._steps, self._position(param), param,
+                optimizer._steps, self._position(param), param, self._copy_of(param),
             )
             or None
         )  # fmt: skip
@@ -242,6 +281,9 @@ class StepInBackward:
             optimizer.param_groups, optimizer.state, thread_count(),
             self._position(param), param,
         )  # fmt: skip
+
+    def _copy_of(self, param: Tensor) -> Tensor | None:
+        return self._copies.get(param) if self._copies else None
 
     def _position(self, param: Tensor) -> int:
         return self._positions.get(param, len(self._positions))  # one that no plan has
@@ -278,10 +320,10 @@ class StepInBackward:
     @torch.no_grad()
     def _clipped(self, param: Tensor) -> float:
         """Scale the gradient; the square of the norm that it had."""
-        gradient = param.grad
+        gradient = None if param.grad is None else local_of(param.grad)  # of one rank
         if self._max_norm is None or gradient is None or gradient.layout != torch.strided:
             return 0.0  # what is not dense, the step itself refuses
-        norm = _norm(gradient)
+        norm = norm_of(gradient)
         previous = self._optimizer._gradient_norm if self._clip == "previous" else None
         against = norm if previous is None else previous
         factor = self._max_norm / (against + 1e-6)
@@ -345,16 +387,6 @@ def stepping_in_backward(param: Tensor) -> Planned | None:
             if mode is not None:
                 return mode._optimizer
     return None
-
-
-def _norm(gradient: Tensor) -> float:
-    """The norm in the gradient's own dtype, as torch's clip_grad_norm_ takes it; in double where
-    that overflows."""
-    norm = float(torch.linalg.vector_norm(gradient))
-    if math.isinf(norm):
-        wide = torch.complex128 if gradient.is_complex() else torch.float64
-        norm = float(torch.linalg.vector_norm(gradient, dtype=wide))
-    return norm
 
 
 def _label(optimizer: Planned, param: Tensor) -> str:

@@ -8,10 +8,18 @@ from .. import _core
 from ..state.gates import gate_of
 from ..state.groups import Group, placed_params
 from ..state.members import listed, members
+from ..state.shards import on_several_ranks
 from .options import check_nonfinite
 from .planned import Planned
 
-__all__ = ["check_clip", "check_gates", "check_model", "check_no_raise", "refuse_wrapper"]
+__all__ = [
+    "check_clip",
+    "check_gates",
+    "check_model",
+    "check_no_raise",
+    "check_shards",
+    "refuse_wrapper",
+]
 
 _CLIPS = ("previous", "tensor")
 
@@ -30,6 +38,24 @@ def check_no_raise(mode: str) -> None:
             "nonfinite='raise' cannot hold in step_in_backward(): when a gradient turns out bad, "
             "others have been stepped; use 'skip', which leaves out that tensor's update, or "
             "'propagate'"
+        )
+
+
+def check_shards(optimizer: Planned, max_norm: float | None) -> None:
+    """Refuse what ranks that hold shards of a tensor would have to agree on within backward."""
+    asked = {
+        f"nonfinite={optimizer.nonfinite!r}": optimizer.nonfinite != "propagate",
+        f"max_norm={max_norm!r}": max_norm is not None,
+    }
+    found = next((option for option, is_asked in asked.items() if is_asked), None)
+    if found is None:
+        return
+    sharded = [m.label for m in members(optimizer.param_groups) if on_several_ranks(m.param)]
+    if sharded:
+        raise ValueError(
+            f"{found} cannot hold in step_in_backward() for parameters whose shards are on several "
+            f"ranks, which would have to agree within backward: {listed(sharded)}; leave it out, "
+            "or call step() after backward"
         )
 
 

@@ -28,9 +28,11 @@ from ..state.entries import (
     rung_of,
 )
 from ..state.gates import GateUse, gate_bytes, gate_of, rule_read
+from ..state.geometries import geometries_of, geometry_here, geometry_of_whole
 from ..state.groups import Group
 from ..state.members import Member, check_param, members, naming, parts_of
 from ..state.roles import Role, given_role, is_hidden_matrix, structural_role
+from ..state.shards import whole_of
 from ..state.structure import Structure
 from ..state.trained import is_trained
 from .looks import is_masked, plain
@@ -49,7 +51,7 @@ def _direction(member: Member, old: State) -> str:
     if held in ("rowmean", "colmean"):
         return held
     gradient = member.gradient
-    if gradient is None:
+    if gradient is None or member.shard:  # processes would see different ones
         return "rowmean"
     columns = _core.keeps_columns(member.tensor.detach(), plain(gradient), member.label)
     return "colmean" if columns else "rowmean"
@@ -60,7 +62,8 @@ class _Live:
     """A row of the plan: a parameter, or a part of one, that holds state or is about to."""
 
     member: Member
-    geometry: Geometry
+    geometry: Geometry  # of all its shards together
+    shards: tuple[tuple[int, Geometry], ...]  # how many there are of each; none: it is no DTensor
     whole: Geometry  # of the parameter: what it is to the model, its parts are
     ladder: tuple[Rung, ...]
     gate: GateUse
@@ -72,8 +75,16 @@ class _Live:
     lr_scale: float | Mapping[str, float] | None  # the group's, or the policy's
 
     def price(self, rung: Rung) -> int:
-        """Of a rung with its gate."""
-        return rung.nbytes(self.geometry) + gate_bytes(rung, self.gate)
+        """Of a rung with its gate, of all shards."""
+        of_gate, shards = gate_bytes(rung, self.gate), self.shards or ((1, self.geometry),)
+        return sum(times * (rung.nbytes(shard) + of_gate) for times, shard in shards)
+
+    @property
+    def here(self) -> Geometry:
+        """Of what is laid out here."""
+        if not self.shards:
+            return self.geometry
+        return geometry_here(self.member.tensor, self.member.shard, self.member.label)
 
     @property
     def current(self) -> Rung | None:
@@ -94,7 +105,7 @@ class _Live:
         signal = float(self.old[SIGNAL]) if SIGNAL in self.old else 0.0
         return Candidate(
             self.member.index, self.geometry.numel, self.ladder, self.current, self.role, signal,
-            self.geometry.matrix, self.gate.name, self.geometry.dims,
+            self.geometry.matrix, self.gate.name, self.geometry.dims, self.shards,
         )  # fmt: skip
 
 
@@ -141,9 +152,10 @@ class Choice:
 
     @property
     def nbytes(self) -> int:
-        """Of all its state."""
+        """Of all its state that is here."""
         watched = SIGNAL_BYTES if self.signal else 0
-        return self.live.price(self.rung) + watched
+        live, rung = self.live, self.rung
+        return rung.nbytes(live.here) + gate_bytes(rung, live.gate) + watched
 
 
 def choose(
@@ -200,18 +212,20 @@ def _alive(
     tensor = member.tensor
     if tensor.device.type != "meta":  # an estimate is of tensors without memory
         check_param(member.param, member.label)
-    geometry = Geometry.of(tensor, member.label)
-    whole = Geometry.of(member.param, member.label) if member.part else geometry
+    geometry = geometry_of_whole(member.whole, member.shards, member.label)
+    shards = geometries_of(member.whole, member.shards, member.label)
     if old:
         with naming(member):
-            old = checked(tensor, old, member.param)
+            old = checked(tensor, old, member.param, member.shard)
+    whole = Geometry.of(whole_of(member.param), member.label) if member.part else geometry
 
     budgeted, left_open = policy is not None, group["matrix_rule"] is None
     rule = _matrix_rule(group, geometry, policy)
     hidden = rule is not None and _is_hidden(member, whole, group, old, structure)
     trained = TRAINED in old
     if hidden and left_open and not (old and (trained or rung_of(old).of_matrix)):
-        trained = is_trained(tensor, member.label)  # before the rule has stepped it
+        # before the rule has stepped it; shards would say it each for themselves
+        trained = member.shard is None and is_trained(tensor, member.label)
     hidden = hidden and not (left_open and trained)
     group = {**group, "matrix_rule": rule}
 
@@ -223,17 +237,20 @@ def _alive(
         )  # fmt: skip
 
     masked = MASKED in old
-    if not old and not budgeted and any(rung.v in MATRIX for rung in ladder()):
+    if not (old or budgeted or member.shard) and any(rung.v in MATRIX for rung in ladder()):
         masked = is_masked(member)
     if masked:
         geometry = geometry._replace(matrix=None)
     rungs, scale = ladder(), group["lr_scale"]
     if scale is None and len(rungs) > 1:
         scale = getattr(policy, "lr_scale", None)
-    return _Live(
-        member, geometry, whole, rungs, gate_of(group), old, masked, trained, given_role(group),
-        structure, scale,
+    live = _Live(
+        member, geometry, shards, whole, rungs, gate_of(group), old, masked, trained,
+        given_role(group), structure, scale,
     )  # fmt: skip
+    if shards and live.free:  # shards of few elements are priced in another order than all
+        live.ladder = tuple(sorted(rungs, key=live.price))
+    return live
 
 
 def _matrix_rule(group: Group, geometry: Geometry, policy: Policy | None) -> str | None:
@@ -288,6 +305,8 @@ def _assign(live: list[_Live], limit: int | None, policy: Policy, reallocate: bo
             f"{floor} bytes, or free some groups"
         )
     free = [x for x in live if x.free]
+    if policy.uses_signal:
+        _refuse_shards(free, policy)
     left = limit - sum(0 if x.free else x.price(x.ladder[0]) for x in live)
     watched = policy.uses_signal and _can_watch(free, left)
     if watched:
@@ -310,15 +329,26 @@ def _assign(live: list[_Live], limit: int | None, policy: Policy, reallocate: bo
     ]
 
 
+def _refuse_shards(free: Sequence[_Live], policy: Policy) -> None:
+    """What each process has seen of gradients must not decide what all of them do."""
+    sharded = next((x.member.label for x in free if x.member.shard is not None), None)
+    if sharded is not None:
+        raise ValueError(
+            f"policy {policy.name!r} goes by the size of gradients, of which {sharded}, a DTensor, "
+            "has only a part here; expected a policy that does not look at them, such as "
+            "'calibrated' or 'role'"
+        )
+
+
 def scratch_bytes(choices: Sequence[Choice], groups: Sequence[Group], threads: int) -> int:
     """What a step takes besides for the matrices that are stepped as a whole."""
-    whole = [c for c in choices if c.rung.of_matrix and c.live.geometry.sides is not None]
+    whole = [c for c in choices if c.rung.of_matrix and c.live.here.sides is not None]
     if not whole:
         return 0
     given, of = [], []
     for choice in whole:
         group = groups[choice.live.member.group]
-        given.append(choice.live.geometry.sides or (0, 0))
+        given.append(choice.live.here.sides or (0, 0))
         of.append(group)
     return _core.scratch_of_matrices(whole[0].rung.rule, given, of, threads)
 

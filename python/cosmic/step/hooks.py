@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import ParamSpec, TypeVar, cast
 
 import torch
@@ -43,6 +43,10 @@ def _observed(optimizer: Optimizer) -> bool:
 
 # As torch.compiler.disable, but the compiler is imported only where it is used.
 @torch._disable_dynamo  # type: ignore[attr-defined]
-def step_as_it_is(optimizer: Optimizer, closure: Callable[[], float] | None) -> float | None:
-    """A step within a function that is being compiled, which it interrupts."""
-    return optimizer.step() if closure is None else optimizer.step(closure)
+def step_as_it_is(
+    optimizer: Optimizer, closure: Callable[[], float] | None, given: Mapping[str, object]
+) -> float | None:
+    """A step within a function that is being compiled, which it interrupts. ``given``: arguments
+    of the optimizer's own."""
+    step: Callable[..., float | None] = optimizer.step
+    return step(**given) if closure is None else step(closure, **given)

@@ -33,8 +33,8 @@ def observed(groups: Sequence[Group], state: Mapping[Tensor, State]) -> dict[Ten
 def observed_of(member: Member, group: Group, state: State) -> State:
     """Entries for a parameter's state after a look at its gradient: that this is masked, where the
     second moment is kept by rows and columns."""
-    if member.param.grad is None or not holds(state):
-        return {}
+    if member.param.grad is None or not holds(state) or member.shard is not None:
+        return {}  # of a DTensor each process would see something else
     return {
         row.prefix + MASKED: 1
         for row in parts_of(member, group)
@@ -59,7 +59,7 @@ def turns(row: Member, state: State) -> bool:
     """Whether a tensor's first gradient, which has come by now, wants its second moment kept by
     columns where it is to be by rows, or by neither."""
     gradient = row.gradient
-    if gradient is None or not _keeps_rows(state):
+    if gradient is None or row.shard is not None or not _keeps_rows(state):
         return False
     _core.check_memory(state["step"], f"state '{row.prefix}step' of {row.label}")
     if int(state["step"]) > 0:

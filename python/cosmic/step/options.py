@@ -15,6 +15,7 @@ from ..parts import GATES, HISTORY_RULES, RULES
 from ..rungs import Rung, parse_matrix_dtype, parse_state_dtype
 from ..state.gates import names_of, rule_read
 from ..state.groups import check_dicts
+from ..state.master import check_master_bits
 from ..state.roles import ROLES, check_role
 from ..state.slices import check_parts, part_names
 
@@ -30,7 +31,7 @@ __all__ = [
 ]
 
 #: Options that belong to the whole optimizer.
-WHOLE_OPTIONS = ("budget", "policy", "nonfinite", "seed", "reallocate_every")
+WHOLE_OPTIONS = ("budget", "policy", "nonfinite", "seed", "reallocate_every", "global_sums")
 
 #: Gates that an option may name.
 OWN_GATES = (None, *(gate.name for gate in GATES.values() if gate.by_name))
@@ -44,7 +45,7 @@ MATRIX_RULES = tuple(dict.fromkeys(rule.variant for rule in RULES.values() if ru
 #: Options of a group that the core does not read.
 _OPTIONS = (
     "tier", "min_tier", "max_tier", "rung", "state_dtype", "gate", "exact", "min_compress_size",
-    "role", "lr_scale", "matrix_rule", "matrix_state_dtype", "parts", "rule",
+    "role", "lr_scale", "matrix_rule", "matrix_state_dtype", "parts", "rule", "master_bits",
 )  # fmt: skip
 
 
@@ -54,6 +55,7 @@ class PlanOptions(NamedTuple):
     budget: int | str | None
     policy: str | Policy
     seed: int
+    global_sums: bool
     groups: list[tuple[Any, ...]]
 
     @classmethod
@@ -62,6 +64,7 @@ class PlanOptions(NamedTuple):
         budget: int | str | None,
         policy: str | Policy,
         seed: int,
+        global_sums: bool,
         groups: Sequence[dict[str, Any]],
     ) -> PlanOptions:
         check_dicts(groups)
@@ -72,10 +75,11 @@ class PlanOptions(NamedTuple):
              g.get("exact", ...), g.get("beta_slow", ...), g.get("min_compress_size", ...),
              g.get("role", ...), g.get("matrix_rule", ...), g.get("matrix_state_dtype", ...),
              _as_it_is(g.get("parts", ...)), g.get("rule", ...), _as_it_is(g.get("lr_scale", ...)),
+             g.get("master_bits", ...),
              *_implying(g))
             for g in groups
         ]  # fmt: skip
-        return cls(budget, policy, seed, structure)
+        return cls(budget, policy, seed, global_sums, structure)
 
     def differ(self, before: PlanOptions | None) -> bool:
         """Whether a plan for ``before`` must be made anew."""
@@ -85,20 +89,21 @@ class PlanOptions(NamedTuple):
             return True
 
 
-def check_whole(
-    budget: object, policy: Any, nonfinite: object, seed: object, reallocate_every: object
-) -> None:
-    """Check the options of the whole optimizer.
+def check_whole(whole: Mapping[str, Any]) -> None:
+    """Check the options of the whole optimizer, by their names.
 
     Raises:
         ValueError, TypeError: naming the option, what it is and what was expected.
     """
-    check_budget(budget)
-    _check_policy(policy_named(policy))
-    check_nonfinite(nonfinite)
+    check_budget(whole["budget"])
+    _check_policy(policy_named(whole["policy"]))
+    check_nonfinite(whole["nonfinite"])
+    seed, global_sums = whole["seed"], whole["global_sums"]
     if not isinstance(seed, int) or not 0 <= seed < 2**64:
         raise ValueError(f"seed is {seed!r}; expected an int from 0 to 2**64 - 1")
-    check_cadence(reallocate_every)
+    check_cadence(whole["reallocate_every"])
+    if type(global_sums) is not bool:
+        raise ValueError(f"global_sums is {global_sums!r}; expected True or False")
 
 
 def check_cadence(reallocate_every: object) -> None:
@@ -145,6 +150,7 @@ def check_group(
     _check_rule(group, where)
     _check_matrix(group, where)
     check_parts(group, where)
+    check_master_bits(group, where)
     check_role(group["role"], where)
     _check_lr_scale(group["lr_scale"], where, part_names(group["parts"]))
     try:

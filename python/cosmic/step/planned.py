@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 from torch import Tensor
 from torch.optim.optimizer import Optimizer
 
 from ..capital.named import policy_named
 from ..capital.policies import Policy
-from ..state.entries import State, by_part, drop_orphans, role_of, rung_of, take_over
+from ..state.entries import State, by_part, forget, role_of, rung_of, take_over
 from ..state.groups import check_dicts, placed_params
+from ..state.master import check_has_master
 from ..state.members import members, plan_rows
 from ..state.roles import Role
 from ..state.slices import check_patterns
@@ -28,13 +29,16 @@ from .options import (
     drop_whole_options,
 )
 from .plans import Compiled, StatisticsRow, Transition, compile_plan
+from .turns import Turns
 
 __all__ = ["EndedStep", "Listener", "NonfiniteGradientError", "Planned", "StepsElsewhere"]
 
 Listener: TypeAlias = Callable[[str, dict[str, Any]], None]
 
 #: What a copy or a pickle of the optimizer keeps beside torch's own.
-_KEPT = (*WHOLE_OPTIONS, "_steps", "_skipped", "_nonfinite_seen", "_gradient_norm")
+_KEPT = (
+    *WHOLE_OPTIONS, "_steps", "_skipped", "_nonfinite_seen", "_gradient_norm", "_provisional",
+)  # fmt: skip
 
 
 class NonfiniteGradientError(RuntimeError):
@@ -76,6 +80,7 @@ class Planned(Optimizer):
     nonfinite: str
     seed: int
     reallocate_every: int
+    global_sums: bool = False  # of what was pickled before there was such an option
 
     def _reset(self) -> None:
         self._compiled: Compiled | None = None
@@ -88,10 +93,15 @@ class Planned(Optimizer):
         self._listeners: list[Listener] = []
         self._untold = True  # a plan was adopted since listeners were last told of one
         self._steps = 0
+        self._compared: int | None = None  # steps, when ranks last compared what they do
         self._skipped = 0
         self._nonfinite_seen = 0
         self._gradient_norm: float | None = None  # of the step before, for clipping in backward
+        #: Whose state was made to be loaded into, by the plan or as a checkpoint is: a step starts
+        #: without it.
+        self._provisional: dict[Tensor, Literal["planned", "shaped"]] = {}
         self._backward: StepsElsewhere | None = None
+        self._turns = Turns()
         self._controllers: Sequence[object] = []
 
     def __getstate__(self) -> dict[str, Any]:
@@ -119,14 +129,27 @@ class Planned(Optimizer):
         self._steps, self._skipped = found["steps"], found["skipped"]
         self._gradient_norm = found["gradient_norm"]
         self._planned, self._options_changed = None, found["options_changed"]
+        self._compared = None
         self._compiled = None
+        self._provisional = {}
         if self._backward is not None:
             self._backward.forget()
+
+    def _drop_provisional(self) -> None:
+        """Forget state that was made to be loaded into, if nothing has been."""
+        while self._provisional:
+            param, _ = self._provisional.popitem()
+            state = self.state.get(param, {})
+            forget(state)
+            if not state:
+                self.state.pop(param, None)
 
     # ---- options ---------------------------------------------------------------------------
 
     def _plan_options(self) -> PlanOptions:
-        return PlanOptions.of(self.budget, self.policy, self.seed, self.param_groups)
+        return PlanOptions.of(
+            self.budget, self.policy, self.seed, self.global_sums, self.param_groups
+        )
 
     def _has_new_options(self) -> bool:
         """Whether options have changed since the newest plan. What they free is to be used, too."""
@@ -144,6 +167,8 @@ class Planned(Optimizer):
     def _ready(self, *, expecting: bool = False) -> Compiled:
         # The budget is spent before a step, not after it: if a policy fails, nothing has changed.
         check_cadence(self.reallocate_every)
+        if self._provisional:
+            self._drop_provisional()
         if self._compiled is None or self._seen_anew or self._plan_options().differ(self._planned):
             return self._compile(expecting=expecting)
         if self._spends_anew():
@@ -153,19 +178,24 @@ class Planned(Optimizer):
                 choices = self._choices(expecting=expecting)
                 self._weighed = seen  # of equal roles and rungs a policy thinks the same
                 if not all(c.marker in self.state.get(c.param, {}) for c in choices):
-                    return compile_plan(self.param_groups, choices, self.seed)
+                    return self._plan_of(choices)
         return self._compiled
 
     def _compile(self, *, expecting: bool = False, anew: Tensor | None = None) -> Compiled:
         """``expecting``: gradients are still to come; ``anew``: a parameter whose state is left."""
-        check_whole(self.budget, self.policy, self.nonfinite, self.seed, self.reallocate_every)
+        check_whole(self._whole_options())
         check_dicts(self.param_groups)
         for index, group in enumerate(self.param_groups):
             self._check_group(group, index)
             drop_whole_options(group, self._whole_options())
+            check_has_master(group, index)
         check_patterns(self.param_groups)
+        self._turns.check(self.budget, self.param_groups, self.state)
         choices = self._choices(expecting=expecting, anew=anew)
-        return compile_plan(self.param_groups, choices, self.seed)
+        return self._plan_of(choices)
+
+    def _plan_of(self, choices: Sequence[Choice]) -> Compiled:
+        return compile_plan(self.param_groups, choices, self.seed, global_sums=self.global_sums)
 
     def _choices(self, *, expecting: bool, anew: Tensor | None = None) -> list[Choice]:
         state = {p: s for p, s in self.state.items() if p is not anew}
@@ -174,14 +204,17 @@ class Planned(Optimizer):
             reallocate=self._has_new_options() or self._spends_anew(), expecting=expecting,
         )  # fmt: skip
 
-    def _run(self, compiled: Compiled) -> list[Tensor] | None:
-        """Step by the plan; None, with nothing changed, if it must be made anew."""
+    def _run(
+        self, compiled: Compiled, copies: list[Tensor | None] | None = None
+    ) -> list[Tensor] | None:
+        """Step by the plan; None, with nothing changed, if it must be made anew. What it has
+        written, parameters and copies."""
         threads = thread_count()
-        return compiled.plan.step(self.param_groups, self.state, threads, self._steps)
+        return compiled.plan.step(self.param_groups, self.state, threads, self._steps, copies)
 
     def _adopt(self, compiled: Compiled) -> None:
         """Make a plan's state the optimizer's, now that it has been stepped."""
-        drop_orphans(self.state, self.param_groups)
+        self._turns.adopt(self.param_groups, self.state)
         for param, new in compiled.states.items():
             if self.state.get(param) is None:
                 self.state[param] = {}
@@ -221,6 +254,10 @@ class Planned(Optimizer):
 
     def _nonfinite_error(self, bad: Sequence[tuple[int, int]]) -> NonfiniteGradientError:
         """``bad``: index and non-finite elements of each row that has some."""
+        if not bad:
+            return NonfiniteGradientError(
+                "a gradient has non-finite elements in another rank's shard; nothing was stepped"
+            )
         labels = {row.index: row.label for row in plan_rows(self.param_groups)}
         index, count = bad[0]
         return NonfiniteGradientError(
@@ -235,6 +272,8 @@ class Planned(Optimizer):
 
     def _after_step(self, compiled: Compiled, transitions: Sequence[Transition]) -> None:
         self._steps += 1
+        if self._turns.lasts:
+            self._turns.end_step(self.param_groups, self.state)
         bad, first = compiled.plan.nonfinite, not self._nonfinite_seen
         self._nonfinite_seen += bad
         # What may raise comes last: controllers, listeners, and a warning that may be an error.

@@ -18,6 +18,7 @@ from ...state.members import listed
 from ...step.backward import StepInBackward
 from ...step.backward_checks import check_model
 from ...step.choices import Choice, choose
+from ...step.copies import CopyTo
 from ...step.hooks import hooked_where_observed
 from .clipping import clip_gradients
 from .knobs import check_max_grad_norm, check_own, explain_unknown, is_number, nonfinite_of
@@ -76,6 +77,7 @@ class AXIOM(Cosmic):
         stochastic_rounding: as in ``Cosmic``: parameters in bfloat16 lose no update in the mean.
         seed: as in ``Cosmic``.
         reallocate_every: as in ``Cosmic``.
+        global_sums: as in ``Cosmic``.
         knobs: arguments of other releases and optimizers; one warning says what is in their place.
 
     ``lr``, ``weight_decay``, ``gate``, ``betas``, ``eps``, ``maximize``, ``stochastic_rounding``
@@ -113,6 +115,7 @@ class AXIOM(Cosmic):
         stochastic_rounding: bool = True,
         seed: int = 0,
         reallocate_every: int = 100,
+        global_sums: bool = False,
         **knobs: Any,
     ) -> None:
         check_own(detect_anomaly, streak_boost, snr_floor, gate)
@@ -128,7 +131,7 @@ class AXIOM(Cosmic):
             params, lr, betas, eps, weight_decay, budget=budget, policy=policy, gate=gate,
             c_min=snr_floor, maximize=maximize, stochastic_rounding=stochastic_rounding,
             nonfinite=nonfinite_of(detect_anomaly) if nonfinite is None else nonfinite, seed=seed,
-            reallocate_every=reallocate_every,
+            reallocate_every=reallocate_every, global_sums=global_sums,
         )  # fmt: skip
 
     def _reset(self) -> None:
@@ -163,21 +166,29 @@ class AXIOM(Cosmic):
     # ---- a step ------------------------------------------------------------------------------
 
     @overload  # type: ignore[override]  # a loss comes first, as AXIOM has it; a closure may, too
-    def step(self, loss: Loss | None = None, closure: None = None) -> None: ...
+    def step(
+        self, loss: Loss | None = None, closure: None = None, *, copy_to: CopyTo | None = None
+    ) -> None: ...
     @overload
-    def step(self, loss: Callable[[], float], closure: None = None) -> float: ...
+    def step(
+        self, loss: Closure, closure: None = None, *, copy_to: CopyTo | None = None
+    ) -> float: ...
     @overload
-    def step(self, loss: Loss | None = None, *, closure: Callable[[], float]) -> float: ...
+    def step(
+        self, loss: Loss | None = None, *, closure: Closure, copy_to: CopyTo | None = None
+    ) -> float: ...
     @hooked_where_observed
     def step(
-        self, loss: Loss | Closure | None = None, closure: Closure | None = None
-    ) -> float | None:
+        self, loss: Loss | Closure | None = None, closure: Closure | None = None, *,
+        copy_to: CopyTo | None = None,
+    ) -> float | None:  # fmt: skip
         """Take one step on every parameter that has a gradient; with hooks, end it.
 
         Args:
             loss: kept in ``last_loss`` and told to controllers, as by ``report``; the step does
                 not depend on it. A callable is a closure.
             closure: recomputes the loss and the gradients; called first. Not with hooks.
+            copy_to: as of ``Cosmic.step``.
 
         Returns:
             The closure's loss, or None.
@@ -191,7 +202,7 @@ class AXIOM(Cosmic):
                 all tensors but those that it names have been stepped.
         """
         if torch.compiler.is_compiling():
-            return _step_as_it_is(self, loss, closure)
+            return _step_as_it_is(self, loss, closure, copy_to)
         if callable(loss):
             if closure is not None:
                 raise TypeError("step() was given two closures; expected a loss and a closure")
@@ -202,7 +213,7 @@ class AXIOM(Cosmic):
             closure = self._clipped_after(closure)
         else:
             self._clip()
-        result: float | None = _plain_step(self, closure)
+        result: float | None = _plain_step(self, closure, copy_to=copy_to)
         self._tell_left_out()
         return result
 
@@ -239,6 +250,7 @@ class AXIOM(Cosmic):
         *,
         max_norm: float | None = None,
         clip: str = "previous",
+        copy_to: CopyTo | None = None,
     ) -> StepInBackward:
         """As ``Cosmic``'s, clipping to ``max_grad_norm`` where ``max_norm`` is None."""
         if max_norm is None:
@@ -246,7 +258,7 @@ class AXIOM(Cosmic):
             max_norm = self.max_grad_norm
         self._entering = True
         try:
-            return super().step_in_backward(model, max_norm=max_norm, clip=clip)
+            return super().step_in_backward(model, max_norm=max_norm, clip=clip, copy_to=copy_to)
         finally:
             self._entering = False
 
@@ -375,9 +387,9 @@ class AXIOM(Cosmic):
 
 # As torch.compiler.disable, but the compiler is imported only where it is used.
 @torch._disable_dynamo  # type: ignore[attr-defined]
-def _step_as_it_is(optimizer: AXIOM, loss: Any, closure: Any) -> float | None:
+def _step_as_it_is(optimizer: AXIOM, loss: Any, closure: Any, copy_to: Any) -> float | None:
     """A step within a function that is being compiled, which it interrupts."""
-    result: float | None = optimizer.step(loss, closure)
+    result: float | None = optimizer.step(loss, closure, copy_to=copy_to)
     return result
 
 

@@ -88,12 +88,15 @@ class Tiger(WithMetrics):
         min_compress_size: as in ``Cosmic``: smaller tensors keep both moments as they are.
         stochastic_rounding: as in ``Cosmic``.
         seed: as in ``Cosmic``.
+        global_sums: as in ``Cosmic``; under ``compat`` parameters whose shards are on several ranks
+            need it.
         others: Tiger's arguments of feedback and profile (``docs/from-tiger.md`` lists them), and
             those that have no effect here.
 
-    All but ``nonfinite``, ``skip_if_nonfinite``, ``seed`` and what is in ``others`` are group
-    options and may change between steps; groups also take Tiger's ``lr_scale``, ``block_tag``,
-    ``qkv_rules``, ``qkv_trust_split``, ``qkv_lr_scales`` and ``block_trust_chunks``.
+    All but ``nonfinite``, ``skip_if_nonfinite``, ``seed``, ``global_sums`` and what is in
+    ``others`` are group options and may change between steps; groups also take Tiger's
+    ``lr_scale``, ``block_tag``, ``qkv_rules``, ``qkv_trust_split``, ``qkv_lr_scales`` and
+    ``block_trust_chunks``.
 
     Raises:
         ValueError, TypeError: as ``Cosmic`` does, for options out of range, and for values whose
@@ -139,6 +142,7 @@ class Tiger(WithMetrics):
         min_compress_size: int | tuple[int, int] = 4096,
         stochastic_rounding: bool = True,
         seed: int = 0,
+        global_sums: bool = False,
         **others: Any,
     ) -> None:
         if compat not in (None, COMPAT):
@@ -165,7 +169,7 @@ class Tiger(WithMetrics):
         super().__init__(
             params, lr, betas, eps, weight_decay, exact=exact, maximize=maximize,
             min_compress_size=min_compress_size, stochastic_rounding=stochastic_rounding,
-            nonfinite=nonfinite, seed=seed,
+            nonfinite=nonfinite, seed=seed, global_sums=global_sums,
         )  # fmt: skip
         for guard in self.loops.guards(self.param_groups):
             self.add_controller(guard)
@@ -323,12 +327,14 @@ class Tiger(WithMetrics):
         self._follow_options()
         return super()._ready(expecting=expecting)
 
-    def _run(self, compiled: Compiled) -> list[Tensor] | None:
+    def _run(
+        self, compiled: Compiled, copies: list[Tensor | None] | None = None
+    ) -> list[Tensor] | None:
         if self.compat:
             for index, average in enumerate(self._average_by_group()):
                 set_average(average, self.param_groups[index])
                 compiled.plan.set_memory(index, average)
-        return super()._run(compiled)
+        return super()._run(compiled, copies)
 
     def _average_by_group(self) -> list[_core.GateMemory]:
         """A new one of a group that was put in by hand; none without ``compat``."""
