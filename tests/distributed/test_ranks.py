@@ -10,7 +10,7 @@ import torch
 
 from cosmic.distributed import CODECS, bytes_of
 from rank_checks import DISAGREEING, RANKS, WAYS_TO_BUCKET, run
-from ranks import Findings, findings_of
+from rank_processes import Findings, findings_of
 from wire_models import CLASSES, WIDTH
 
 PAIR = [0, 1]

@@ -46,6 +46,8 @@ class Literal(Cosmic):
     def _check_group(self, group: dict[str, Any], index: int) -> None:
         check_group(group, index, self._whole_options(), gates=(GATE,))
 
-    def _run(self, compiled: Compiled) -> list[Tensor] | None:
+    def _run(
+        self, compiled: Compiled, copies: list[Tensor | None] | None = None
+    ) -> list[Tensor] | None:
         compiled.plan.set_memory(0, self.memory)
-        return super()._run(compiled)
+        return super()._run(compiled, copies)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from cosmic import Cosmic, _core
 from cosmic.state.entries import rung_of
+from cosmic.state.shards import local_of
 
 #: Sizes where blocks of 128 and lanes of 16 begin and end.
 SIZES = (1, 7, 127, 128, 129, 511, 4097)
@@ -121,10 +122,11 @@ def through_a_file(saved: dict[str, Any]) -> dict[str, Any]:
 
 
 def digest(optimizer: Cosmic) -> str:
-    """Fingerprint of every parameter and of all state: names, dtypes, shapes and bits."""
+    """Fingerprint of every parameter and of all state that is here: names, dtypes, shapes, bits."""
     found = hashlib.sha256()
     for index, param in enumerate(p for g in optimizer.param_groups for p in g["params"]):
-        for key, value in [("param", param), *sorted(optimizer.state.get(param, {}).items())]:
+        state = sorted(optimizer.state.get(param, {}).items())
+        for key, value in [("param", local_of(param)), *state]:
             found.update(f"{index} {key}".encode())
             if isinstance(value, Tensor):
                 found.update(f"{value.dtype} {tuple(value.shape)}".encode())

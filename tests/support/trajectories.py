@@ -143,6 +143,8 @@ def run_reference(case: Case) -> Outcome:
         else:
             tensor.step(stored(gradient), real_dtype_name(gradient.dtype))
     arrays: dict[str, NDArray[Any]] = {"param": tensor.stored}
+    if tensor.low is not None:
+        arrays["master_low"] = tensor.low
     if tensor.history:
         arrays.update(tensor.history.tensors)
         if dtype != "float64":
