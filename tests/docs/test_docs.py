@@ -177,8 +177,9 @@ def examples(path: Path) -> list[tuple[str, str | None]]:
     return out
 
 
-#: Run, with what they need around them, by tests/clients/test_snippets.py.
-ELSEWHERE = {"docs/clients.md"}
+#: Run, with what they need around them, by tests/clients/test_snippets.py and
+#: tests/engines/test_engine_snippets.py.
+ELSEWHERE = {"docs/clients.md", "docs/engines.md"}
 
 
 @pytest.mark.parametrize(
