@@ -1,0 +1,1 @@
+"""What ranks.py is made of: processes that share a model out, and what they measure."""
