@@ -71,6 +71,16 @@ target_compile_options(cosmic_core PRIVATE ${COSMIC_OPTIONS} ${COSMIC_WARNINGS})
 set_source_files_properties(${CMAKE_CURRENT_LIST_DIR}/plan/matrix.cpp
                             ${CMAKE_CURRENT_LIST_DIR}/matmul/panels.cpp
                             PROPERTIES COMPILE_OPTIONS "${COSMIC_FASTEST}")
+# what touches no element in a step: for size
+foreach(
+  source
+  core/overlap core/sha256 gates/calibrated_agar gates/tiger_literal matmul/product_test
+  parts/checks parts/registry plan/bind plan/combinations plan/density plan/direction plan/gating
+  plan/hyperparameters plan/layout plan/pack plan/probe_test plan/quantize plan/self_test
+  plan/transfer reference/layers reference/reference_training)
+  set_source_files_properties(${CMAKE_CURRENT_LIST_DIR}/${source}.cpp
+                              PROPERTIES COMPILE_OPTIONS "${COSMIC_SMALLEST}")
+endforeach()
 target_link_libraries(cosmic_core PUBLIC cosmic_kernels)
 if(COSMIC_OPENMP AND APPLE)
   # torch's own runtime, which is in the process before this is loaded: a second one must not come
