@@ -11,7 +11,7 @@ from torch import Tensor
 from .. import _core
 from .geometries import geometry_of_whole
 from .members import Member
-from .shard_tensors import Sizes, as_shards, cut_dims, part_of, table_box
+from .shard_tensors import Sizes, as_saved, cut_dims, part_of, table_box
 from .shards import local_of
 
 __all__ = ["Layout"]
@@ -107,14 +107,14 @@ class Layout:
 
     def elements(self, value: Tensor) -> Tensor:
         """One number an element."""
-        return as_shards(self._laid(value, self.laid), self.row.param, self.whole_shape)
+        return as_saved(self._laid(value, self.laid), self.row.param, self.whole_shape)
 
     def by_row(self, value: Tensor, width: int) -> Tensor:
         """So many numbers, in all shards together, for each row."""
         of_whole = self.row_numel or 1
         local = width * _row_numel(self.row.tensor) // of_whole
         here = self._laid(value.view(self.rows_here, local), 0 if self.laid == 0 else None)
-        return as_shards(here, self.row.param, (_rows(self.row.param), width))
+        return as_saved(here, self.row.param, (_rows(self.row.param), width))
 
     def table(self, rows: Tensor) -> Tensor:
         """A row of a table for each row that carries."""
@@ -124,7 +124,7 @@ class Layout:
             laid[self.skipped : self.skipped + self.rows] = rows
             rows = laid
         shape = (_rows(self.row.param), rows.shape[1])
-        return as_shards(rows, self.row.param, shape, table=True)
+        return as_saved(rows, self.row.param, shape, table=True)
 
     # ---- out of a checkpoint: tensors of their own --------------------------------------------
 

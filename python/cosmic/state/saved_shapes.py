@@ -14,7 +14,7 @@ from .entries import State, entries_of, own, rung_of
 from .members import Member
 from .saved_forms import ANY, PLACE, numbers_by_key
 from .saved_layout import Layout
-from .shard_tensors import as_shards, box_of
+from .shard_tensors import as_saved, box_of
 from .shards import is_sharded
 
 __all__ = ["empty_state", "is_of_shards", "saved_layout"]
@@ -42,7 +42,7 @@ def empty_state(rows: Sequence[Member], described: State) -> State:
             continue
         _, local = box_of(param, shape, table=key in tables)
         zeros = torch.zeros(local, dtype=value.dtype, device="cpu")
-        out[key] = as_shards(zeros, param, shape, table=key in tables)
+        out[key] = as_saved(zeros, param, shape, table=key in tables)
     return out
 
 

@@ -12,9 +12,9 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from .shards import is_sharded, local_of
+from .shards import as_shard, is_sharded, local_of
 
-__all__ = ["Sizes", "as_shards", "box_of", "check_dense", "cut_dims", "part_of", "table_box"]
+__all__ = ["Sizes", "as_saved", "box_of", "check_dense", "cut_dims", "part_of", "table_box"]
 
 Sizes: TypeAlias = tuple[int, ...]
 
@@ -45,26 +45,18 @@ def table_box(param: Tensor) -> tuple[int, int]:
     return start[0], local[0]
 
 
-def as_shards(local: Tensor, param: Tensor, shape: Sizes, *, table: bool = False) -> Tensor:
+def as_saved(local: Tensor, param: Tensor, shape: Sizes, *, table: bool = False) -> Tensor:
     """The tensor of this shape of which ``local`` is the part that is here, in the same memory.
 
     Of a parameter that is no DTensor it is ``local``.
     """
     if not is_sharded(param):
         return local
-    from torch.distributed.tensor import DTensor
-
-    strides = torch.empty(shape, device="meta").stride()
-    placements = _placements(param, table)
-    found: Tensor = DTensor.from_local(
-        local, param.device_mesh, placements, run_check=False, shape=torch.Size(shape),
-        stride=strides,
-    )  # fmt: skip
-    return found
+    return as_shard(param, local, shape, _placements(param, table))
 
 
 def part_of(value: object, param: Tensor, shape: Sizes, key: str, *, table: bool = False) -> Tensor:
-    """What is here of a tensor of a checkpoint: of a DTensor that is cut as ``as_shards`` cuts its
+    """What is here of a tensor of a checkpoint: of a DTensor that is cut as ``as_saved`` cuts its
     own, or of one that is here as a whole.
 
     Raises:

@@ -176,14 +176,22 @@ def whole_of(tensor: Tensor) -> Tensor:
     )
 
 
-def as_shard(param: Tensor, local: Tensor) -> Tensor:
+def as_shard(
+    param: Tensor, local: Tensor, shape: _Sizes | None = None, placements: Any = None
+) -> Tensor:
     """A tensor that has of each process what ``local`` is here, as a parameter's shards lie: a
-    DTensor of its mesh, placements and shape; of a parameter that is no DTensor, ``local``."""
+    DTensor of its mesh, in the same memory; of a parameter that is no DTensor, ``local``.
+
+    Args:
+        shape: of the whole tensor; None: the parameter's.
+        placements: on the mesh; None: the parameter's.
+    """
     if not is_sharded(param):
         return local
+    like = param if shape is None else torch.empty(shape, device="meta")
     made: Tensor = type(param).from_local(
-        local, param.device_mesh, param.placements, run_check=False,
-        shape=param.shape, stride=param.stride(),
+        local, param.device_mesh, param.placements if placements is None else placements,
+        run_check=False, shape=like.shape, stride=like.stride(),
     )  # fmt: skip
     return made.detach()
 
